@@ -1,0 +1,177 @@
+//! One file per family of formats: layout, scalar decode and encode. These are the reference that every kernel is
+//! tested against.
+
+mod float;
+mod k_quants;
+mod legacy;
+mod search;
+
+use crate::Format;
+pub(crate) use float::{Bf16, F16, F32, Float};
+pub(crate) use k_quants::{Q4K, Q5K, Q6K};
+pub(crate) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+
+/// Most groups (values that share a scale) in a block of any format: Q6_K has 16.
+pub const MAX_GROUPS: usize = 16;
+/// Values in the longest block.
+pub const MAX_BLOCK: usize = 256;
+
+/// A quantized block: `value[i] = scale[i / GROUP] * code[i] (+ bias[i / GROUP] if BIASED)`.
+pub(crate) trait Block {
+    /// Values in one block.
+    const LEN: usize;
+    /// Bytes in one block.
+    const BYTES: usize;
+    /// Values that share one scale.
+    const GROUP: usize;
+    /// Whether a bias is added.
+    const BIASED: bool;
+    /// Scales and biases of the block's `LEN / GROUP` groups. Biases are left alone unless `BIASED`.
+    fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], biases: &mut [f32; MAX_GROUPS]);
+    /// The block's `LEN` codes.
+    fn codes(block: &[u8], codes: &mut [i8; MAX_BLOCK]);
+}
+
+/// Runs `$body` with `$block` bound to the [`Block`] type of a quantized format.
+macro_rules! with_block {
+    ($format:expr, $block:ident => $body:expr, else $other:expr) => {{
+        use $crate::Format;
+        use $crate::formats as f;
+        match $format {
+            Format::Q4_0 => {
+                type $block = f::Q4_0;
+                $body
+            }
+            Format::Q4_1 => {
+                type $block = f::Q4_1;
+                $body
+            }
+            Format::Q5_0 => {
+                type $block = f::Q5_0;
+                $body
+            }
+            Format::Q5_1 => {
+                type $block = f::Q5_1;
+                $body
+            }
+            Format::Q8_0 => {
+                type $block = f::Q8_0;
+                $body
+            }
+            Format::Q4K => {
+                type $block = f::Q4K;
+                $body
+            }
+            Format::Q5K => {
+                type $block = f::Q5K;
+                $body
+            }
+            Format::Q6K => {
+                type $block = f::Q6K;
+                $body
+            }
+            Format::F32 | Format::F16 | Format::BF16 => $other,
+        }
+    }};
+}
+pub(crate) use with_block;
+
+/// Runs `$body` with `$element` bound to the [`Float`] type of a floating-point format.
+macro_rules! with_float {
+    ($format:expr, $element:ident => $body:expr, else $other:expr) => {{
+        use $crate::formats as f;
+        match $format {
+            $crate::Format::F32 => {
+                type $element = f::F32;
+                $body
+            }
+            $crate::Format::F16 => {
+                type $element = f::F16;
+                $body
+            }
+            $crate::Format::BF16 => {
+                type $element = f::Bf16;
+                $body
+            }
+            _ => $other,
+        }
+    }};
+}
+pub(crate) use with_float;
+
+/// Why a row could not be encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EncodeError {
+    /// The format has no encoder here.
+    Unsupported(Format),
+    /// The row is not a whole number of blocks, or the output has another size.
+    Length(Format, usize),
+    /// A value is infinite or not a number; its index in the row.
+    NotFinite(usize),
+}
+
+impl std::fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unsupported(format) => write!(f, "{format} can be read but not written"),
+            Self::Length(format, len) => write!(f, "a row of {len} values is no whole number of {format} blocks"),
+            Self::NotFinite(index) => write!(f, "value {index} of the row is infinite or not a number"),
+        }
+    }
+}
+
+impl std::error::Error for EncodeError {}
+
+fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
+    let (mut scales, mut biases) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
+    let mut codes = [0; MAX_BLOCK];
+    for (block, out) in bytes.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::LEN)) {
+        B::scales(block, &mut scales, &mut biases);
+        B::codes(block, &mut codes);
+        for (i, (out, code)) in out.iter_mut().zip(&codes).enumerate() {
+            let value = scales[i / B::GROUP] * f32::from(*code);
+            *out = if B::BIASED { value + biases[i / B::GROUP] } else { value };
+        }
+    }
+}
+
+/// Decodes one row of `out.len()` values, bit for bit as the `gguf` Python package does.
+///
+/// # Panics
+/// When `bytes` is not exactly the row's size ([`Format::row_bytes`]).
+pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
+    assert_eq!(Some(bytes.len()), format.row_bytes(out.len()), "row size of {format}");
+    with_block!(format, B => decode_blocks::<B>(bytes, out), else
+        with_float!(format, E => float::decode::<E>(bytes, out), else unreachable!()));
+}
+
+/// Encodes one row into `out`. Scales are searched for the smallest squared error.
+///
+/// # Errors
+/// [`EncodeError`]: no encoder, a length that is no whole number of blocks, or a value that is not finite.
+pub fn encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+    if format.row_bytes(values.len()) != Some(out.len()) {
+        return Err(EncodeError::Length(format, values.len()));
+    }
+    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+        return Err(EncodeError::NotFinite(index));
+    }
+    match format {
+        Format::F32 => float::encode::<F32>(values, out),
+        Format::F16 => float::encode::<F16>(values, out),
+        Format::BF16 => float::encode::<Bf16>(values, out),
+        Format::Q4_0 => legacy::encode_q4_0(values, out),
+        Format::Q8_0 => legacy::encode_q8_0(values, out),
+        Format::Q4K => k_quants::encode_q4_k(values, out),
+        Format::Q5K => k_quants::encode_q5_k(values, out),
+        Format::Q6K => k_quants::encode_q6_k(values, out),
+        Format::Q4_1 | Format::Q5_0 | Format::Q5_1 => return Err(EncodeError::Unsupported(format)),
+    }
+    Ok(())
+}
+
+/// A half-precision number at `offset`.
+#[inline(always)]
+pub(crate) fn half_at(block: &[u8], offset: usize) -> f32 {
+    half::f16::from_bits(u16::from_le_bytes([block[offset], block[offset + 1]])).to_f32()
+}

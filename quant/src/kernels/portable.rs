@@ -1,0 +1,173 @@
+//! Plain Rust: complete, and the reference for every other instruction set.
+
+use super::{FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut};
+use crate::Format;
+use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
+use crate::formats::{Block, F16, Float, MAX_BLOCK, MAX_GROUPS, with_block, with_float};
+use crate::isa::Isa;
+
+/// The provided methods of [`Kernels`].
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+impl Kernels for Portable {
+    fn isa(&self) -> Isa {
+        Isa::Portable
+    }
+}
+
+fn dot_float_row<E: Float>(row: &[u8], x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    let (chunks, rest) = x.as_chunks::<8>();
+    let (bytes, bytes_rest) = row.split_at(chunks.len() * 8 * E::BYTES);
+    for (x, bytes) in chunks.iter().zip(bytes.chunks_exact(8 * E::BYTES)) {
+        for lane in 0..8 {
+            lanes[lane] += x[lane] * E::load(&bytes[lane * E::BYTES..]);
+        }
+    }
+    let tail: f32 = rest.iter().zip(bytes_rest.chunks_exact(E::BYTES)).map(|(x, bytes)| x * E::load(bytes)).sum();
+    lanes.iter().sum::<f32>() + tail
+}
+
+pub(crate) fn dot_float(format: Format, row: &[u8], x: &[f32]) -> f32 {
+    with_float!(format, E => dot_float_row::<E>(row, x), else panic!("{format} is no floating-point format"))
+}
+
+fn dot_integer_row<B: Block>(row: &[u8], x: QuantizedRow<'_>) -> f32 {
+    let (mut scales, mut biases) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
+    let mut codes = [0i8; MAX_BLOCK];
+    let mut sum = 0.0;
+    for (index, block) in row.chunks_exact(B::BYTES).enumerate() {
+        B::scales(block, &mut scales, &mut biases);
+        B::codes(block, &mut codes);
+        for group in 0..B::LEN / B::GROUP {
+            let start = index * B::LEN + group * B::GROUP;
+            let products = codes[group * B::GROUP..][..B::GROUP].iter().zip(&x.codes[start..]);
+            let dot: i32 = products.map(|(w, x)| i32::from(*w) * i32::from(*x)).sum();
+            sum += scales[group] * x.scales[start / ACTIVATION_BLOCK] * dot as f32;
+            if B::BIASED {
+                let sums = &x.sums[start / SUM_BLOCK..][..B::GROUP / SUM_BLOCK];
+                sum += biases[group] * sums.iter().sum::<f32>();
+            }
+        }
+    }
+    sum
+}
+
+pub(crate) fn dot_integer(format: Format, row: &[u8], x: QuantizedRow<'_>) -> f32 {
+    with_block!(format, B => dot_integer_row::<B>(row, x), else panic!("{format} is no quantized format"))
+}
+
+pub(crate) fn add_scaled_half(weight: f32, row: &[u8], out: &mut [f32]) {
+    for (out, bytes) in out.iter_mut().zip(row.as_chunks::<2>().0) {
+        *out += weight * F16::load(bytes);
+    }
+}
+
+#[inline(always)]
+fn pack_float_rows<E: Float>(rows: &[&[u8]], k: usize, panel: &mut FloatPanel) {
+    panel.values.clear();
+    panel.values.resize(k * PANEL_ROWS, 0.0);
+    for (j, row) in rows.iter().enumerate() {
+        for (bytes, out) in row.chunks_exact(E::BYTES).zip(panel.values.chunks_exact_mut(PANEL_ROWS)) {
+            out[j] = E::load(bytes);
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) {
+    with_float!(format, E => pack_float_rows::<E>(rows, k, panel), else panic!("{format} is no floating-point format"));
+}
+
+#[inline(always)]
+fn pack_integer_rows<B: Block>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    panel.k = k;
+    panel.group = B::GROUP;
+    panel.codes.resize(k * PANEL_ROWS, 0);
+    panel.scales.resize(k / B::GROUP * PANEL_ROWS, 0.0);
+    panel.biases.resize(if B::BIASED { panel.scales.len() } else { 0 }, 0.0);
+    let (mut scales, mut biases) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
+    let mut codes = [0i8; MAX_BLOCK];
+    let groups = B::LEN / B::GROUP;
+    for j in 0..PANEL_ROWS {
+        let row = rows.get(j).copied();
+        for index in 0..k / B::LEN {
+            match row {
+                Some(row) => {
+                    let block = &row[index * B::BYTES..][..B::BYTES];
+                    B::scales(block, &mut scales, &mut biases);
+                    B::codes(block, &mut codes);
+                }
+                None => (scales, biases, codes) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS], [0; MAX_BLOCK]),
+            }
+            let out = &mut panel.codes[index * B::LEN * PANEL_ROWS..][..B::LEN * PANEL_ROWS];
+            for (pair, out) in codes[..B::LEN].as_chunks::<2>().0.iter().zip(out.chunks_exact_mut(2 * PANEL_ROWS)) {
+                (out[2 * j], out[2 * j + 1]) = (i16::from(pair[0]), i16::from(pair[1]));
+            }
+            for group in 0..groups {
+                panel.scales[(index * groups + group) * PANEL_ROWS + j] = scales[group];
+                if B::BIASED {
+                    panel.biases[(index * groups + group) * PANEL_ROWS + j] = biases[group];
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn pack_integer(format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    with_block!(format, B => pack_integer_rows::<B>(rows, k, panel), else panic!("{format} is no quantized format"));
+}
+
+pub(crate) fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+    for i in 0..x.rows {
+        let row = &x.values[i * x.stride..][..x.k];
+        let out_row = &mut out.values[i * out.stride..][..PANEL_ROWS];
+        let mut sums = [0.0f32; PANEL_ROWS];
+        if out.accumulate {
+            sums.copy_from_slice(out_row);
+        }
+        for (k, x) in row.iter().enumerate() {
+            let weights = &panel[k * stride..][..PANEL_ROWS];
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum += x * weight;
+            }
+        }
+        out_row.copy_from_slice(&sums);
+    }
+}
+
+pub(crate) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+    for i in 0..x.rows {
+        let row = x.values.row(x.first + i);
+        let codes = &x.values.wide(x.first + i)[x.column..][..panel.k];
+        let out_row = &mut out.values[i * out.stride..][..PANEL_ROWS];
+        let mut totals = [0.0f32; PANEL_ROWS];
+        if out.accumulate {
+            totals.copy_from_slice(out_row);
+        }
+        for (group, codes) in codes.chunks_exact(panel.group).enumerate() {
+            let start = x.column + group * panel.group;
+            let mut sums = [0i32; PANEL_ROWS];
+            let pairs = panel.codes[group * panel.group * PANEL_ROWS..].chunks_exact(2 * PANEL_ROWS);
+            for (x, weights) in codes.as_chunks::<2>().0.iter().zip(pairs) {
+                for j in 0..PANEL_ROWS {
+                    sums[j] += i32::from(x[0]) * i32::from(weights[2 * j]);
+                    sums[j] += i32::from(x[1]) * i32::from(weights[2 * j + 1]);
+                }
+            }
+            let scale = row.scales[start / ACTIVATION_BLOCK];
+            for j in 0..PANEL_ROWS {
+                totals[j] += panel.scales[group * PANEL_ROWS + j] * scale * sums[j] as f32;
+            }
+            if !panel.biases.is_empty() {
+                let sum: f32 = row.sums[start / SUM_BLOCK..][..panel.group / SUM_BLOCK].iter().sum();
+                for j in 0..PANEL_ROWS {
+                    totals[j] += panel.biases[group * PANEL_ROWS + j] * sum;
+                }
+            }
+        }
+        out_row.copy_from_slice(&totals);
+    }
+}

@@ -1,0 +1,158 @@
+//! Functions on `f32` rows. Each body is plain Rust that the compiler vectorizes; an instruction set's kernels
+//! instantiate it with that set enabled. No fused multiply-adds are formed and sums run over eight fixed lanes, so
+//! every instantiation gives the same bits.
+
+const LANES: usize = 8;
+
+/// 1.5 · 2²³: adding it rounds to an integer (ties to even) and leaves the integer in the low mantissa bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// The nearest integer of |x| < 2²², as the low bits of an `i32`.
+#[inline(always)]
+pub(crate) fn nearest_integer(x: f32) -> i32 {
+    ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
+}
+
+/// e^x with a relative error of about 1e-7; x is clamped to what single precision can hold.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // ln 2 in two parts, so that the reduced argument keeps all its bits.
+    let r = x - n * 0.693_359_4;
+    let r = r + n * 2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4f32;
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + coefficient;
+    }
+    let y = p * r * r + r + 1.0;
+    y * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
+}
+
+/// tanh x with an absolute error of about 1e-7.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let magnitude = x.abs();
+    let square = x * x;
+    let mut p = -5.704_988_7e-3f32;
+    for coefficient in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
+        p = p * square + coefficient;
+    }
+    let small = p * square * x + x;
+    let e = exp(-2.0 * magnitude);
+    let large = ((1.0 - e) / (1.0 + e)).copysign(x);
+    if magnitude < 0.625 { small } else { large }
+}
+
+#[inline(always)]
+fn gelu_one(x: f32) -> f32 {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    0.5 * x * (1.0 + tanh(SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)))
+}
+
+/// Sum over lanes of a fixed width: the same bits whatever the vector width.
+#[inline(always)]
+fn sum_of(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += term(chunk[lane]);
+        }
+    }
+    let mut sum = 0.0;
+    for lane in lanes {
+        sum += lane;
+    }
+    for x in rest {
+        sum += term(*x);
+    }
+    sum
+}
+
+#[inline(always)]
+pub(crate) fn gelu(x: &mut [f32]) {
+    for x in x {
+        *x = gelu_one(*x);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn gelu_multiply(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = gelu_one(*gate) * up;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn softcap(x: &mut [f32], cap: f32) {
+    let inverse = 1.0 / cap;
+    for x in x {
+        *x = cap * tanh(*x * inverse);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn softmax(x: &mut [f32]) {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+        }
+    }
+    let largest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    for x in x.iter_mut() {
+        *x = exp(*x - largest);
+    }
+    let inverse = 1.0 / sum_of(x, |x| x);
+    for x in x {
+        *x *= inverse;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let scale = 1.0 / (sum_of(x, |x| x * x) / x.len() as f32 + epsilon).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * weight;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn layer_norm(x: &[f32], (weight, bias): (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
+    let mean = sum_of(x, |x| x) / x.len() as f32;
+    let scale = 1.0 / (sum_of(x, |x| (x - mean) * (x - mean)) / x.len() as f32 + epsilon).sqrt();
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = (x - mean) * scale * weight + bias;
+    }
+}
+
+/// Quantizes a row to 8 bits per [`ACTIVATION_BLOCK`](crate::activation::ACTIVATION_BLOCK) values.
+#[inline(always)]
+pub(crate) fn quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) {
+    let blocks = x.as_chunks::<32>().0.iter().zip(row.codes.as_chunks_mut::<32>().0);
+    let outputs = row.scales.iter_mut().zip(row.sums.as_chunks_mut::<2>().0).zip(row.wide.as_chunks_mut::<32>().0);
+    for ((x, codes), ((scale, sums), wide)) in blocks.zip(outputs) {
+        // Comparing bits orders magnitudes as integers do, and puts what is not finite on top.
+        let largest = x.iter().fold(0u32, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
+        if largest >= f32::INFINITY.to_bits() {
+            (*scale, *sums) = (f32::NAN, [f32::NAN; 2]);
+            codes.fill(0);
+            wide.fill(0);
+            continue;
+        }
+        *scale = f32::from_bits(largest) / 127.0;
+        let inverse = if *scale > f32::MIN_POSITIVE { 1.0 / *scale } else { 0.0 };
+        for i in 0..32 {
+            let code = nearest_integer((x[i] * inverse).clamp(-127.0, 127.0));
+            codes[i] = code as i8;
+            wide[i] = code as i16;
+        }
+        for half in 0..2 {
+            let sum: i32 = codes[half * 16..half * 16 + 16].iter().map(|code| i32::from(*code)).sum();
+            sums[half] = *scale * sum as f32;
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Every kernel of every instruction set this machine has, against plain arithmetic on decoded values.
+
+use gemmule_quant::activation::QuantizedRows;
+use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
+use gemmule_quant::{FORMATS, FloatPanel, Format, IntegerPanel, Kernels, PANEL_ROWS, decode_row, encode_row, isa, vector};
+
+/// A small deterministic generator: tests must not depend on a seed from outside.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+    fn value(&mut self) -> f32 {
+        (self.next() % 20_001) as f32 / 10_000.0 - 1.0
+    }
+    fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.value()).collect()
+    }
+    fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.next() as u8).collect()
+    }
+}
+
+fn all_kernels() -> Vec<&'static dyn Kernels> {
+    isa::available().filter_map(isa::kernels).collect()
+}
+
+/// Random bytes as blocks, with the scales made finite and moderate: extreme codes included.
+fn random_row(format: Format, k: usize, random: &mut Random) -> Vec<u8> {
+    let info = format.info();
+    let mut row = random.bytes(format.row_bytes(k).unwrap());
+    let halves: &[usize] = match format {
+        Format::F32 | Format::F16 | Format::BF16 => {
+            let values = random.values(k);
+            encode_row(format, &values, &mut row).unwrap();
+            return row;
+        }
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
+        Format::Q6K => &[208],
+        _ => &[0, 2],
+    };
+    for block in row.chunks_exact_mut(info.block_bytes) {
+        for at in halves {
+            let scale = half::f16::from_f32(random.value() * 0.01);
+            block[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+    }
+    row
+}
+
+fn quantize(kernels: &dyn Kernels, x: &[f32], rows: usize) -> QuantizedRows {
+    let k = x.len() / rows;
+    let mut quantized = QuantizedRows::default();
+    quantized.resize(rows, k);
+    for (x, row) in x.chunks_exact(k).zip(quantized.rows_mut()) {
+        kernels.quantize(x, row);
+    }
+    quantized
+}
+
+fn represented(row: gemmule_quant::QuantizedRow<'_>) -> Vec<f32> {
+    row.codes.iter().enumerate().map(|(i, code)| row.scales[i / 32] * f32::from(*code)).collect()
+}
+
+/// Dot product in double precision and the sum of magnitudes, which scales the tolerance.
+fn exact(w: &[f32], x: &[f32]) -> (f64, f64) {
+    w.iter().zip(x).fold((0.0, 0.0), |sum, (w, x)| {
+        let product = f64::from(*w) * f64::from(*x);
+        (sum.0 + product, sum.1 + product.abs())
+    })
+}
+
+#[track_caller]
+fn assert_close(got: f32, (expected, magnitude): (f64, f64), what: &str) {
+    let tolerance = magnitude * 2e-6 + 1e-30;
+    assert!((f64::from(got) - expected).abs() <= tolerance, "{what}: {got} instead of {expected} ± {tolerance}");
+}
+
+/// Lengths of 1 to 3 blocks, and long ones; for floats also every tail.
+fn lengths(format: Format) -> Vec<usize> {
+    let block = format.info().block_len;
+    if block == 1 { (1..=70).chain([577, 588, 1152]).collect() } else { vec![block, 2 * block, 3 * block, 1152 / block * block + block] }
+}
+
+/// Activations of several kinds: ordinary, huge, tiny, one outlier, all zero.
+fn activations(k: usize, random: &mut Random) -> Vec<Vec<f32>> {
+    let ordinary = random.values(k);
+    let mut outlier = ordinary.clone();
+    outlier[k / 2] = 1e4;
+    let scaled = |factor: f32| ordinary.iter().map(|x| x * factor).collect();
+    vec![scaled(1e15), scaled(1e-20), outlier, vec![0.0; k], vec![-1.0; k], ordinary.clone()]
+}
+
+#[test]
+fn row_dots_agree_with_decoded_values() {
+    let mut random = Random(1);
+    for kernels in all_kernels() {
+        for format in FORMATS.map(|info| info.format) {
+            for k in lengths(format) {
+                let row = random_row(format, k, &mut random);
+                let mut decoded = vec![0.0; k];
+                decode_row(format, &row, &mut decoded);
+                for (kind, x) in activations(k, &mut random).iter().enumerate() {
+                    let what = format!("{} {format} k={k} activations {kind}", kernels.isa());
+                    if format.info().integer {
+                        let quantized = quantize(kernels, x, 1);
+                        let got = kernels.dot_integer(format, &row, quantized.row(0));
+                        assert_close(got, biased_magnitude(format, &row, &decoded, &represented(quantized.row(0))), &what);
+                    } else {
+                        assert_close(kernels.dot_float(format, &row, x), exact(&decoded, x), &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// As [`exact`], with the magnitude of scale · code and bias taken apart, which is how a kernel adds them.
+fn biased_magnitude(format: Format, row: &[u8], decoded: &[f32], x: &[f32]) -> (f64, f64) {
+    let (value, mut magnitude) = exact(decoded, x);
+    if matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K) {
+        let largest = row.chunks_exact(format.info().block_bytes).flat_map(|block| {
+            let half = |at: usize| f64::from(half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()).abs();
+            [half(0) * if block.len() > 100 { 63.0 * 31.0 } else { 31.0 }, half(2) * if block.len() > 100 { 63.0 } else { 1.0 }]
+        });
+        let largest = largest.fold(0.0, f64::max);
+        magnitude += largest * x.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+    }
+    (value, magnitude)
+}
+
+#[test]
+fn panel_products_agree_with_decoded_values() {
+    let mut random = Random(2);
+    for kernels in all_kernels() {
+        for format in FORMATS.map(|info| info.format) {
+            for k in lengths(format).into_iter().rev().take(4) {
+                for weight_rows in [1, 7, PANEL_ROWS] {
+                    for rows in [1, 2, 3, 4, 5, 6, 7, 13] {
+                        panel_product(kernels, format, (rows, weight_rows, k), &mut random);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn panel_product(kernels: &dyn Kernels, format: Format, (rows, weight_rows, k): (usize, usize, usize), random: &mut Random) {
+    let weights: Vec<Vec<u8>> = (0..weight_rows).map(|_| random_row(format, k, random)).collect();
+    let slices: Vec<&[u8]> = weights.iter().map(Vec::as_slice).collect();
+    let x = random.values(rows * k);
+    // The result is added to what is there, rows lie apart, and what lies between them stays.
+    let stride = PANEL_ROWS + 3;
+    let mut out = vec![0.5; rows * stride];
+    let mut activations: Vec<Vec<f32>> = x.chunks_exact(k).map(<[f32]>::to_vec).collect();
+    if format.info().integer {
+        let (mut panel, quantized) = (IntegerPanel::default(), quantize(kernels, &x, rows));
+        kernels.pack_integer(format, &slices, k, &mut panel);
+        let input = IntegerRows { values: &quantized, first: 0, rows, column: 0 };
+        kernels.integer_tile(&panel, input, TileOut { values: &mut out, stride, accumulate: true });
+        activations = (0..rows).map(|row| represented(quantized.row(row))).collect();
+    } else {
+        let mut panel = FloatPanel::default();
+        kernels.pack_float(format, &slices, k, &mut panel);
+        let input = FloatRows { values: &x, stride: k, rows, k };
+        kernels.float_tile(&panel.values, PANEL_ROWS, input, TileOut { values: &mut out, stride, accumulate: true });
+    }
+    let mut decoded = vec![0.0; k];
+    for j in 0..PANEL_ROWS {
+        for (i, x) in activations.iter().enumerate() {
+            let what = format!("{} {format} row {i} of {rows}, weight row {j} of {weight_rows}, k={k}", kernels.isa());
+            let (value, magnitude) = if let Some(row) = weights.get(j) {
+                decode_row(format, row, &mut decoded);
+                biased_magnitude(format, row, &decoded, x)
+            } else {
+                (0.0, 0.0)
+            };
+            assert_close(out[i * stride + j], (value + 0.5, magnitude + 0.5), &what);
+        }
+    }
+    assert!(out.chunks_exact(stride).all(|row| row[PANEL_ROWS..] == [0.5; 3]), "{} {format}: wrote outside", kernels.isa());
+}
+
+#[test]
+fn a_panel_in_two_parts_equals_the_whole() {
+    let mut random = Random(3);
+    for kernels in all_kernels() {
+        let (format, k, rows) = (Format::Q6K, 768, 5);
+        let weights: Vec<Vec<u8>> = (0..16).map(|_| random_row(format, k, &mut random)).collect();
+        let quantized = quantize(kernels, &random.values(rows * k), rows);
+        let mut panel = IntegerPanel::default();
+        let product = |parts: &[(usize, usize)], panel: &mut IntegerPanel| {
+            let mut out = vec![f32::NAN; rows * 16];
+            for (index, (column, length)) in parts.iter().enumerate() {
+                let bytes = |n: usize| format.row_bytes(n).unwrap();
+                let slices: Vec<&[u8]> = weights.iter().map(|row| &row[bytes(*column)..bytes(column + length)]).collect();
+                kernels.pack_integer(format, &slices, *length, panel);
+                let input = IntegerRows { values: &quantized, first: 0, rows, column: *column };
+                kernels.integer_tile(panel, input, TileOut { values: &mut out, stride: 16, accumulate: index > 0 });
+            }
+            out
+        };
+        let whole = product(&[(0, 768)], &mut panel);
+        assert_eq!(whole, product(&[(0, 256), (256, 512)], &mut panel), "{}", kernels.isa());
+    }
+}
+
+#[test]
+fn quantized_activations_are_within_half_a_step() {
+    let mut random = Random(4);
+    for kernels in all_kernels() {
+        for x in activations(96, &mut random) {
+            let quantized = quantize(kernels, &x, 1);
+            let row = quantized.row(0);
+            for (i, (x, got)) in x.iter().zip(represented(row)).enumerate() {
+                assert!((x - got).abs() <= row.scales[i / 32] * 0.5001, "{}: {x} became {got}", kernels.isa());
+            }
+            for (half, sum) in row.sums.iter().enumerate() {
+                let expected: i32 = row.codes[half * 16..half * 16 + 16].iter().map(|c| i32::from(*c)).sum();
+                assert_eq!(*sum, row.scales[half / 2] * expected as f32);
+            }
+            assert!(quantized.wide(0).iter().zip(row.codes).all(|(wide, code)| *wide == i16::from(*code)));
+        }
+        let mut bad = random.values(64);
+        bad[40] = f32::INFINITY;
+        let quantized = quantize(kernels, &bad, 1);
+        assert!(quantized.row(0).scales[0].is_finite() && quantized.row(0).scales[1].is_nan());
+    }
+}
+
+#[test]
+fn instruction_sets_agree_bit_for_bit_on_vector_functions() {
+    let mut random = Random(5);
+    let x: Vec<f32> = random.values(147).iter().map(|x| x * 9.0).chain([0.0, 40.0, -40.0, 1e-9]).collect();
+    let weight = random.values(x.len());
+    let apply = |kernels: &dyn Kernels| {
+        let mut results = vec![x.clone(); 6];
+        kernels.gelu(&mut results[0]);
+        kernels.gelu_multiply(&mut results[1], &weight);
+        kernels.softcap(&mut results[2], 5.0);
+        kernels.softmax(&mut results[3]);
+        kernels.rms_norm(&x, &weight, 1e-6, &mut results[4]);
+        kernels.layer_norm(&x, (&weight, &weight), 1e-6, &mut results[5]);
+        results.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect::<Vec<Vec<u32>>>()
+    };
+    let reference = apply(all_kernels()[0]);
+    for kernels in all_kernels() {
+        assert_eq!(apply(kernels), reference, "{}", kernels.isa());
+    }
+}
+
+#[test]
+fn exponential_and_tangent_are_accurate() {
+    for step in -40_000..=40_000 {
+        let x = step as f32 * 0.002;
+        let (got, expected) = (f64::from(vector::exp(x)), f64::from(x).exp());
+        assert!((got / expected - 1.0).abs() < 3e-7, "exp({x}) = {got}, not {expected}");
+        let (got, expected) = (f64::from(vector::tanh(x)), f64::from(x).tanh());
+        assert!((got - expected).abs() < 2e-7, "tanh({x}) = {got}, not {expected}");
+    }
+    assert!(vector::exp(f32::NAN).is_nan() && vector::tanh(f32::NAN).is_nan());
+    assert_eq!(vector::tanh(1e4), 1.0);
+}
+
+#[test]
+fn softmax_sums_to_one_and_survives_extremes() {
+    for kernels in all_kernels() {
+        for length in [1, 7, 8, 9, 300] {
+            let mut x: Vec<f32> = (0..length).map(|i| if i % 3 == 0 { 1e30 } else { -1e30 + i as f32 }).collect();
+            kernels.softmax(&mut x);
+            let sum: f32 = x.iter().sum();
+            assert!((sum - 1.0).abs() < 1e-5 && x.iter().all(|x| (0.0..=1.0).contains(x)), "{}", kernels.isa());
+        }
+    }
+}
+
+#[test]
+fn half_rows_are_added() {
+    let mut random = Random(6);
+    for kernels in all_kernels() {
+        for length in [1, 8, 13, 64, 72] {
+            let row = random_row(Format::F16, length, &mut random);
+            let mut decoded = vec![0.0; length];
+            decode_row(Format::F16, &row, &mut decoded);
+            let mut out = vec![1.0; length];
+            kernels.add_scaled_half(0.5, &row, &mut out);
+            assert!(out.iter().zip(&decoded).all(|(out, w)| (out - (1.0 + 0.5 * w)).abs() < 1e-6), "{}", kernels.isa());
+        }
+    }
+}

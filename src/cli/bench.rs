@@ -1,0 +1,127 @@
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use gemmule::session::Sampling;
+use gemmule::{GenerateOptions, Picture, Session};
+use serde_json::{Value, json};
+
+use super::{ComputeArguments, ModelArguments, anonymous_memory, peak_memory, print_json};
+
+#[derive(Args)]
+pub(super) struct Bench {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// What to ask about a made picture.
+    #[arg(short, long, default_value = "caption en")]
+    prompt: String,
+    /// Tokens to generate in each run.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 16)]
+    max_tokens: usize,
+    /// Measured runs, after one to warm up.
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    repeat: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+/// Samples of one stage, in milliseconds.
+struct Samples(Vec<f64>);
+
+impl Samples {
+    fn quantile(&self, share: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(((sorted.len() - 1) as f64 * share).round() as usize).copied().unwrap_or(0.0)
+    }
+    fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+    fn to_json(&self) -> Value {
+        json!({ "median_ms": self.median(), "min_ms": self.quantile(0.0), "max_ms": self.quantile(1.0), "samples_ms": self.0 })
+    }
+}
+
+impl Bench {
+    pub(super) fn execute(self) -> Result<()> {
+        anyhow::ensure!(self.repeat > 0 && self.max_tokens > 1, "--repeat must be at least 1 and --max-tokens at least 2");
+        let start = std::time::Instant::now();
+        let model = self.model.open()?;
+        let mut session = self.compute.session(&model)?;
+        let load = Samples(vec![milliseconds(start.elapsed())]);
+        let picture = made_picture()?;
+        let mut stages = [const { Samples(Vec::new()) }; 4];
+        let (mut prompt_tokens, mut generated) = (0, 0);
+        for run in 0..=self.repeat {
+            let (timings, prompt, tokens) = self.measure(&mut session, &picture)?;
+            (prompt_tokens, generated) = (prompt, tokens);
+            if run > 0 {
+                for (stage, time) in stages.iter_mut().zip(timings) {
+                    stage.0.push(milliseconds(time));
+                }
+            }
+        }
+        let [image, vision, prefill, generate] = &stages;
+        let rate = |tokens: usize, samples: &Samples| tokens as f64 * 1e3 / samples.median().max(1e-9);
+        let (isa, threads) = (session.compute().kernels.isa(), session.compute().pool.threads());
+        let prefill_rate = rate(prompt_tokens, prefill);
+        let generate_rate = rate(generated - 1, generate);
+        if self.json {
+            return print_json(&json!({
+                "model": self.model.name(), "isa": isa.name(), "threads": threads, "repeat": self.repeat,
+                "prompt_tokens": prompt_tokens, "generated_tokens": generated,
+                "load": load.to_json(), "image": image.to_json(), "vision": vision.to_json(),
+                "prefill": prefill.to_json(), "generate": generate.to_json(),
+                "prefill_tokens_per_second": prefill_rate, "generate_tokens_per_second": generate_rate,
+                "peak_memory_bytes": peak_memory(), "anonymous_memory_bytes": anonymous_memory(),
+            }));
+        }
+        println!("{}: {isa}, {threads} threads, median of {} runs (least … most)\n", self.model.name(), self.repeat);
+        for (name, samples, note) in [
+            ("load", &load, String::new()),
+            ("image", image, String::new()),
+            ("vision", vision, String::new()),
+            ("prefill", prefill, format!("{prompt_tokens} tokens, {prefill_rate:.2} per second")),
+            ("generate", generate, format!("{} tokens, {generate_rate:.2} per second", generated - 1)),
+        ] {
+            let (least, most) = (samples.quantile(0.0), samples.quantile(1.0));
+            println!("{name:>9} {:10.2} ms ({least:.2} … {most:.2})  {note}", samples.median());
+        }
+        for (name, bytes) in [("memory", peak_memory()), ("not files", anonymous_memory())] {
+            if let Some(bytes) = bytes {
+                println!("{name:>9} {:10.1} MB", bytes as f64 / 1e6);
+            }
+        }
+        Ok(())
+    }
+
+    /// One run: the stages' times, the prompt's tokens and the generated ones.
+    fn measure(&self, session: &mut Session<'_>, picture: &Picture) -> Result<([Duration; 4], usize, usize)> {
+        // A high temperature keeps random and trained models alike from ending early; a short answer is repeated.
+        for seed in 0..1000 {
+            let sampling = Sampling { temperature: 100.0, seed, ..Sampling::default() };
+            let options = GenerateOptions { max_tokens: self.max_tokens, sampling };
+            let answer = session.generate(std::slice::from_ref(picture), &self.prompt, &options)?;
+            if answer.tokens.len() == self.max_tokens {
+                let t = answer.timings;
+                return Ok(([t.image, t.vision, t.prefill, t.generate], answer.prompt_tokens, answer.tokens.len()));
+            }
+        }
+        anyhow::bail!("the model ends its answers before {} tokens; choose a smaller --max-tokens", self.max_tokens)
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// A gradient with some structure, of a usual camera size.
+fn made_picture() -> Result<Picture> {
+    let (width, height) = (640u32, 480u32);
+    let pixel = |x: u32, y: u32| [(x * 255 / width) as u8, (y * 255 / height) as u8, ((x ^ y) & 255) as u8];
+    let rgb = (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect();
+    Ok(Picture::from_rgb(width, height, rgb)?)
+}

@@ -1,0 +1,149 @@
+//! The command line: parsing, then one module per command. Results go to stdout, everything else to stderr.
+
+mod bench;
+mod inspect;
+mod run;
+mod trace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use gemmule::quant::isa;
+use gemmule::{Model, Picture, Session, SessionOptions};
+
+/// PaliGemma 2 on the CPU: captions, answers, text, boxes.
+///
+/// Exit codes: 0 success, 1 failure (a message says why), 2 wrong usage.
+#[derive(Parser)]
+#[command(name = "gemmule", version, long_version = long_version(), max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer a prompt about one or more pictures.
+    Run(run::Run),
+    /// Show what a model file holds: configuration, formats, sizes, tokenizer, tensors.
+    Inspect(inspect::Inspect),
+    /// Write every stage of one prefill as safetensors, to compare with the reference.
+    Trace(trace::Trace),
+    /// Measure vision, prefill and generation.
+    Bench(bench::Bench),
+}
+
+/// Which model to open.
+#[derive(Args, Clone)]
+struct ModelArguments {
+    /// GGUF file; without it the bundled easy-VQA model answers.
+    #[arg(short, long, value_name = "MODEL.gguf")]
+    model: Option<PathBuf>,
+    /// The vision half, where MODEL.gguf holds the text half only.
+    #[arg(long, value_name = "FILE", requires = "model")]
+    mmproj: Option<PathBuf>,
+}
+
+/// How to compute.
+#[derive(Args, Clone)]
+struct ComputeArguments {
+    /// Threads [default: the CPUs this process may use].
+    #[arg(short, long, value_name = "N")]
+    threads: Option<usize>,
+    /// Instruction set: portable, avx2 [default: the environment's GEMMULE_ISA, else the best].
+    #[arg(long, value_name = "NAME")]
+    isa: Option<String>,
+}
+
+impl ModelArguments {
+    fn open(&self) -> Result<Model> {
+        Ok(match (&self.model, &self.mmproj) {
+            (Some(model), Some(mmproj)) => Model::open_pair(model, mmproj)?,
+            (Some(model), None) => Model::open(model)?,
+            (None, _) => bundled()?,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.model.as_ref().map_or("bundled easy-VQA model".to_owned(), |path| path.display().to_string())
+    }
+}
+
+#[cfg(feature = "bundled-model")]
+fn bundled() -> Result<Model> {
+    Ok(Model::bundled()?)
+}
+
+#[cfg(not(feature = "bundled-model"))]
+fn bundled() -> Result<Model> {
+    anyhow::bail!("this build has no bundled model; name a file with --model")
+}
+
+impl ComputeArguments {
+    fn session<'m>(&self, model: &'m Model) -> Result<Session<'m>> {
+        let options = SessionOptions { threads: self.threads, isa: self.isa.clone() };
+        Ok(Session::new(model, &options)?)
+    }
+}
+
+fn open_pictures(paths: &[PathBuf]) -> Result<Vec<Picture>> {
+    paths.iter().map(|path| Picture::open(path).map_err(Into::into)).collect()
+}
+
+fn long_version() -> String {
+    let names = |sets: &mut dyn Iterator<Item = isa::Isa>| sets.map(isa::Isa::name).collect::<Vec<_>>().join(" ");
+    format!(
+        "{}\nbuilt for {}-{}\ninstruction sets compiled in: {}\ninstruction sets found: {}",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+        names(&mut isa::Isa::COMPILED.iter().copied()),
+        names(&mut isa::available()),
+    )
+}
+
+pub(crate) fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(command) => command.execute(),
+        Command::Inspect(command) => command.execute(),
+        Command::Trace(command) => command.execute(),
+        Command::Bench(command) => command.execute(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gemmule: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever read stdout has had enough: no failure of ours.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Prints one JSON object on a line of stdout.
+fn print_json(value: &serde_json::Value) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, value).map_err(std::io::Error::from)?;
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+/// The most physical memory this process has held, in bytes.
+fn peak_memory() -> Option<u64> {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;
+    Some(usage.max_rss() as u64 * 1024)
+}
+
+/// Memory of this process that is no file's pages, in bytes (Linux).
+fn anonymous_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("no /proc").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}

@@ -1,0 +1,63 @@
+use std::path::{Path, PathBuf};
+
+/// What can go wrong, in words meant for the person at the keyboard.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file concerned.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A GGUF file is damaged, or not one.
+    #[error("{file}: not a usable GGUF file: {reason}")]
+    Gguf {
+        /// The file concerned.
+        file: String,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// A file is sound, but not a model that can be run.
+    #[error("{file}: {reason}")]
+    Model {
+        /// The file concerned.
+        file: String,
+        /// What is missing or unsupported.
+        reason: String,
+    },
+    /// A picture cannot be read.
+    #[error("{name}: not a usable picture: {reason}")]
+    Picture {
+        /// The file concerned.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The prompt or the options ask for something impossible.
+    #[error("{0}")]
+    Request(String),
+    /// The tokenizer failed.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The requested instruction set is not to be had.
+    #[error(transparent)]
+    Isa(#[from] gemmule_quant::isa::IsaError),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+    pub(crate) fn gguf(file: &str, reason: impl Into<String>) -> Self {
+        Self::Gguf { file: file.to_owned(), reason: reason.into() }
+    }
+    pub(crate) fn model(file: &str, reason: impl Into<String>) -> Self {
+        Self::Model { file: file.to_owned(), reason: reason.into() }
+    }
+}
+
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,105 @@
+//! Every metadata key and tensor name that Gemmule reads or writes.
+
+#![allow(missing_docs)] // each constant is the key it is named after
+
+pub const ARCHITECTURE: &str = "general.architecture";
+pub const ALIGNMENT: &str = "general.alignment";
+pub const NAME: &str = "general.name";
+pub const TYPE: &str = "general.type";
+pub const FILE_TYPE: &str = "general.file_type";
+pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
+
+/// Architecture of the single file, of the text half and of the vision half of a pair.
+pub const PALIGEMMA2: &str = "paligemma2";
+pub const GEMMA2: &str = "gemma2";
+pub const CLIP: &str = "clip";
+
+pub mod text {
+    pub const CONTEXT_LENGTH: &str = "gemma2.context_length";
+    pub const EMBEDDING_LENGTH: &str = "gemma2.embedding_length";
+    pub const BLOCK_COUNT: &str = "gemma2.block_count";
+    pub const FEED_FORWARD_LENGTH: &str = "gemma2.feed_forward_length";
+    pub const HEAD_COUNT: &str = "gemma2.attention.head_count";
+    pub const HEAD_COUNT_KV: &str = "gemma2.attention.head_count_kv";
+    pub const KEY_LENGTH: &str = "gemma2.attention.key_length";
+    pub const VALUE_LENGTH: &str = "gemma2.attention.value_length";
+    pub const RMS_EPSILON: &str = "gemma2.attention.layer_norm_rms_epsilon";
+    pub const ATTENTION_SOFTCAP: &str = "gemma2.attn_logit_softcapping";
+    pub const FINAL_SOFTCAP: &str = "gemma2.final_logit_softcapping";
+    pub const SLIDING_WINDOW: &str = "gemma2.attention.sliding_window";
+    pub const ATTENTION_SCALE: &str = "gemma2.attention.scale";
+    pub const ROPE_BASE: &str = "gemma2.rope.freq_base";
+    pub const VOCABULARY: &str = "gemma2.vocab_size";
+}
+
+pub mod vision {
+    pub const HAS_ENCODER: &str = "clip.has_vision_encoder";
+    pub const PROJECTOR_TYPE: &str = "clip.projector_type";
+    pub const USE_GELU: &str = "clip.use_gelu";
+    pub const IMAGE_SIZE: &str = "clip.vision.image_size";
+    pub const PATCH_SIZE: &str = "clip.vision.patch_size";
+    pub const EMBEDDING_LENGTH: &str = "clip.vision.embedding_length";
+    pub const FEED_FORWARD_LENGTH: &str = "clip.vision.feed_forward_length";
+    pub const BLOCK_COUNT: &str = "clip.vision.block_count";
+    pub const PROJECTION: &str = "clip.vision.projection_dim";
+    pub const HEAD_COUNT: &str = "clip.vision.attention.head_count";
+    pub const EPSILON: &str = "clip.vision.attention.layer_norm_epsilon";
+    pub const IMAGE_MEAN: &str = "clip.vision.image_mean";
+    pub const IMAGE_STD: &str = "clip.vision.image_std";
+}
+
+pub mod tokenizer {
+    pub const MODEL: &str = "tokenizer.ggml.model";
+    pub const PRE: &str = "tokenizer.ggml.pre";
+    pub const TOKENS: &str = "tokenizer.ggml.tokens";
+    pub const SCORES: &str = "tokenizer.ggml.scores";
+    pub const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+    pub const BOS: &str = "tokenizer.ggml.bos_token_id";
+    pub const EOS: &str = "tokenizer.ggml.eos_token_id";
+    pub const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+    pub const PADDING: &str = "tokenizer.ggml.padding_token_id";
+    pub const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+    pub const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+    pub const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+    pub const HUGGINGFACE: &str = "tokenizer.huggingface.json";
+}
+
+/// Keys of our own, for what the others' keys leave open.
+pub mod own {
+    /// u32: the token that stands for one image position.
+    pub const IMAGE_TOKEN: &str = "paligemma.image_token_id";
+    /// u32 array: every token that ends an answer.
+    pub const EOS_TOKENS: &str = "paligemma.eos_token_ids";
+    /// u32: PIL's number of the resampling filter (2 bilinear, 3 bicubic).
+    pub const RESAMPLE: &str = "paligemma.resample";
+    /// f32: factor from 0…255 to the range that mean and deviation refer to.
+    pub const RESCALE: &str = "paligemma.rescale_factor";
+    /// bool array, one per layer: whether it has the sliding window.
+    pub const SLIDING_LAYERS: &str = "paligemma.sliding_layers";
+    /// u32: the vision MLP's inner dimension with its zero padding.
+    pub const VISION_PADDED_FEED_FORWARD: &str = "paligemma.vision_padded_feed_forward_length";
+    /// u32: the first embedding row that no token of the tokenizer has.
+    pub const USED_VOCABULARY: &str = "paligemma.used_vocabulary";
+    /// string: what the converter was told, for `inspect`.
+    pub const CONVERSION: &str = "paligemma.conversion";
+}
+
+pub mod tensor {
+    pub const TOKEN_EMBEDDING: &str = "token_embd.weight";
+    pub const OUTPUT_NORM: &str = "output_norm.weight";
+    pub const PATCH_WEIGHT: &str = "v.patch_embd.weight";
+    pub const PATCH_BIAS: &str = "v.patch_embd.bias";
+    pub const POSITION: &str = "v.position_embd.weight";
+    pub const PROJECTOR: &str = "mm.input_projection";
+    pub const POST_NORM: &str = "v.post_ln";
+
+    /// A decoder layer's tensor, such as `blk.3.attn_q.weight`.
+    pub fn layer(index: usize, part: &str) -> String {
+        format!("blk.{index}.{part}.weight")
+    }
+
+    /// A vision layer's part without `.weight` or `.bias`, such as `v.blk.3.ln1`.
+    pub fn vision(index: usize, part: &str) -> String {
+        format!("v.blk.{index}.{part}")
+    }
+}

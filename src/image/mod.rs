@@ -1,0 +1,156 @@
+//! From the pictures that people have to the tower's input.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use fast_image_resize as fir;
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+
+use crate::model::config::{PreprocessConfig, VisionConfig};
+use crate::{Error, Result};
+
+/// Largest picture file that is read.
+const LARGEST_FILE: u64 = 1 << 30;
+/// Most memory that decoding may take: a guard against decompression bombs, generous for every camera.
+const LARGEST_DECODED: u64 = 1 << 30;
+/// Longest side in pixels.
+const LONGEST_SIDE: u32 = 1 << 16;
+
+/// A picture as 8-bit RGB, upright.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    name: String,
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// Reads a JPEG, PNG, WebP, GIF (first frame) or BMP file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is damaged or is larger than the limits.
+    pub fn open(path: &Path) -> Result<Self> {
+        let io = |error| Error::io(path, error);
+        let size = std::fs::metadata(path).map_err(io)?.len();
+        let name = path.display().to_string();
+        if size > LARGEST_FILE {
+            return Err(Error::Picture { name, reason: format!("the file has {size} bytes, more than {LARGEST_FILE}") });
+        }
+        Self::from_bytes(&name, &std::fs::read(path).map_err(io)?)
+    }
+
+    /// Decodes a file in memory; `name` is for error messages.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self> {
+        let fail = |reason: String| Error::Picture { name: name.to_owned(), reason };
+        let failed = |error: image::ImageError| fail(error.to_string());
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(LARGEST_DECODED);
+        (limits.max_image_width, limits.max_image_height) = (Some(LONGEST_SIDE), Some(LONGEST_SIDE));
+        let mut reader = ImageReader::new(Cursor::new(bytes));
+        reader.limits(limits.clone());
+        let reader = reader.with_guessed_format().map_err(|error| fail(error.to_string()))?;
+        if reader.format().is_none() {
+            return Err(fail("unknown format; JPEG, PNG, WebP, GIF and BMP can be read".to_owned()));
+        }
+        let mut decoder = reader.into_decoder().map_err(failed)?;
+        decoder.set_limits(limits).map_err(failed)?;
+        if decoder.total_bytes() > LARGEST_DECODED {
+            return Err(fail(format!("it takes {} bytes in memory, more than {LARGEST_DECODED}", decoder.total_bytes())));
+        }
+        // A damaged orientation is no reason to refuse a sound picture.
+        let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+        let mut picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        picture.apply_orientation(orientation);
+        let rgb = to_rgb(picture);
+        Self::from_rgb(rgb.width(), rgb.height(), rgb.into_raw()).map_err(|_| fail("it has no pixels".to_owned())).map(
+            |mut picture| {
+                picture.name = name.to_owned();
+                picture
+            },
+        )
+    }
+
+    /// A picture from raw pixels, `[height][width][3]`.
+    ///
+    /// # Errors
+    /// When the size is zero or does not fit the data.
+    pub fn from_rgb(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
+        let expected = (width as usize).checked_mul(height as usize).and_then(|n| n.checked_mul(3));
+        if expected != Some(rgb.len()) || rgb.is_empty() {
+            let reason = format!("{width} × {height} RGB pixels do not make {} bytes", rgb.len());
+            return Err(Error::Picture { name: "raw pixels".to_owned(), reason });
+        }
+        Ok(Self { name: "raw pixels".to_owned(), width, height, rgb })
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The tower's input, `[3][size][size]`: stretched to a square, rounded to bytes, normalized.
+    ///
+    /// # Errors
+    /// When the model asks for a resampling filter that is not known.
+    pub fn to_pixel_values(&self, vision: &VisionConfig, preprocess: &PreprocessConfig) -> Result<Vec<f32>> {
+        let size = vision.image_size;
+        let resized = self.resize(size as u32, preprocess.resample)?;
+        let mut out = vec![0.0; 3 * size * size];
+        for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
+            let (mean, deviation) = (preprocess.mean[channel], preprocess.deviation[channel]);
+            for (out, pixel) in plane.iter_mut().zip(resized.chunks_exact(3)) {
+                *out = (f32::from(pixel[channel]) * preprocess.rescale - mean) / deviation;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Stretches to a square with PIL's filter of the given number.
+    fn resize(&self, size: u32, filter: u32) -> Result<Vec<u8>> {
+        let algorithm = match filter {
+            0 => fir::ResizeAlg::Nearest,
+            1 => fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3),
+            2 => fir::ResizeAlg::Convolution(fir::FilterType::Bilinear),
+            3 => fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom),
+            4 => fir::ResizeAlg::Convolution(fir::FilterType::Box),
+            5 => fir::ResizeAlg::Convolution(fir::FilterType::Hamming),
+            other => return Err(Error::Request(format!("the model asks for resampling filter {other}, which is unknown"))),
+        };
+        let fail = |error: &dyn std::fmt::Display| Error::Picture { name: self.name.clone(), reason: error.to_string() };
+        let source = fir::images::ImageRef::new(self.width, self.height, &self.rgb, fir::PixelType::U8x3)
+            .map_err(|error| fail(&error))?;
+        let options = fir::ResizeOptions::new().resize_alg(algorithm);
+        let mut resizer = fir::Resizer::new();
+        // Rows first, then columns, rounded to bytes in between, as PIL does: the order shows where filters overshoot.
+        let mut narrow = fir::images::Image::new(size, self.height, fir::PixelType::U8x3);
+        let mut target = fir::images::Image::new(size, size, fir::PixelType::U8x3);
+        resizer.resize(&source, &mut narrow, &options).map_err(|error| fail(&error))?;
+        resizer.resize(&narrow, &mut target, &options).map_err(|error| fail(&error))?;
+        Ok(target.into_vec())
+    }
+}
+
+/// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte.
+fn to_rgb(picture: DynamicImage) -> image::RgbImage {
+    match picture {
+        DynamicImage::ImageLuma16(_)
+        | DynamicImage::ImageLumaA16(_)
+        | DynamicImage::ImageRgb16(_)
+        | DynamicImage::ImageRgba16(_) => {
+            let wide = picture.into_rgb16();
+            let (width, height) = wide.dimensions();
+            let bytes = wide.into_raw().into_iter().map(|sample| (sample >> 8) as u8).collect();
+            image::RgbImage::from_raw(width, height, bytes).expect("as many samples as before")
+        }
+        other => other.into_rgb8(),
+    }
+}

@@ -1,0 +1,36 @@
+//! PaliGemma 2 vision-language models on ordinary CPUs.
+//!
+//! ```no_run
+//! use gemmule::{GenerateOptions, Model, Picture, Session, SessionOptions};
+//!
+//! let model = Model::open("paligemma2-3b.gguf".as_ref())?;
+//! let mut session = Session::new(&model, &SessionOptions::default())?;
+//! let picture = Picture::open("street.jpg".as_ref())?;
+//! let answer = session.generate(&[picture], "caption en", &GenerateOptions::default())?;
+//! println!("{}", answer.text);
+//! # Ok::<(), gemmule::Error>(())
+//! ```
+//!
+//! [`Model`] is an opened file, shared freely; [`Session`] holds the memory of one generation at a time. Nothing here
+//! prints, exits or keeps global state.
+
+#[cfg(target_endian = "big")]
+compile_error!("GGUF files are little-endian and used in place: big-endian targets are not supported");
+
+mod error;
+pub mod files;
+pub mod gguf;
+pub mod image;
+pub mod model;
+pub mod ops;
+pub mod sched;
+pub mod session;
+pub mod text;
+pub mod weights;
+
+pub use error::{Error, Result};
+pub use files::write_whole;
+pub use gemmule_quant as quant;
+pub use image::Picture;
+pub use model::Model;
+pub use session::{Answer, FinishReason, GenerateOptions, Session, SessionOptions, Timings, Trace};

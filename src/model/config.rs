@@ -1,0 +1,360 @@
+//! Everything that differs between models, read from and written to GGUF metadata.
+
+use crate::gguf::Gguf;
+use crate::gguf::keys::{self, own, text, tokenizer, vision};
+use crate::gguf::writer::MetadataValue;
+use crate::ops::attention::AttentionShape;
+use crate::weights::GgufFile;
+use crate::{Error, Result};
+
+/// A model's configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The decoder.
+    pub text: TextConfig,
+    /// The vision tower.
+    pub vision: VisionConfig,
+    /// How pictures become numbers.
+    pub preprocess: PreprocessConfig,
+    /// Tokens with a meaning of their own.
+    pub special: SpecialTokens,
+}
+
+/// The Gemma 2 decoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextConfig {
+    /// Longest sequence the model was made for.
+    pub context: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Inner width of the MLP.
+    pub feed_forward: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Values of a head.
+    pub head_dim: usize,
+    /// Added to the mean square in normalization.
+    pub rms_epsilon: f32,
+    /// Cap on attention scores.
+    pub attention_softcap: Option<f32>,
+    /// Cap on logits.
+    pub final_softcap: Option<f32>,
+    /// Keys that a generated token sees on layers with a window.
+    pub sliding_window: Option<usize>,
+    /// For each layer: whether it has the window.
+    pub sliding_layers: Vec<bool>,
+    /// Factor on attention scores: query_pre_attn_scalar^-0.5.
+    pub attention_scale: f32,
+    /// Base of the rotary embedding.
+    pub rope_base: f32,
+    /// Rows of the embedding.
+    pub vocabulary: usize,
+}
+
+/// The SigLIP tower.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VisionConfig {
+    /// Pixels of a side.
+    pub image_size: usize,
+    /// Pixels of a patch's side.
+    pub patch_size: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Inner width of the MLP.
+    pub feed_forward: usize,
+    /// The same with the zero padding that quantized blocks need.
+    pub padded_feed_forward: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Added to the variance in normalization.
+    pub epsilon: f32,
+}
+
+/// From RGB bytes to the tower's input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PreprocessConfig {
+    /// PIL's number of the resampling filter.
+    pub resample: u32,
+    /// Factor on bytes.
+    pub rescale: f32,
+    /// Subtracted per channel.
+    pub mean: [f32; 3],
+    /// Divided by per channel.
+    pub deviation: [f32; 3],
+}
+
+/// Tokens with a meaning of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpecialTokens {
+    /// Stands for one image position.
+    pub image: u32,
+    /// Begins the text.
+    pub bos: u32,
+    /// Any of them ends the answer.
+    pub eos: Vec<u32>,
+    /// Fills batches; never printed.
+    pub pad: u32,
+}
+
+impl TextConfig {
+    /// The attention of every layer.
+    pub fn attention(&self) -> AttentionShape {
+        AttentionShape {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: self.attention_scale,
+            softcap: self.attention_softcap,
+        }
+    }
+
+    /// Gemma 2's rule where a file does not say: even layers have the window.
+    pub fn alternating_layers(layers: usize, window: Option<usize>) -> Vec<bool> {
+        (0..layers).map(|layer| window.is_some() && layer % 2 == 0).collect()
+    }
+}
+
+impl VisionConfig {
+    /// Tokens that one image takes.
+    pub fn tokens(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2)
+    }
+
+    /// Values of one patch.
+    pub fn patch_len(&self) -> usize {
+        3 * self.patch_size * self.patch_size
+    }
+
+    /// The attention of every layer.
+    pub fn attention(&self) -> AttentionShape {
+        let head_dim = self.hidden / self.heads;
+        AttentionShape { heads: self.heads, kv_heads: self.heads, head_dim, scale: (head_dim as f32).powf(-0.5), softcap: None }
+    }
+}
+
+/// Largest value of any dimension: far beyond every model of the family, far below any overflow.
+const LARGEST: usize = 1 << 24;
+
+struct Reader<'a>(&'a Gguf);
+
+impl Reader<'_> {
+    fn error(&self, reason: String) -> Error {
+        Error::model(self.0.name(), reason)
+    }
+    fn require<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.error(format!("key '{key}' is missing")))
+    }
+    fn size(&self, key: &str) -> Result<usize> {
+        self.check_size(key, self.require(key, self.0.unsigned(key)?)?)
+    }
+    fn check_size(&self, key: &str, value: u64) -> Result<usize> {
+        let size = usize::try_from(value).ok().filter(|size| (1..=LARGEST).contains(size));
+        size.ok_or_else(|| self.error(format!("key '{key}' is {value}, which is no possible size")))
+    }
+    fn optional_size(&self, key: &str) -> Result<Option<usize>> {
+        self.0.unsigned(key)?.map(|value| self.check_size(key, value)).transpose()
+    }
+    fn float(&self, key: &str) -> Result<f32> {
+        self.require(key, self.0.float(key)?)
+    }
+    /// A positive number; absent or zero means "none".
+    fn cap(&self, key: &str) -> Result<Option<f32>> {
+        Ok(self.0.float(key)?.filter(|cap| *cap > 0.0))
+    }
+    fn token(&self, key: &str) -> Result<Option<u32>> {
+        let id = self.0.unsigned(key)?;
+        id.map(|id| u32::try_from(id).map_err(|_| self.error(format!("key '{key}' is {id}, no token id")))).transpose()
+    }
+    fn channels(&self, key: &str) -> Result<[f32; 3]> {
+        let values = self.0.floats(key)?.unwrap_or_else(|| vec![0.5; 3]);
+        values.try_into().map_err(|_| self.error(format!("key '{key}' must have three values")))
+    }
+}
+
+impl Config {
+    /// Reads the configuration from the text half and (for a pair) the vision half.
+    ///
+    /// # Errors
+    /// When a key is missing or impossible, or the files are of another architecture.
+    pub fn from_files(files: &[GgufFile]) -> Result<Self> {
+        let text_file = &files[0];
+        let architecture = text_file.string(keys::ARCHITECTURE)?.unwrap_or("unknown");
+        let vision_file = match (architecture, files.get(1)) {
+            (keys::PALIGEMMA2, None) => text_file,
+            (keys::GEMMA2, Some(file)) if file.string(keys::ARCHITECTURE)? == Some(keys::CLIP) => file,
+            (keys::GEMMA2, Some(file)) => {
+                return Err(Error::model(file.gguf().name(), "not a vision file (architecture 'clip')"));
+            }
+            (keys::GEMMA2, None) => {
+                let reason = "this file holds the text half only; name the vision half with --mmproj";
+                return Err(Error::model(text_file.gguf().name(), reason));
+            }
+            (other, _) => {
+                let reason = format!("architecture '{other}' is not supported; Gemmule runs PaliGemma 2 (paligemma2, or gemma2 with clip)");
+                return Err(Error::model(text_file.gguf().name(), reason));
+            }
+        };
+        let (text_reader, vision_reader) = (Reader(text_file.gguf()), Reader(vision_file.gguf()));
+        let text = read_text(&text_reader)?;
+        let vision = read_vision(&vision_reader)?;
+        if vision_reader.size(vision::PROJECTION)? != text.hidden {
+            return Err(vision_reader.error("its projection does not fit the text half: these files are no pair".to_owned()));
+        }
+        let preprocess = PreprocessConfig {
+            resample: vision_reader.token(own::RESAMPLE)?.unwrap_or(3),
+            rescale: vision_reader.0.float(own::RESCALE)?.unwrap_or(1.0 / 255.0),
+            mean: vision_reader.channels(vision::IMAGE_MEAN)?,
+            deviation: vision_reader.channels(vision::IMAGE_STD)?,
+        };
+        let special = read_special(&text_reader, text.vocabulary)?;
+        Ok(Self { text, vision, preprocess, special })
+    }
+
+    /// The text half's keys.
+    pub fn text_metadata(&self) -> Vec<(String, MetadataValue)> {
+        let t = &self.text;
+        let mut metadata = vec![
+            size(text::CONTEXT_LENGTH, t.context),
+            size(text::EMBEDDING_LENGTH, t.hidden),
+            size(text::BLOCK_COUNT, t.layers),
+            size(text::FEED_FORWARD_LENGTH, t.feed_forward),
+            size(text::HEAD_COUNT, t.heads),
+            size(text::HEAD_COUNT_KV, t.kv_heads),
+            size(text::KEY_LENGTH, t.head_dim),
+            size(text::VALUE_LENGTH, t.head_dim),
+            float(text::RMS_EPSILON, t.rms_epsilon),
+            // Zero, not absence: llama.cpp assumes Gemma 2's caps where the keys are absent.
+            float(text::ATTENTION_SOFTCAP, t.attention_softcap.unwrap_or(0.0)),
+            float(text::FINAL_SOFTCAP, t.final_softcap.unwrap_or(0.0)),
+            float(text::ATTENTION_SCALE, t.attention_scale),
+            float(text::ROPE_BASE, t.rope_base),
+            size(text::VOCABULARY, t.vocabulary),
+            boolean_array(own::SLIDING_LAYERS, &t.sliding_layers),
+            size(own::IMAGE_TOKEN, self.special.image as usize),
+            size(tokenizer::BOS, self.special.bos as usize),
+            size(tokenizer::PADDING, self.special.pad as usize),
+        ];
+        let eos = self.special.eos.iter().map(|id| MetadataValue::Uint32(*id)).collect();
+        metadata.push((own::EOS_TOKENS.to_owned(), MetadataValue::Array(eos)));
+        metadata.extend(self.special.eos.first().map(|id| size(tokenizer::EOS, *id as usize)));
+        metadata.extend(t.sliding_window.map(|window| size(text::SLIDING_WINDOW, window)));
+        metadata
+    }
+
+    /// The vision half's keys.
+    pub fn vision_metadata(&self) -> Vec<(String, MetadataValue)> {
+        let (v, p) = (&self.vision, &self.preprocess);
+        let channels = |key: &str, values: &[f32; 3]| {
+            (key.to_owned(), MetadataValue::Array(values.iter().map(|value| MetadataValue::Float32(*value)).collect()))
+        };
+        vec![
+            (vision::HAS_ENCODER.to_owned(), MetadataValue::Bool(true)),
+            (vision::PROJECTOR_TYPE.to_owned(), MetadataValue::String("paligemma".to_owned())),
+            (vision::USE_GELU.to_owned(), MetadataValue::Bool(true)),
+            size(vision::IMAGE_SIZE, v.image_size),
+            size(vision::PATCH_SIZE, v.patch_size),
+            size(vision::EMBEDDING_LENGTH, v.hidden),
+            size(vision::FEED_FORWARD_LENGTH, v.feed_forward),
+            size(own::VISION_PADDED_FEED_FORWARD, v.padded_feed_forward),
+            size(vision::BLOCK_COUNT, v.layers),
+            size(vision::PROJECTION, self.text.hidden),
+            size(vision::HEAD_COUNT, v.heads),
+            float(vision::EPSILON, v.epsilon),
+            channels(vision::IMAGE_MEAN, &p.mean),
+            channels(vision::IMAGE_STD, &p.deviation),
+            size(own::RESAMPLE, p.resample as usize),
+            float(own::RESCALE, p.rescale),
+        ]
+    }
+}
+
+fn size(key: &str, value: usize) -> (String, MetadataValue) {
+    (key.to_owned(), MetadataValue::Uint32(u32::try_from(value).expect("sizes are checked to be below 2^24")))
+}
+
+fn float(key: &str, value: f32) -> (String, MetadataValue) {
+    (key.to_owned(), MetadataValue::Float32(value))
+}
+
+fn boolean_array(key: &str, values: &[bool]) -> (String, MetadataValue) {
+    (key.to_owned(), MetadataValue::Array(values.iter().map(|value| MetadataValue::Bool(*value)).collect()))
+}
+
+fn read_text(reader: &Reader<'_>) -> Result<TextConfig> {
+    let (layers, heads, kv_heads) =
+        (reader.size(text::BLOCK_COUNT)?, reader.size(text::HEAD_COUNT)?, reader.size(text::HEAD_COUNT_KV)?);
+    let (hidden, head_dim) = (reader.size(text::EMBEDDING_LENGTH)?, reader.size(text::KEY_LENGTH)?);
+    let sliding_window = reader.optional_size(text::SLIDING_WINDOW)?;
+    let sliding_layers = reader
+        .0
+        .booleans(own::SLIDING_LAYERS)?
+        .unwrap_or_else(|| TextConfig::alternating_layers(layers, sliding_window));
+    if !heads.is_multiple_of(kv_heads) || !head_dim.is_multiple_of(2) || sliding_layers.len() != layers {
+        return Err(reader.error("heads, key-value heads, head dimension and layers do not fit together".to_owned()));
+    }
+    if reader.optional_size(text::VALUE_LENGTH)?.is_some_and(|len| len != head_dim) {
+        return Err(reader.error("keys and values of different lengths are not supported".to_owned()));
+    }
+    if layers > 1024 || heads > 1024 || head_dim > 8192 {
+        return Err(reader.error("layers, heads or head dimension are beyond any known model".to_owned()));
+    }
+    // llama.cpp's converter writes no scale: all but the 27B model scale by head_dim, that one by hidden / heads.
+    let assumed_scale = if layers == 46 { hidden as f32 / heads as f32 } else { head_dim as f32 }.powf(-0.5);
+    Ok(TextConfig {
+        context: reader.size(text::CONTEXT_LENGTH)?,
+        hidden,
+        layers,
+        feed_forward: reader.size(text::FEED_FORWARD_LENGTH)?,
+        heads,
+        kv_heads,
+        head_dim,
+        rms_epsilon: reader.float(text::RMS_EPSILON)?,
+        attention_softcap: reader.cap(text::ATTENTION_SOFTCAP)?,
+        final_softcap: reader.cap(text::FINAL_SOFTCAP)?,
+        sliding_window,
+        sliding_layers,
+        attention_scale: reader.0.float(text::ATTENTION_SCALE)?.unwrap_or(assumed_scale),
+        rope_base: reader.0.float(text::ROPE_BASE)?.unwrap_or(10_000.0),
+        vocabulary: reader.size(text::VOCABULARY)?,
+    })
+}
+
+fn read_vision(reader: &Reader<'_>) -> Result<VisionConfig> {
+    let feed_forward = reader.size(vision::FEED_FORWARD_LENGTH)?;
+    let config = VisionConfig {
+        image_size: reader.size(vision::IMAGE_SIZE)?,
+        patch_size: reader.size(vision::PATCH_SIZE)?,
+        hidden: reader.size(vision::EMBEDDING_LENGTH)?,
+        feed_forward,
+        padded_feed_forward: reader.optional_size(own::VISION_PADDED_FEED_FORWARD)?.unwrap_or(feed_forward),
+        layers: reader.size(vision::BLOCK_COUNT)?,
+        heads: reader.size(vision::HEAD_COUNT)?,
+        epsilon: reader.float(vision::EPSILON)?,
+    };
+    let fits = config.hidden.is_multiple_of(config.heads)
+        && config.patch_size <= config.image_size
+        && config.image_size <= 8192
+        && config.layers <= 1024
+        && config.padded_feed_forward >= feed_forward;
+    if fits { Ok(config) } else { Err(reader.error("the vision tower's sizes do not fit together".to_owned())) }
+}
+
+fn read_special(reader: &Reader<'_>, vocabulary: usize) -> Result<SpecialTokens> {
+    let image = reader.require(own::IMAGE_TOKEN, reader.token(own::IMAGE_TOKEN)?)?;
+    let eos = match reader.0.unsigned_array(own::EOS_TOKENS)? {
+        Some(ids) => ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect(),
+        None => vec![reader.token(tokenizer::EOS)?.unwrap_or(1)],
+    };
+    let bos = reader.token(tokenizer::BOS)?.unwrap_or(2);
+    let pad = reader.token(tokenizer::PADDING)?.unwrap_or(0);
+    if eos.iter().chain([&bos, &pad]).any(|id| *id as usize >= vocabulary) {
+        return Err(reader.error(format!("a special token lies outside the vocabulary of {vocabulary}")));
+    }
+    Ok(SpecialTokens { image, bos, eos, pad })
+}

@@ -1,0 +1,165 @@
+//! The SigLIP tower and the projector: pixels in, image features out.
+
+use super::config::VisionConfig;
+use crate::Result;
+use crate::gguf::keys::tensor;
+use crate::ops::Compute;
+use crate::ops::attention::{AttentionBuffer, attend_all};
+use crate::ops::linear::{InputBuffer, linear};
+use crate::ops::norm::{add, layer_norm};
+use crate::weights::{Matrix, Store, Vector};
+
+#[derive(Debug)]
+struct Affine {
+    weight: Vector,
+    bias: Vector,
+}
+
+#[derive(Debug)]
+struct Dense {
+    weight: Matrix,
+    bias: Vector,
+}
+
+#[derive(Debug)]
+struct Layer {
+    norm1: Affine,
+    query: Dense,
+    key: Dense,
+    value: Dense,
+    output: Dense,
+    norm2: Affine,
+    up: Dense,
+    down: Dense,
+}
+
+/// Where the tower's and the projector's tensors lie.
+#[derive(Debug)]
+pub struct VisionWeights {
+    patch: Dense,
+    position: Vector,
+    layers: Vec<Layer>,
+    post_norm: Affine,
+    projector: Dense,
+}
+
+fn affine(store: &Store, name: &str, len: usize) -> Result<Affine> {
+    let part = |part: &str| store.vector(&format!("{name}.{part}"), len);
+    Ok(Affine { weight: part("weight")?, bias: part("bias")? })
+}
+
+fn dense(store: &Store, name: &str, rows: usize, columns: usize) -> Result<Dense> {
+    let weight = store.matrix(&format!("{name}.weight"), rows, columns)?;
+    Ok(Dense { weight, bias: store.vector(&format!("{name}.bias"), rows)? })
+}
+
+impl VisionWeights {
+    /// Looks up and checks every tensor.
+    ///
+    /// # Errors
+    /// When one is missing or of the wrong shape.
+    pub fn find(store: &Store, config: &VisionConfig, text_hidden: usize) -> Result<Self> {
+        let (hidden, inner) = (config.hidden, config.padded_feed_forward);
+        let layer = |index: usize| -> Result<Layer> {
+            let name = |part: &str| tensor::vision(index, part);
+            Ok(Layer {
+                norm1: affine(store, &name("ln1"), hidden)?,
+                query: dense(store, &name("attn_q"), hidden, hidden)?,
+                key: dense(store, &name("attn_k"), hidden, hidden)?,
+                value: dense(store, &name("attn_v"), hidden, hidden)?,
+                output: dense(store, &name("attn_out"), hidden, hidden)?,
+                norm2: affine(store, &name("ln2"), hidden)?,
+                up: dense(store, &name("ffn_up"), inner, hidden)?,
+                down: dense(store, &name("ffn_down"), hidden, inner)?,
+            })
+        };
+        Ok(Self {
+            patch: Dense {
+                weight: store.matrix(tensor::PATCH_WEIGHT, hidden, config.patch_len())?,
+                bias: store.vector(tensor::PATCH_BIAS, hidden)?,
+            },
+            position: store.vector(tensor::POSITION, config.tokens() * hidden)?,
+            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
+            post_norm: affine(store, tensor::POST_NORM, hidden)?,
+            projector: dense(store, tensor::PROJECTOR, text_hidden, hidden)?,
+        })
+    }
+}
+
+/// The tower's memory between layers.
+#[derive(Debug, Default)]
+pub struct VisionScratch {
+    patches: Vec<f32>,
+    x: Vec<f32>,
+    normalized: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    attended: Vec<f32>,
+    inner: Vec<f32>,
+    branch: Vec<f32>,
+    input: InputBuffer,
+    attention: AttentionBuffer,
+}
+
+/// One picture, `[3][size][size]`, to `out`, `[tokens][text_hidden]`.
+pub fn forward(
+    compute: &Compute,
+    store: &Store,
+    (config, weights): (&VisionConfig, &VisionWeights),
+    pixels: &[f32],
+    (scratch, out): (&mut VisionScratch, &mut [f32]),
+) {
+    let (tokens, hidden) = (config.tokens(), config.hidden);
+    let VisionScratch { patches, x, normalized, q, k, v, attended, inner, branch, input, attention } = scratch;
+    for buffer in [&mut *x, normalized, q, k, v, attended, branch] {
+        buffer.resize(tokens * hidden, 0.0);
+    }
+    inner.resize(tokens * config.padded_feed_forward, 0.0);
+    patches.resize(tokens * config.patch_len(), 0.0);
+    let apply_dense = |dense: &Dense, source: &[f32], input: &mut InputBuffer, out: &mut [f32]| {
+        let weight = store.view(&dense.weight);
+        let prepared = input.prepare(compute, source, weight.columns(), weight.format().info().integer);
+        linear(compute, weight, Some(store.values(&dense.bias)), prepared, out);
+    };
+    let apply_norm = |norm: &Affine, source: &[f32], out: &mut [f32]| {
+        layer_norm(compute, source, (store.values(&norm.weight), store.values(&norm.bias)), config.epsilon, out);
+    };
+
+    cut_patches(config, pixels, patches);
+    apply_dense(&weights.patch, patches, input, x);
+    add(x, store.values(&weights.position));
+    for layer in &weights.layers {
+        apply_norm(&layer.norm1, x, normalized);
+        // One quantization serves all three where any of them needs it.
+        let integer = [&layer.query, &layer.key, &layer.value].iter().any(|d| d.weight.format().info().integer);
+        let prepared = input.prepare(compute, normalized, hidden, integer);
+        for (dense, out) in [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)] {
+            linear(compute, store.view(&dense.weight), Some(store.values(&dense.bias)), prepared, out);
+        }
+        attend_all(compute, &config.attention(), (q, k, v), attention, attended);
+        apply_dense(&layer.output, attended, input, branch);
+        add(x, branch);
+
+        apply_norm(&layer.norm2, x, normalized);
+        apply_dense(&layer.up, normalized, input, inner);
+        compute.pool.rows(inner, config.padded_feed_forward, |_, row| compute.kernels.gelu(row));
+        apply_dense(&layer.down, inner, input, branch);
+        add(x, branch);
+    }
+    apply_norm(&weights.post_norm, x, normalized);
+    apply_dense(&weights.projector, normalized, input, out);
+}
+
+/// Patches row by row, each `[3][patch][patch]` as the convolution's kernel is laid out.
+fn cut_patches(config: &VisionConfig, pixels: &[f32], patches: &mut [f32]) {
+    let (size, patch) = (config.image_size, config.patch_size);
+    let across = size / patch;
+    for (index, out) in patches.chunks_exact_mut(config.patch_len()).enumerate() {
+        let (top, left) = (index / across * patch, index % across * patch);
+        for (line, out) in out.chunks_exact_mut(patch).enumerate() {
+            let (channel, y) = (line / patch, top + line % patch);
+            out.copy_from_slice(&pixels[(channel * size + y) * size + left..][..patch]);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Choosing the next token.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::{Error, Result};
+
+/// How the next token is chosen.
+#[derive(Clone, Debug)]
+pub struct Sampling {
+    /// 0 takes the likeliest token; larger values flatten the distribution.
+    pub temperature: f32,
+    /// Keep so many of the likeliest tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the likeliest tokens that together have this probability; 1 keeps all.
+    pub top_p: f32,
+    /// The same seed gives the same answer.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Greedy.
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
+    }
+}
+
+pub(super) struct Sampler {
+    options: Sampling,
+    used_vocabulary: usize,
+    random: ChaCha8Rng,
+    candidates: Vec<(f32, u32)>,
+}
+
+impl Sampler {
+    pub(super) fn new(options: &Sampling, used_vocabulary: usize) -> Result<Self> {
+        if !(0.0..=1000.0).contains(&options.temperature) {
+            return Err(Error::Request(format!("temperature {} is not between 0 and 1000", options.temperature)));
+        }
+        if !(options.top_p > 0.0 && options.top_p <= 1.0) {
+            return Err(Error::Request(format!("top-p {} is not above 0 and at most 1", options.top_p)));
+        }
+        let random = ChaCha8Rng::seed_from_u64(options.seed);
+        Ok(Self { options: options.clone(), used_vocabulary, random, candidates: Vec::new() })
+    }
+
+    /// The next token; rows past the tokenizer's vocabulary are untrained and never chosen.
+    pub(super) fn next(&mut self, logits: &mut [f32]) -> Result<u32> {
+        let used = self.used_vocabulary.min(logits.len());
+        let logits = &logits[..used];
+        if logits.iter().any(|logit| logit.is_nan()) {
+            let reason = "the model's output is not a number: the weights are damaged or overflow in this format";
+            return Err(Error::Request(reason.to_owned()));
+        }
+        if self.options.temperature == 0.0 {
+            // The first of equals, as in the reference.
+            let best = logits.iter().enumerate().reduce(|best, next| if next.1 > best.1 { next } else { best });
+            return best.map(|(id, _)| id as u32).ok_or_else(|| Error::Request("the vocabulary is empty".to_owned()));
+        }
+        self.candidates.clear();
+        self.candidates.extend(logits.iter().zip(0..).map(|(logit, id)| (*logit, id)));
+        let descending = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        let keep = self.options.top_k;
+        if keep > 0 && keep < self.candidates.len() {
+            self.candidates.select_nth_unstable_by(keep - 1, descending);
+            self.candidates.truncate(keep);
+        }
+        self.candidates.sort_unstable_by(descending);
+        let largest = self.candidates[0].0;
+        let mut total = 0.0f64;
+        for (logit, _) in &mut self.candidates {
+            *logit = ((*logit - largest) / self.options.temperature).exp();
+            total += f64::from(*logit);
+        }
+        let mut mass = 0.0;
+        let limit = f64::from(self.options.top_p) * total;
+        let kept = self.candidates.iter().take_while(|(weight, _)| {
+            let wanted = mass < limit;
+            mass += if wanted { f64::from(*weight) } else { 0.0 };
+            wanted
+        });
+        let kept = kept.count().max(1);
+        let mut point = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * mass;
+        for (weight, id) in &self.candidates[..kept] {
+            point -= f64::from(*weight);
+            if point < 0.0 {
+                return Ok(*id);
+            }
+        }
+        Ok(self.candidates[kept - 1].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draw(options: Sampling, logits: &[f32], used: usize) -> Vec<u32> {
+        let mut sampler = Sampler::new(&options, used).unwrap();
+        (0..400).map(|_| sampler.next(&mut logits.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_largest_and_no_unused_row() {
+        let options = Sampling::default();
+        assert_eq!(draw(options, &[0.0, 3.0, 3.0, 9.0], 3)[0], 1);
+    }
+
+    #[test]
+    fn frequencies_follow_the_probabilities() {
+        let options = Sampling { temperature: 1.0, ..Sampling::default() };
+        let drawn = draw(options, &[0.0, 3.0f32.ln(), f32::NEG_INFINITY, 9.0], 3);
+        let ones = drawn.iter().filter(|id| **id == 1).count();
+        assert!((250..350).contains(&ones) && drawn.iter().all(|id| *id < 2), "{ones} of 400");
+    }
+
+    #[test]
+    fn top_k_and_top_p_cut_the_tail() {
+        let logits = [0.0, 1.0, 2.0, 3.0];
+        let base = Sampling { temperature: 5.0, ..Sampling::default() };
+        assert!(draw(Sampling { top_k: 2, ..base.clone() }, &logits, 4).iter().all(|id| *id >= 2));
+        assert!(draw(Sampling { top_p: 1e-6, ..base.clone() }, &logits, 4).iter().all(|id| *id == 3));
+        let all = draw(base, &logits, 4);
+        assert!((0..4).all(|id| all.contains(&id)));
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_tokens() {
+        let options = |seed| Sampling { temperature: 1.0, seed, ..Sampling::default() };
+        let logits = [0.1, 0.2, 0.3, 0.4, 0.5];
+        assert_eq!(draw(options(7), &logits, 5), draw(options(7), &logits, 5));
+        assert_ne!(draw(options(7), &logits, 5), draw(options(8), &logits, 5));
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_an_error() {
+        assert!(Sampler::new(&Sampling::default(), 2).unwrap().next(&mut [0.0, f32::NAN]).is_err());
+        assert!(Sampler::new(&Sampling { temperature: f32::NAN, ..Sampling::default() }, 2).is_err());
+        assert!(Sampler::new(&Sampling { top_p: 0.0, ..Sampling::default() }, 2).is_err());
+    }
+}

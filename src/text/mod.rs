@@ -1,0 +1,128 @@
+//! The checkpoint's own tokenizer, the prompt's layout, and text that grows token by token.
+
+use crate::model::config::SpecialTokens;
+use crate::{Error, Result};
+
+/// A tokenizer with the roles of its special tokens.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    special: SpecialTokens,
+    bos_text: String,
+    used_vocabulary: usize,
+}
+
+impl Tokenizer {
+    /// Reads Hugging Face's `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When it is not one, or lacks the tokens that the configuration names.
+    pub fn from_json(json: &str, special: &SpecialTokens) -> Result<Self> {
+        let inner = tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        let bos_text = inner
+            .id_to_token(special.bos)
+            .ok_or_else(|| Error::Tokenizer(format!("it has no token {} (begin of text)", special.bos)))?;
+        let used_vocabulary = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
+        Ok(Self { inner, special: special.clone(), bos_text, used_vocabulary })
+    }
+
+    /// Ids from here on belong to no token.
+    pub fn used_vocabulary(&self) -> usize {
+        self.used_vocabulary
+    }
+
+    /// Special tokens.
+    pub fn special(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// Plain text to ids, nothing added.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode(text, false).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The prefix of a request: the image tokens, begin-of-text, the prompt, a newline.
+    ///
+    /// # Errors
+    /// When the prompt contains the text of the image token.
+    pub fn prefix(&self, image_tokens: usize, prompt: &str) -> Result<Vec<u32>> {
+        let text = self.encode(&format!("{}{prompt}\n", self.bos_text))?;
+        if text.contains(&self.special.image) {
+            let token = self.inner.id_to_token(self.special.image).unwrap_or_default();
+            return Err(Error::Request(format!("leave '{token}' out of the prompt: pictures are given beside it")));
+        }
+        let mut ids = vec![self.special.image; image_tokens];
+        ids.extend(text);
+        Ok(ids)
+    }
+
+    /// Whether `id` ends an answer.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.special.eos.contains(&id)
+    }
+
+    /// Ids to text. Begin, end, padding and image tokens are left out; location and segment tokens stay.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let SpecialTokens { image, bos, pad, .. } = self.special;
+        let visible: Vec<u32> =
+            ids.iter().copied().filter(|id| ![image, bos, pad].contains(id) && !self.is_end(*id)).collect();
+        self.inner.decode(&visible, false).map_err(|error| Error::Tokenizer(error.to_string()))
+    }
+}
+
+/// Text that grows token by token and never shows half a character.
+#[derive(Debug)]
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    ids: Vec<u32>,
+    /// Tokens before this one are settled: later tokens cannot change their text.
+    settled: usize,
+    /// Bytes of the text of `ids[settled..]` that were handed out.
+    shown: usize,
+}
+
+/// Settled tokens that are decoded again as context for the next ones, since a decoder may look at neighbours.
+const CONTEXT: usize = 8;
+
+impl<'a> TextStream<'a> {
+    /// An empty text.
+    pub fn new(tokenizer: &'a Tokenizer) -> Self {
+        Self { tokenizer, ids: Vec::new(), settled: 0, shown: 0 }
+    }
+
+    /// Takes a token; returns the text that became certain with it.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.ids.push(id);
+        let text = self.tokenizer.decode(&self.ids[self.settled..])?;
+        // The replacement character at the end is a character that is still missing bytes.
+        let certain = text.trim_end_matches('\u{fffd}').len();
+        let piece = text.get(self.shown..certain).unwrap_or_default().to_owned();
+        self.shown = self.shown.max(certain);
+        if certain == text.len() && self.ids.len() - self.settled > 2 * CONTEXT {
+            self.settled = self.ids.len() - CONTEXT;
+            self.shown = self.tokenizer.decode(&self.ids[self.settled..])?.len();
+        }
+        Ok(piece)
+    }
+
+    /// What was held back, for the end of the text.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn finish(&mut self) -> Result<String> {
+        let text = self.tokenizer.decode(&self.ids[self.settled..])?;
+        let piece = text.get(self.shown..).unwrap_or_default().to_owned();
+        self.shown = text.len();
+        Ok(piece)
+    }
+}

@@ -1,0 +1,214 @@
+//! The safetensors files of a checkpoint: headers checked at once, tensor bytes read as they are needed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use gemmule::quant::Format;
+use safetensors::tensor::{Dtype, Metadata};
+use serde_json::Value;
+
+/// Longest header of a safetensors file that is read (the format's own limit).
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// A tensor of the checkpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    file: usize,
+    start: u64,
+    /// Sizes, the contiguous dimension last (PyTorch's order).
+    pub(crate) shape: Vec<usize>,
+    /// How its values are stored.
+    pub(crate) format: Format,
+    /// Its name in the file.
+    pub(crate) name: String,
+}
+
+/// All tensors, by names without the prefixes in which the layouts differ.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    files: Vec<(PathBuf, File)>,
+    tensors: HashMap<String, Source>,
+}
+
+/// A name without the prefixes that differ between the layouts of `transformers` 4 and 5.
+fn canonical(name: &str) -> String {
+    let name = name.strip_prefix("model.").unwrap_or(name);
+    for (prefix, inner) in [("language_model.", "model."), ("vision_tower.", "vision_model.")] {
+        if let Some(rest) = name.strip_prefix(prefix) {
+            if rest == "lm_head.weight" {
+                return rest.to_owned();
+            }
+            return format!("{prefix}{}", rest.strip_prefix(inner).unwrap_or(rest));
+        }
+    }
+    name.to_owned()
+}
+
+impl Checkpoint {
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
+        let mut checkpoint = Self { files: Vec::new(), tensors: HashMap::new() };
+        let single = directory.join("model.safetensors");
+        let index = directory.join("model.safetensors.index.json");
+        if index.exists() {
+            for (name, tensors) in shards(&index)? {
+                checkpoint.add(&directory.join(name), Some(&tensors))?;
+            }
+        } else if single.exists() {
+            checkpoint.add(&single, None)?;
+        } else {
+            bail!(
+                "{}: neither model.safetensors nor model.safetensors.index.json is here; give the directory of a Hugging \
+                 Face checkpoint",
+                directory.display()
+            );
+        }
+        Ok(checkpoint)
+    }
+
+    /// Adds a file's tensors; with `listed`, exactly those that the index lists for it.
+    fn add(&mut self, path: &Path, listed: Option<&[String]>) -> Result<()> {
+        let context = || path.display().to_string();
+        let mut file = File::open(path).with_context(context)?;
+        let length = file.metadata().with_context(context)?.len();
+        ensure!(length >= 8, "{}: only {length} bytes long: truncated, fetch it again", path.display());
+        let mut size = [0; 8];
+        file.read_exact(&mut size).with_context(context)?;
+        let header = u64::from_le_bytes(size);
+        ensure!(
+            header <= LONGEST_HEADER && header + 8 <= length,
+            "{}: its header would be {header} bytes long: truncated or no safetensors file",
+            path.display()
+        );
+        let mut bytes = vec![0; header as usize];
+        file.read_exact(&mut bytes).with_context(context)?;
+        // Parsing validates: sizes fit shapes and types, and the tensors lie one behind the other.
+        let metadata: Metadata =
+            serde_json::from_slice(&bytes).with_context(|| format!("{}: its header is damaged", path.display()))?;
+        let tensors = metadata.tensors();
+        let end = tensors.values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
+        ensure!(
+            8 + header + end == length,
+            "{}: {length} bytes long, its header promises {}: truncated or damaged, fetch it again",
+            path.display(),
+            8 + header + end
+        );
+        for name in listed.unwrap_or_default() {
+            ensure!(tensors.contains_key(name), "{}: tensor '{name}' is missing, the index promises it", path.display());
+        }
+        for (name, info) in tensors {
+            let format = match info.dtype {
+                Dtype::F32 => Format::F32,
+                Dtype::F16 => Format::F16,
+                Dtype::BF16 => Format::BF16,
+                // Buffers such as position ids; a weight of such a type is reported when it is looked for.
+                _ => continue,
+            };
+            let source = Source {
+                file: self.files.len(),
+                start: 8 + header + info.data_offsets.0 as u64,
+                shape: info.shape.clone(),
+                format,
+                name: name.clone(),
+            };
+            if let Some(other) = self.tensors.insert(canonical(&name), source) {
+                bail!("{}: tensors '{}' and '{name}' mean the same", path.display(), other.name);
+            }
+        }
+        self.files.push((path.to_owned(), file));
+        Ok(())
+    }
+
+    /// The tensor of a canonical name, checked to have `shape`.
+    pub(crate) fn find(&self, name: &str, shape: &[usize]) -> Result<&Source> {
+        let source = self.tensors.get(name).with_context(|| {
+            let files: Vec<String> = self.files.iter().map(|file| file.0.display().to_string()).collect();
+            format!("{}: tensor '{name}' is missing (or not of type f32, f16 or bf16)", files.join(", "))
+        })?;
+        ensure!(
+            source.shape == shape,
+            "{}: tensor '{}' has shape {:?}, config.json asks for {shape:?}",
+            self.path(source).display(),
+            source.name,
+            source.shape
+        );
+        Ok(source)
+    }
+
+    pub(crate) fn path(&self, source: &Source) -> &Path {
+        &self.files[source.file].0
+    }
+
+    /// Reads `len` values from value `start` on.
+    pub(crate) fn read(&self, source: &Source, start: usize, len: usize) -> Result<Vec<f32>> {
+        let width = source.format.info().block_bytes;
+        let mut bytes = vec![0; len * width];
+        let (path, file) = &self.files[source.file];
+        file.read_exact_at(&mut bytes, source.start + (start * width) as u64)
+            .with_context(|| format!("{}: reading tensor '{}'", path.display(), source.name))?;
+        let mut values = vec![0.0; len];
+        gemmule::quant::decode_row(source.format, &bytes, &mut values);
+        Ok(values)
+    }
+
+    /// A separate output head is only understood when it is a copy of the embedding.
+    pub(crate) fn check_head(&self) -> Result<()> {
+        let (Some(head), Some(embedding)) = (self.tensors.get("lm_head.weight"), self.tensors.get("language_model.embed_tokens.weight"))
+        else {
+            return Ok(());
+        };
+        let path = self.path(head).display();
+        ensure!(head.shape == embedding.shape, "{path}: 'lm_head.weight' has another shape than the embedding");
+        let total: usize = head.shape.iter().product();
+        let step = 1 << 22;
+        for start in (0..total).step_by(step) {
+            let len = step.min(total - start);
+            ensure!(
+                self.read(head, start, len)? == self.read(embedding, start, len)?,
+                "{path}: 'lm_head.weight' is no copy of the embedding; an untied output head is not supported"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// File names in order, each with the tensors that the index lists for it.
+fn shards(index: &Path) -> Result<Vec<(String, Vec<String>)>> {
+    let text = std::fs::read_to_string(index).with_context(|| index.display().to_string())?;
+    let value: Value = serde_json::from_str(&text).with_context(|| format!("{}: not JSON", index.display()))?;
+    let map = value["weight_map"].as_object().with_context(|| format!("{}: no 'weight_map'", index.display()))?;
+    let mut files: Vec<(String, Vec<String>)> = Vec::new();
+    for (tensor, file) in map {
+        let file = file.as_str().filter(|name| !name.contains(['/', '\\']) && *name != "..");
+        let file = file.with_context(|| format!("{}: the file of '{tensor}' is no plain file name", index.display()))?;
+        match files.iter_mut().find(|entry| entry.0 == file) {
+            Some(entry) => entry.1.push(tensor.clone()),
+            None => files.push((file.to_owned(), vec![tensor.clone()])),
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canonical;
+
+    #[test]
+    fn all_layouts_have_the_same_canonical_names() {
+        for name in ["language_model.model.norm.weight", "model.language_model.norm.weight"] {
+            assert_eq!(canonical(name), "language_model.norm.weight");
+        }
+        let vision = ["vision_tower.vision_model.post_layernorm.bias", "model.vision_tower.vision_model.post_layernorm.bias"];
+        for name in vision.into_iter().chain(["vision_tower.post_layernorm.bias", "model.vision_tower.post_layernorm.bias"]) {
+            assert_eq!(canonical(name), "vision_tower.post_layernorm.bias");
+        }
+        for name in ["lm_head.weight", "language_model.lm_head.weight"] {
+            assert_eq!(canonical(name), "lm_head.weight");
+        }
+        assert_eq!(canonical("model.multi_modal_projector.linear.bias"), "multi_modal_projector.linear.bias");
+    }
+}

@@ -1,0 +1,183 @@
+//! The work itself: read a stretch of rows, encode it, write it, tensor after tensor.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use gemmule::files;
+use gemmule::gguf::writer::{TensorPlan, Writer, planned_size};
+use gemmule::quant::{Format, decode_row, encode_row};
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+
+use crate::checkpoint::{Checkpoint, Source};
+use crate::plan::{Class, Item, OutputFile, source_of};
+
+/// Values that one task reads and encodes: small enough that all threads' tasks stay far below the memory limit.
+const STRETCH: usize = 1 << 20;
+
+/// What is known of one class in one format.
+#[derive(Clone, Copy, Debug, Default)]
+struct Total {
+    weights: u64,
+    bytes: u64,
+    squared_error: f64,
+    squared: f64,
+}
+
+impl Total {
+    fn add(&mut self, other: &Total) {
+        self.weights += other.weights;
+        self.bytes += other.bytes;
+        self.squared_error += other.squared_error;
+        self.squared += other.squared;
+    }
+}
+
+type Totals = BTreeMap<(Class, Format), Total>;
+
+pub(crate) fn convert(checkpoint: &Checkpoint, outputs: Vec<OutputFile>) -> Result<()> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    // Ending in order removes the unfinished file.
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for interrupts")?;
+
+    let plans: Vec<Vec<TensorPlan>> = outputs.iter().map(|output| output.items.iter().map(TensorPlan::from).collect()).collect();
+    let sizes = outputs.iter().zip(&plans).map(|(output, plan)| planned_size(&output.metadata, plan));
+    let total = sizes.sum();
+    check_space(&outputs[0].path, total)?;
+    let bar = ProgressBar::new(total);
+    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left  {msg}")?;
+    bar.set_style(style);
+
+    let mut totals = Totals::new();
+    let mut finished = Vec::new();
+    for (output, plan) in outputs.iter().zip(plans) {
+        let context = || output.path.display().to_string();
+        let file = files::sibling(&output.path).with_context(context)?;
+        let (mut writer, _) =
+            Writer::new(BufWriter::with_capacity(1 << 20, file), &output.metadata, plan).with_context(context)?;
+        for item in &output.items {
+            bar.set_message(item.name.clone());
+            let source = source_of(checkpoint, item)?;
+            let result = convert_tensor(checkpoint, (item, source), &interrupted, |bytes| {
+                bar.inc(bytes.len() as u64);
+                writer.write(bytes).with_context(context)
+            });
+            let total = result.inspect_err(|_| bar.abandon())?;
+            totals.entry((item.class, item.format)).or_default().add(&total);
+        }
+        let buffered = writer.finish().with_context(context)?;
+        let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(context)?;
+        finished.push((file, &output.path));
+    }
+    bar.finish_and_clear();
+    for (file, path) in finished {
+        files::persist(file, path).with_context(|| path.display().to_string())?;
+    }
+    report(&outputs, &totals)
+}
+
+/// Fails before the work where the disk cannot hold the result.
+fn check_space(path: &Path, needed: u64) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(stat) = nix::sys::statvfs::statvfs(directory) else { return Ok(()) };
+    let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+    ensure!(
+        needed <= free,
+        "{}: the output needs {:.2} GB, the disk has {:.2} GB left",
+        directory.display(),
+        needed as f64 / 1e9,
+        free as f64 / 1e9
+    );
+    Ok(())
+}
+
+/// Encodes one tensor and hands its bytes to `write` in order.
+fn convert_tensor(
+    checkpoint: &Checkpoint,
+    (item, source): (&Item, &Source),
+    interrupted: &AtomicBool,
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<Total> {
+    let rows_at_once = (STRETCH / item.columns).clamp(1, item.rows);
+    let stretches: Vec<usize> = (0..item.rows).step_by(rows_at_once).collect();
+    let mut total = Total::default();
+    for batch in stretches.chunks(rayon::current_num_threads() * 2) {
+        if interrupted.load(Ordering::Relaxed) {
+            bail!("interrupted; nothing was changed");
+        }
+        let encoded: Vec<Result<(Vec<u8>, Total)>> = batch
+            .par_iter()
+            .map(|first| encode_stretch(checkpoint, (item, source), *first, rows_at_once.min(item.rows - first)))
+            .collect();
+        for stretch in encoded {
+            let (bytes, part) = stretch?;
+            write(&bytes)?;
+            total.add(&part);
+        }
+    }
+    Ok(total)
+}
+
+/// Reads, transforms and encodes `count` rows from `first` on.
+fn encode_stretch(
+    checkpoint: &Checkpoint,
+    (item, source): (&Item, &Source),
+    first: usize,
+    count: usize,
+) -> Result<(Vec<u8>, Total)> {
+    let (filled_rows, filled_columns) = item.filled();
+    let present = filled_rows.saturating_sub(first).min(count);
+    let values = checkpoint.read(source, first * filled_columns, present * filled_columns)?;
+    let row_bytes = item.format.row_bytes(item.columns).context("the plan has rows of whole blocks")?;
+    let mut bytes = vec![0; count * row_bytes];
+    let mut total = Total { weights: (count * item.columns) as u64, bytes: bytes.len() as u64, ..Total::default() };
+    let (mut row, mut decoded) = (vec![0.0; item.columns], vec![0.0; item.columns]);
+    for (index, out) in bytes.chunks_exact_mut(row_bytes).enumerate() {
+        row.fill(0.0);
+        if index < present {
+            row[..filled_columns].copy_from_slice(&values[index * filled_columns..][..filled_columns]);
+        }
+        if item.plus_one {
+            row.iter_mut().for_each(|value| *value += 1.0);
+        }
+        encode_row(item.format, &row, out).with_context(|| {
+            format!("{}: tensor '{}', row {}", checkpoint.path(source).display(), source.name, first + index)
+        })?;
+        decode_row(item.format, out, &mut decoded);
+        for (exact, stored) in row.iter().zip(&decoded) {
+            total.squared_error += f64::from(exact - stored).powi(2);
+            total.squared += f64::from(*exact).powi(2);
+        }
+    }
+    Ok((bytes, total))
+}
+
+/// The closing table.
+fn report(outputs: &[OutputFile], totals: &Totals) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{:<14} {:<6} {:>14} {:>11} {:>7} {:>12}", "tensors", "type", "weights", "MB", "bits", "error (RMS)")?;
+    let mut sum = Total::default();
+    for ((class, format), total) in totals {
+        print_line(&mut out, class.name(), format.name(), total)?;
+        sum.add(total);
+    }
+    print_line(&mut out, "all", "", &sum)?;
+    for output in outputs {
+        let size = std::fs::metadata(&output.path)?.len();
+        writeln!(out, "wrote {} ({:.1} MB)", output.path.display(), size as f64 / 1e6)?;
+    }
+    Ok(())
+}
+
+fn print_line(out: &mut impl Write, class: &str, format: &str, total: &Total) -> Result<()> {
+    let error = if total.squared > 0.0 { (total.squared_error / total.squared).sqrt() } else { 0.0 };
+    let bits = total.bytes as f64 * 8.0 / total.weights as f64;
+    let megabytes = total.bytes as f64 / 1e6;
+    writeln!(out, "{class:<14} {format:<6} {:>14} {megabytes:>11.2} {bits:>7.2} {:>11.4}%", total.weights, error * 100.0)?;
+    Ok(())
+}

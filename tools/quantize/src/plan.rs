@@ -1,0 +1,294 @@
+//! Which tensor of the checkpoint becomes which tensor of the file, in which format.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use gemmule::gguf::keys::{self, own, tensor};
+use gemmule::gguf::writer::{MetadataValue, TensorPlan};
+use gemmule::model::Config;
+use gemmule::quant::Format;
+
+use crate::checkpoint::{Checkpoint, Source};
+use crate::hf_config::HfModel;
+
+/// The formats asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Types {
+    pub(crate) body: Format,
+    pub(crate) embedding: Format,
+    pub(crate) vision: Format,
+}
+
+/// What a tensor is, for the table at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Class {
+    Embedding,
+    Body,
+    Vision,
+    Projector,
+    Small,
+}
+
+impl Class {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Body => "decoder",
+            Self::Vision => "vision",
+            Self::Projector => "projector",
+            Self::Small => "norms, tables",
+        }
+    }
+}
+
+/// One tensor of the file.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Name in the file.
+    pub(crate) name: String,
+    /// Canonical name in the checkpoint.
+    pub(crate) source: String,
+    /// Shape in the checkpoint, the contiguous dimension last.
+    pub(crate) shape: Vec<usize>,
+    /// Rows and columns in the file, zero padding included.
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Sizes in the file, the contiguous dimension first.
+    pub(crate) dimensions: Vec<u64>,
+    pub(crate) format: Format,
+    pub(crate) class: Class,
+    /// RMSNorm weights are stored as w + 1.
+    pub(crate) plus_one: bool,
+    vision_half: bool,
+}
+
+impl Item {
+    /// Rows and columns that the checkpoint fills; the rest is zero.
+    pub(crate) fn filled(&self) -> (usize, usize) {
+        match self.shape.as_slice() {
+            [len] => (1, *len),
+            [rows, columns @ ..] => (*rows, columns.iter().product()),
+            [] => (0, 0),
+        }
+    }
+}
+
+/// All tensors of the file.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    items: Vec<Item>,
+    types: Types,
+}
+
+/// One output file.
+pub(crate) struct OutputFile {
+    pub(crate) path: PathBuf,
+    pub(crate) metadata: Vec<(String, MetadataValue)>,
+    pub(crate) items: Vec<Item>,
+}
+
+/// The wanted format, or the next larger one whose blocks divide a row.
+fn fit(format: Format, columns: usize) -> Format {
+    let candidates = [format, Format::Q8_0, Format::F16];
+    candidates.into_iter().find(|format| format.row_bytes(columns).is_some()).unwrap_or(Format::F32)
+}
+
+impl Plan {
+    /// Lists the tensors; sets the padding of the vision MLP in `config`.
+    pub(crate) fn new(config: &mut Config, types: &Types) -> Self {
+        if types.vision.info().integer {
+            config.vision.padded_feed_forward = config.vision.feed_forward.next_multiple_of(Format::Q8_0.info().block_len);
+        }
+        let mut plan = Self { items: Vec::new(), types: types.clone() };
+        plan.add_text(config);
+        plan.add_vision(config);
+        plan
+    }
+
+    fn matrix(&mut self, names: (String, String), (rows, columns): (usize, usize), format: Format, class: Class) {
+        self.items.push(Item {
+            name: names.0,
+            source: names.1,
+            shape: vec![rows, columns],
+            rows,
+            columns,
+            dimensions: vec![columns as u64, rows as u64],
+            format: fit(format, columns),
+            class,
+            plus_one: false,
+            vision_half: matches!(class, Class::Vision | Class::Projector),
+        });
+    }
+
+    fn vector(&mut self, names: (String, String), len: usize, plus_one: bool, vision_half: bool) {
+        self.items.push(Item {
+            name: names.0,
+            source: names.1,
+            shape: vec![len],
+            rows: 1,
+            columns: len,
+            dimensions: vec![len as u64],
+            format: Format::F32,
+            class: Class::Small,
+            plus_one,
+            vision_half,
+        });
+    }
+
+    fn add_text(&mut self, config: &Config) {
+        let t = &config.text;
+        let (q_len, kv_len) = (t.heads * t.head_dim, t.kv_heads * t.head_dim);
+        let embedding = (tensor::TOKEN_EMBEDDING.to_owned(), "language_model.embed_tokens.weight".to_owned());
+        self.matrix(embedding, (t.vocabulary, t.hidden), self.types.embedding, Class::Embedding);
+        for layer in 0..t.layers {
+            let names = |part: &str, source: &str| {
+                (tensor::layer(layer, part), format!("language_model.layers.{layer}.{source}.weight"))
+            };
+            for (part, source) in [
+                ("attn_norm", "input_layernorm"),
+                ("post_attention_norm", "post_attention_layernorm"),
+                ("ffn_norm", "pre_feedforward_layernorm"),
+                ("post_ffw_norm", "post_feedforward_layernorm"),
+            ] {
+                self.vector(names(part, source), t.hidden, true, false);
+            }
+            for (part, source, shape) in [
+                ("attn_q", "self_attn.q_proj", (q_len, t.hidden)),
+                ("attn_k", "self_attn.k_proj", (kv_len, t.hidden)),
+                ("attn_v", "self_attn.v_proj", (kv_len, t.hidden)),
+                ("attn_output", "self_attn.o_proj", (t.hidden, q_len)),
+                ("ffn_gate", "mlp.gate_proj", (t.feed_forward, t.hidden)),
+                ("ffn_up", "mlp.up_proj", (t.feed_forward, t.hidden)),
+                ("ffn_down", "mlp.down_proj", (t.hidden, t.feed_forward)),
+            ] {
+                self.matrix(names(part, source), shape, self.types.body, Class::Body);
+            }
+        }
+        let norm = (tensor::OUTPUT_NORM.to_owned(), "language_model.norm.weight".to_owned());
+        self.vector(norm, t.hidden, true, false);
+    }
+
+    fn add_vision(&mut self, config: &Config) {
+        let v = &config.vision;
+        let (hidden, inner, padded) = (v.hidden, v.feed_forward, v.padded_feed_forward);
+        let patch_names = (tensor::PATCH_WEIGHT.to_owned(), "vision_tower.embeddings.patch_embedding.weight".to_owned());
+        self.matrix(patch_names, (hidden, v.patch_len()), Format::F32, Class::Vision);
+        if let Some(patch) = self.items.last_mut() {
+            patch.class = Class::Small;
+            patch.shape = vec![hidden, 3, v.patch_size, v.patch_size];
+            patch.dimensions = patch.shape.iter().rev().map(|size| *size as u64).collect();
+        }
+        let patch_bias = (tensor::PATCH_BIAS.to_owned(), "vision_tower.embeddings.patch_embedding.bias".to_owned());
+        self.vector(patch_bias, hidden, false, true);
+        let position = (tensor::POSITION.to_owned(), "vision_tower.embeddings.position_embedding.weight".to_owned());
+        self.matrix(position, (v.tokens(), hidden), Format::F32, Class::Vision);
+        if let Some(position) = self.items.last_mut() {
+            position.class = Class::Small;
+        }
+        for layer in 0..v.layers {
+            let name = |part: &str| tensor::vision(layer, part);
+            let source = |source: &str| format!("vision_tower.encoder.layers.{layer}.{source}");
+            for (part, hf) in [("ln1", "layer_norm1"), ("ln2", "layer_norm2")] {
+                self.weight_and_bias((name(part), source(hf)), None, (hidden, hidden), hidden);
+            }
+            let square = (hidden, hidden);
+            for (part, hf, shape, padded_shape) in [
+                ("attn_q", "self_attn.q_proj", square, square),
+                ("attn_k", "self_attn.k_proj", square, square),
+                ("attn_v", "self_attn.v_proj", square, square),
+                ("attn_out", "self_attn.out_proj", square, square),
+                ("ffn_up", "mlp.fc1", (inner, hidden), (padded, hidden)),
+                ("ffn_down", "mlp.fc2", (hidden, inner), (hidden, padded)),
+            ] {
+                self.weight_and_bias((name(part), source(hf)), Some((Class::Vision, padded_shape)), shape, padded_shape.0);
+            }
+        }
+        let post_norm = (tensor::POST_NORM.to_owned(), "vision_tower.post_layernorm".to_owned());
+        self.weight_and_bias(post_norm, None, (hidden, hidden), hidden);
+        let projector = (tensor::PROJECTOR.to_owned(), "multi_modal_projector.linear".to_owned());
+        let shape = (config.text.hidden, hidden);
+        self.weight_and_bias(projector, Some((Class::Projector, shape)), shape, shape.0);
+    }
+
+    /// A pair `.weight`, `.bias`: a matrix of a class with its padded shape, or a norm. The bias is padded to `bias_len`.
+    fn weight_and_bias(
+        &mut self,
+        (name, source): (String, String),
+        matrix: Option<(Class, (usize, usize))>,
+        shape: (usize, usize),
+        bias_len: usize,
+    ) {
+        let names = |part: &str| (format!("{name}.{part}"), format!("{source}.{part}"));
+        match matrix {
+            None => self.vector(names("weight"), shape.0, false, true),
+            Some((class, (rows, columns))) => {
+                self.matrix(names("weight"), shape, Format::F32, class);
+                let format = fit(self.types.vision, columns);
+                if let Some(item) = self.items.last_mut() {
+                    (item.rows, item.columns, item.format) = (rows, columns, format);
+                    item.dimensions = vec![columns as u64, rows as u64];
+                }
+            }
+        }
+        self.vector(names("bias"), shape.0, false, true);
+        if let Some(bias) = self.items.last_mut() {
+            (bias.columns, bias.dimensions) = (bias_len, vec![bias_len as u64]);
+        }
+    }
+
+    /// Finds every tensor in the checkpoint, with the shape that the configuration asks for.
+    pub(crate) fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.items.iter().try_for_each(|item| source_of(checkpoint, item).map(|_| ()))
+    }
+
+    /// The output files: one, or the text half and the vision half.
+    pub(crate) fn files(
+        self,
+        model: &HfModel,
+        vocabulary: Vec<(String, MetadataValue)>,
+        paths: &[PathBuf],
+    ) -> Vec<OutputFile> {
+        let Types { body, embedding, vision } = &self.types;
+        let conversion = format!("body {body}, embedding {embedding}, vision {vision}");
+        let general = |architecture: &str, format: Format| {
+            let text = |key: &str, value: &str| (key.to_owned(), MetadataValue::String(value.to_owned()));
+            let number = |key: &str, value: u32| (key.to_owned(), MetadataValue::Uint32(value));
+            vec![
+                text(keys::ARCHITECTURE, architecture),
+                text(keys::TYPE, if architecture == keys::CLIP { "mmproj" } else { "model" }),
+                text(keys::NAME, &model.name),
+                number(keys::FILE_TYPE, format.info().file_type),
+                number(keys::QUANTIZATION_VERSION, 2),
+                number(keys::ALIGNMENT, 32),
+                text(own::CONVERSION, &conversion),
+            ]
+        };
+        let text_metadata = model.config.text_metadata().into_iter().chain(vocabulary);
+        let vision_metadata = model.config.vision_metadata();
+        if let [text_path, vision_path] = paths {
+            let (vision_items, text_items) = self.items.into_iter().partition(|item| item.vision_half);
+            let (text, vision) = (general(keys::GEMMA2, *body), general(keys::CLIP, *vision));
+            return vec![
+                OutputFile { path: text_path.clone(), metadata: text.into_iter().chain(text_metadata).collect(), items: text_items },
+                OutputFile {
+                    path: vision_path.clone(),
+                    metadata: vision.into_iter().chain(vision_metadata).collect(),
+                    items: vision_items,
+                },
+            ];
+        }
+        let metadata = general(keys::PALIGEMMA2, *body).into_iter().chain(text_metadata).chain(vision_metadata).collect();
+        vec![OutputFile { path: paths[0].clone(), metadata, items: self.items }]
+    }
+}
+
+/// The tensor that an item is made from.
+pub(crate) fn source_of<'a>(checkpoint: &'a Checkpoint, item: &Item) -> Result<&'a Source> {
+    checkpoint.find(&item.source, &item.shape)
+}
+
+impl From<&Item> for TensorPlan {
+    fn from(item: &Item) -> Self {
+        Self { name: item.name.clone(), dimensions: item.dimensions.clone(), format: item.format }
+    }
+}

@@ -1,0 +1,194 @@
+//! From a checkpoint to an answer, stage by stage, against what `transformers` computed in float32
+//! (`tools/reference/goldens.py`).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gemmule::{GenerateOptions, Model, Picture, Session, SessionOptions};
+use safetensors::SafeTensors;
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens")
+}
+
+const CASES: [&str; 4] = ["sharded-bf16", "odd-f16", "uncapped-f32", "window-f32"];
+
+/// Converts a case and returns the file, in a directory that the caller keeps.
+fn convert(case: &str, directory: &Path, arguments: &[&str]) -> PathBuf {
+    let output = directory.join(format!("{case}.gguf"));
+    let run = Command::new(env!("CARGO_BIN_EXE_gemmule-quantize"))
+        .arg(goldens().join(case))
+        .arg(&output)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{case}: {}", String::from_utf8_lossy(&run.stderr));
+    output
+}
+
+struct Golden {
+    pictures: Vec<Picture>,
+    files: Vec<String>,
+    prompt: String,
+    pixel_values: Vec<f32>,
+    image_features: Vec<f32>,
+    input_ids: Vec<u32>,
+    logits: Vec<f32>,
+    tokens: Vec<u32>,
+}
+
+fn load(case: &str) -> Vec<Golden> {
+    let folder = goldens().join(case);
+    let bytes = std::fs::read(folder.join("golden.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |name: String| -> Vec<f32> {
+        let data = tensors.tensor(&name).unwrap();
+        data.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let ids = |name: String| -> Vec<u32> {
+        let data = tensors.tensor(&name).unwrap();
+        data.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
+    };
+    let requests: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("requests.json")).unwrap()).unwrap();
+    let requests = requests.as_array().unwrap();
+    assert!(!requests.is_empty());
+    requests
+        .iter()
+        .enumerate()
+        .map(|(index, request)| {
+            let files: Vec<String> =
+                request["pictures"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+            Golden {
+                pictures: files.iter().map(|name| Picture::open(&goldens().join("pictures").join(name)).unwrap()).collect(),
+                files,
+                prompt: request["prompt"].as_str().unwrap().to_owned(),
+                pixel_values: floats(format!("{index}.pixel_values")),
+                image_features: floats(format!("{index}.image_features")),
+                input_ids: ids(format!("{index}.input_ids")),
+                logits: floats(format!("{index}.logits_last")),
+                tokens: ids(format!("{index}.tokens")),
+            }
+        })
+        .collect()
+}
+
+/// ‖got − expected‖ / ‖expected‖.
+fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let difference = square(&mut got.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
+    (difference / square(&mut expected.iter().map(|b| f64::from(*b)))).sqrt()
+}
+
+fn session<'m>(model: &'m Model, threads: usize, isa: Option<&str>) -> Session<'m> {
+    Session::new(model, &SessionOptions { threads: Some(threads), isa: isa.map(str::to_owned) }).unwrap()
+}
+
+#[test]
+fn pixel_values_are_within_one_level_of_pil() {
+    let directory = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let model = Model::open(&convert(case, directory.path(), &["--type", "f32"])).unwrap();
+        for golden in load(case) {
+            let mut session = session(&model, 1, None);
+            let trace = session.trace(&golden.pictures, &golden.prompt).unwrap();
+            let worst = trace.pixel_values.iter().zip(&golden.pixel_values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let levels = worst * 127.5;
+            println!("{case}: {:?}: worst difference {levels:.3} levels", golden.files);
+            // JPEG decoders round differently before anything is resized; everything else must agree.
+            let jpeg = golden.files.iter().any(|name| name.ends_with(".jpg"));
+            assert!(levels <= if jpeg { 2.01 } else { 1.01 }, "{case}: {:?}: {levels} levels", golden.files);
+        }
+    }
+}
+
+#[test]
+fn float32_reproduces_every_stage() {
+    let directory = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let model = Model::open(&convert(case, directory.path(), &["--type", "f32"])).unwrap();
+        for golden in load(case) {
+            for isa in gemmule::quant::isa::available() {
+                let mut session = session(&model, 2, Some(isa.name()));
+                let trace = session.trace_pixel_values(&golden.pixel_values, &golden.prompt).unwrap();
+                assert_eq!(trace.input_ids, golden.input_ids, "{case}: {:?}", golden.prompt);
+                let features = relative_error(&trace.image_features, &golden.image_features);
+                let logits = relative_error(&trace.logits, &golden.logits);
+                println!("{case} {isa}: features {features:.2e}, logits {logits:.2e}");
+                assert!(features < 1e-4 && logits < 1e-4, "{case} {isa}: features {features:e}, logits {logits:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn float32_generates_the_same_tokens() {
+    let directory = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let model = Model::open(&convert(case, directory.path(), &["--type", "f32"])).unwrap();
+        for golden in load(case) {
+            let mut session = session(&model, 2, None);
+            let options = GenerateOptions { max_tokens: 8, ..GenerateOptions::default() };
+            let answer = session.generate(&golden.pictures, &golden.prompt, &options).unwrap();
+            assert_eq!(answer.tokens, golden.tokens, "{case}: {:?} {:?}", golden.files, golden.prompt);
+            assert_eq!(answer.prompt_tokens, golden.input_ids.len());
+        }
+    }
+}
+
+#[test]
+fn quantized_formats_stay_close() {
+    let directory = tempfile::tempdir().unwrap();
+    // Random weights are the hardest case: no format can hide behind structure. The bounds are what the formats' bits
+    // allow, so that a mistake in a kernel or a layout is far outside.
+    for (kind, bound) in [("f16", 0.01), ("bf16", 0.02), ("q8_0", 0.04), ("q6_k", 0.07), ("q5_k", 0.12), ("q4_k", 0.2), ("q4_0", 0.25)] {
+        let mut worst = 0.0f64;
+        for case in ["sharded-bf16", "uncapped-f32"] {
+            let model = Model::open(&convert(case, directory.path(), &["--type", kind, "--force"])).unwrap();
+            for golden in load(case) {
+                for isa in gemmule::quant::isa::available() {
+                    let mut session = session(&model, 2, Some(isa.name()));
+                    let trace = session.trace_pixel_values(&golden.pixel_values, &golden.prompt).unwrap();
+                    worst = worst.max(relative_error(&trace.logits, &golden.logits));
+                }
+            }
+        }
+        println!("{kind}: worst relative error of logits {worst:.4}");
+        assert!(worst < bound, "{kind}: {worst}");
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let directory = tempfile::tempdir().unwrap();
+    for kind in ["q4_k", "q8_0", "f32"] {
+        let model = Model::open(&convert("uncapped-f32", directory.path(), &["--type", kind, "--force"])).unwrap();
+        let golden = load("uncapped-f32").pop().unwrap();
+        let bits = |threads| {
+            let mut session = session(&model, threads, None);
+            let trace = session.trace(&golden.pictures, &golden.prompt).unwrap();
+            let options = GenerateOptions { max_tokens: 8, ..GenerateOptions::default() };
+            let tokens = session.generate(&golden.pictures, &golden.prompt, &options).unwrap().tokens;
+            (trace.logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>(), tokens)
+        };
+        let one = bits(1);
+        for threads in [2, 3, 8] {
+            assert_eq!(one, bits(threads), "{kind} on {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn a_pair_gives_the_same_as_the_single_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let single = Model::open(&convert("odd-f16", directory.path(), &["--type", "q8_0"])).unwrap();
+    let text = convert("odd-f16", directory.path(), &["--type", "q8_0", "--split", "--force"]);
+    let vision = directory.path().join("odd-f16-mmproj.gguf");
+    let pair = Model::open_pair(&text, &vision).unwrap();
+    for golden in load("odd-f16") {
+        let logits = |model| session(model, 2, None).trace(&golden.pictures, &golden.prompt).unwrap().logits;
+        assert_eq!(logits(&single), logits(&pair));
+    }
+    assert!(Model::open(&text).unwrap_err().to_string().contains("--mmproj"));
+    assert!(Model::open(&vision).unwrap_err().to_string().contains("architecture"));
+}

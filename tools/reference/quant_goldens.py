@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Make quant/tests/goldens: blocks with their values as the `gguf` package decodes them, and the squared errors of ggml's
+own quantizers (through llama-cpp-python) on three kinds of data.
+
+usage: quant_goldens.py [--out DIR] [--checkpoint DIR]
+"""
+
+import argparse
+import ctypes
+import json
+from pathlib import Path
+
+import gguf
+import numpy
+from gguf import GGMLQuantizationType as Type
+from safetensors import safe_open
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FORMATS = {"f32": Type.F32, "f16": Type.F16, "bf16": Type.BF16, "q4_0": Type.Q4_0, "q4_1": Type.Q4_1, "q5_0": Type.Q5_0,
+           "q5_1": Type.Q5_1, "q8_0": Type.Q8_0, "q4_k": Type.Q4_K, "q5_k": Type.Q5_K, "q6_k": Type.Q6_K}
+# Byte offsets of half-precision scales in a block: random bytes there would be infinite or not a number.
+SCALES = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0], "q4_k": [0, 2], "q5_k": [0, 2], "q6_k": [208]}
+ENCODED = ["q8_0", "q4_0", "q4_k", "q5_k", "q6_k"]
+ROWS, COLUMNS = 32, 512
+
+
+def decode_goldens(out: Path):
+    generator = numpy.random.default_rng(11)
+    for name, kind in FORMATS.items():
+        length, size = gguf.GGML_QUANT_SIZES[kind]
+        count = 2048 // length
+        if name in SCALES:
+            blocks = generator.integers(0, 256, (count, size), dtype=numpy.uint8)
+            for offset in SCALES[name]:
+                scales = (generator.standard_normal(count) * 0.02).astype(numpy.float16)
+                scales[0] = 0
+                blocks[:, offset:offset + 2] = scales.view(numpy.uint8).reshape(-1, 2)
+            values = gguf.quants.dequantize(blocks.reshape(1, -1), kind).reshape(-1)
+        else:
+            exact = generator.standard_normal(2048).astype(numpy.float32)
+            blocks = gguf.quants.quantize(exact.reshape(1, -1), kind).reshape(-1)
+            values = gguf.quants.dequantize(blocks.reshape(1, -1), kind).reshape(-1)
+        blocks.tofile(out / f"{name}.blocks")
+        numpy.ascontiguousarray(values, dtype=numpy.float32).tofile(out / f"{name}.f32")
+
+
+def trained_weights(checkpoint: Path):
+    """Rows of real trained matrices: attention, MLP and embedding of the bundled model."""
+    import torch
+    rows = []
+    with safe_open(checkpoint / "model.safetensors", "pt") as file:
+        for name in sorted(file.keys()):
+            tensor = file.get_tensor(name).to(torch.float32)
+            if tensor.dim() == 2 and tensor.numel() % COLUMNS == 0 and "language_model" in name:
+                rows.append(tensor.reshape(-1, COLUMNS)[:: max(1, tensor.numel() // COLUMNS // 2)][:2].numpy())
+    return numpy.concatenate(rows)[:ROWS]
+
+
+def ggml():
+    import llama_cpp
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    for name in ("libggml-base.so", "libggml.so", "libllama.so"):
+        if (folder / name).exists():
+            library = ctypes.CDLL(str(folder / name))
+            if hasattr(library, "ggml_quantize_chunk"):
+                break
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
+                                            ctypes.c_int64, ctypes.c_void_p]
+    return library
+
+
+def squared_error(library, name, data):
+    kind = FORMATS[name]
+    length, size = gguf.GGML_QUANT_SIZES[kind]
+    target = numpy.zeros(data.size // length * size, dtype=numpy.uint8)
+    written = library.ggml_quantize_chunk(int(kind), data.ctypes.data, target.ctypes.data, 0, data.shape[0], data.shape[1], None)
+    assert written == target.size
+    decoded = gguf.quants.dequantize(target.reshape(1, -1), kind).reshape(data.shape)
+    return float(((decoded.astype(numpy.float64) - data) ** 2).sum())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "quant" / "tests" / "goldens")
+    parser.add_argument("--checkpoint", type=Path, default=REPOSITORY / "models" / "easy-vqa")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    decode_goldens(options.out)
+    generator = numpy.random.default_rng(12)
+    sets = {
+        "gaussian": generator.standard_normal((ROWS, COLUMNS)).astype(numpy.float32) * 0.02,
+        "heavy-tailed": generator.standard_t(3, (ROWS, COLUMNS)).astype(numpy.float32) * 0.02,
+        "trained": trained_weights(options.checkpoint),
+    }
+    library, errors = ggml(), {}
+    for name, data in sets.items():
+        data = numpy.ascontiguousarray(data, dtype=numpy.float32)
+        data.tofile(options.out / f"{name}.data")
+        errors[name] = {"squared": float((data.astype(numpy.float64) ** 2).sum()), "columns": COLUMNS,
+                        "ggml": {kind: squared_error(library, kind, data) for kind in ENCODED}}
+    (options.out / "ggml_errors.json").write_text(json.dumps(errors, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
