@@ -56,7 +56,16 @@ const fn row(
     integer: bool,
     encodes: bool,
 ) -> FormatInfo {
-    FormatInfo { format, name, ggml_id: ids.0, file_type: ids.1, block_len: block.0, block_bytes: block.1, integer, encodes }
+    FormatInfo {
+        format,
+        name,
+        ggml_id: ids.0,
+        file_type: ids.1,
+        block_len: block.0,
+        block_bytes: block.1,
+        integer,
+        encodes,
+    }
 }
 
 /// Every format, in the order of [`Format`]'s variants.
@@ -120,10 +129,30 @@ impl std::fmt::Display for Format {
 /// ggml's names for tensor types that this crate does not compute with, for error messages.
 pub fn ggml_type_name(id: u32) -> &'static str {
     const OTHERS: [(u32, &str); 24] = [
-        (9, "q8_1"), (10, "q2_k"), (11, "q3_k"), (15, "q8_k"), (16, "iq2_xxs"), (17, "iq2_xs"),
-        (18, "iq3_xxs"), (19, "iq1_s"), (20, "iq4_nl"), (21, "iq3_s"), (22, "iq2_s"), (23, "iq4_xs"),
-        (24, "i8"), (25, "i16"), (26, "i32"), (27, "i64"), (28, "f64"), (29, "iq1_m"),
-        (34, "tq1_0"), (35, "tq2_0"), (39, "mxfp4"), (31, "q4_0_4_4"), (32, "q4_0_4_8"), (33, "q4_0_8_8"),
+        (9, "q8_1"),
+        (10, "q2_k"),
+        (11, "q3_k"),
+        (15, "q8_k"),
+        (16, "iq2_xxs"),
+        (17, "iq2_xs"),
+        (18, "iq3_xxs"),
+        (19, "iq1_s"),
+        (20, "iq4_nl"),
+        (21, "iq3_s"),
+        (22, "iq2_s"),
+        (23, "iq4_xs"),
+        (24, "i8"),
+        (25, "i16"),
+        (26, "i32"),
+        (27, "i64"),
+        (28, "f64"),
+        (29, "iq1_m"),
+        (34, "tq1_0"),
+        (35, "tq2_0"),
+        (39, "mxfp4"),
+        (31, "q4_0_4_4"),
+        (32, "q4_0_4_8"),
+        (33, "q4_0_8_8"),
     ];
     match Format::from_ggml_id(id) {
         Some(format) => format.name(),

@@ -44,7 +44,8 @@ pub struct Avx2Token(());
 impl Avx2Token {
     /// The token, if this CPU has all three.
     pub fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let found =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         found.then_some(Self(()))
     }
 }
@@ -77,7 +78,12 @@ pub struct IsaError(String);
 impl std::fmt::Display for IsaError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let have: Vec<_> = available().map(Isa::name).collect();
-        write!(f, "instruction set '{}' is not to be had here; this machine and build have: {}", self.0, have.join(", "))
+        write!(
+            f,
+            "instruction set '{}' is not to be had here; this machine and build have: {}",
+            self.0,
+            have.join(", ")
+        )
     }
 }
 
@@ -90,9 +96,8 @@ impl std::error::Error for IsaError {}
 pub fn select(request: Option<&str>) -> Result<&'static dyn Kernels, IsaError> {
     match request {
         None => Ok(available().last().and_then(kernels).unwrap_or(&Portable)),
-        Some(name) => available()
-            .find(|isa| isa.name() == name)
-            .and_then(kernels)
-            .ok_or_else(|| IsaError(name.to_owned())),
+        Some(name) => {
+            available().find(|isa| isa.name() == name).and_then(kernels).ok_or_else(|| IsaError(name.to_owned()))
+        }
     }
 }

@@ -17,5 +17,5 @@ pub mod vector;
 pub use activation::{QuantizedRow, QuantizedRows};
 pub use format::{FORMATS, Format, FormatInfo, ggml_type_name};
 pub use formats::{EncodeError, decode_row, encode_row};
-pub use matrix::MatrixView;
 pub use kernels::{FloatPanel, IntegerPanel, Kernels, PANEL_ROWS};
+pub use matrix::MatrixView;

@@ -2,7 +2,9 @@
 
 use gemmule_quant::activation::QuantizedRows;
 use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
-use gemmule_quant::{FORMATS, FloatPanel, Format, IntegerPanel, Kernels, PANEL_ROWS, decode_row, encode_row, isa, vector};
+use gemmule_quant::{
+    FORMATS, FloatPanel, Format, IntegerPanel, Kernels, PANEL_ROWS, decode_row, encode_row, isa, vector,
+};
 
 /// A small deterministic generator: tests must not depend on a seed from outside.
 struct Random(u64);
@@ -81,7 +83,11 @@ fn assert_close(got: f32, (expected, magnitude): (f64, f64), what: &str) {
 /// Lengths of 1 to 3 blocks, and long ones; for floats also every tail.
 fn lengths(format: Format) -> Vec<usize> {
     let block = format.info().block_len;
-    if block == 1 { (1..=70).chain([577, 588, 1152]).collect() } else { vec![block, 2 * block, 3 * block, 1152 / block * block + block] }
+    if block == 1 {
+        (1..=70).chain([577, 588, 1152]).collect()
+    } else {
+        vec![block, 2 * block, 3 * block, 1152 / block * block + block]
+    }
 }
 
 /// Activations of several kinds: ordinary, huge, tiny, one outlier, all zero.
@@ -107,7 +113,11 @@ fn row_dots_agree_with_decoded_values() {
                     if format.info().integer {
                         let quantized = quantize(kernels, x, 1);
                         let got = kernels.dot_integer(format, &row, quantized.row(0));
-                        assert_close(got, biased_magnitude(format, &row, &decoded, &represented(quantized.row(0))), &what);
+                        assert_close(
+                            got,
+                            biased_magnitude(format, &row, &decoded, &represented(quantized.row(0))),
+                            &what,
+                        );
                     } else {
                         assert_close(kernels.dot_float(format, &row, x), exact(&decoded, x), &what);
                     }
@@ -123,7 +133,10 @@ fn biased_magnitude(format: Format, row: &[u8], decoded: &[f32], x: &[f32]) -> (
     if matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K) {
         let largest = row.chunks_exact(format.info().block_bytes).flat_map(|block| {
             let half = |at: usize| f64::from(half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()).abs();
-            [half(0) * if block.len() > 100 { 63.0 * 31.0 } else { 31.0 }, half(2) * if block.len() > 100 { 63.0 } else { 1.0 }]
+            [
+                half(0) * if block.len() > 100 { 63.0 * 31.0 } else { 31.0 },
+                half(2) * if block.len() > 100 { 63.0 } else { 1.0 },
+            ]
         });
         let largest = largest.fold(0.0, f64::max);
         magnitude += largest * x.iter().map(|x| f64::from(x.abs())).sum::<f64>();
@@ -147,7 +160,12 @@ fn panel_products_agree_with_decoded_values() {
     }
 }
 
-fn panel_product(kernels: &dyn Kernels, format: Format, (rows, weight_rows, k): (usize, usize, usize), random: &mut Random) {
+fn panel_product(
+    kernels: &dyn Kernels,
+    format: Format,
+    (rows, weight_rows, k): (usize, usize, usize),
+    random: &mut Random,
+) {
     let weights: Vec<Vec<u8>> = (0..weight_rows).map(|_| random_row(format, k, random)).collect();
     let slices: Vec<&[u8]> = weights.iter().map(Vec::as_slice).collect();
     let x = random.values(rows * k);
@@ -180,7 +198,11 @@ fn panel_product(kernels: &dyn Kernels, format: Format, (rows, weight_rows, k): 
             assert_close(out[i * stride + j], (value + 0.5, magnitude + 0.5), &what);
         }
     }
-    assert!(out.chunks_exact(stride).all(|row| row[PANEL_ROWS..] == [0.5; 3]), "{} {format}: wrote outside", kernels.isa());
+    assert!(
+        out.chunks_exact(stride).all(|row| row[PANEL_ROWS..] == [0.5; 3]),
+        "{} {format}: wrote outside",
+        kernels.isa()
+    );
 }
 
 #[test]
@@ -195,7 +217,8 @@ fn a_panel_in_two_parts_equals_the_whole() {
             let mut out = vec![f32::NAN; rows * 16];
             for (index, (column, length)) in parts.iter().enumerate() {
                 let bytes = |n: usize| format.row_bytes(n).unwrap();
-                let slices: Vec<&[u8]> = weights.iter().map(|row| &row[bytes(*column)..bytes(column + length)]).collect();
+                let slices: Vec<&[u8]> =
+                    weights.iter().map(|row| &row[bytes(*column)..bytes(column + length)]).collect();
                 kernels.pack_integer(format, &slices, *length, panel);
                 let input = IntegerRows { values: &quantized, first: 0, rows, column: *column };
                 kernels.integer_tile(panel, input, TileOut { values: &mut out, stride: 16, accumulate: index > 0 });

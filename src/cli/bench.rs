@@ -47,7 +47,10 @@ impl Samples {
 
 impl Bench {
     pub(super) fn execute(self) -> Result<()> {
-        anyhow::ensure!(self.repeat > 0 && self.max_tokens > 1, "--repeat must be at least 1 and --max-tokens at least 2");
+        anyhow::ensure!(
+            self.repeat > 0 && self.max_tokens > 1,
+            "--repeat must be at least 1 and --max-tokens at least 2"
+        );
         let start = std::time::Instant::now();
         let model = self.model.open()?;
         let mut session = self.compute.session(&model)?;

@@ -85,7 +85,13 @@ fn to_json(file: &GgufFile) -> Value {
 fn print(file: &GgufFile) -> Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let (gguf, architecture) = (file.gguf(), file.string(keys::ARCHITECTURE)?.unwrap_or("unknown"));
-    writeln!(out, "{}: {architecture}, {:.1} MB, {} tensors\n", gguf.name(), file.bytes().len() as f64 / 1e6, gguf.tensors().len())?;
+    writeln!(
+        out,
+        "{}: {architecture}, {:.1} MB, {} tensors\n",
+        gguf.name(),
+        file.bytes().len() as f64 / 1e6,
+        gguf.tensors().len()
+    )?;
     for (key, value_type, count) in gguf.keys() {
         let value = value_json(file, key, value_type, count);
         let text = match (value.as_str(), value.get("elements"), value.get("bytes")) {

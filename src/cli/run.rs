@@ -126,6 +126,7 @@ fn report(answer: &Answer, load: Duration, decode: Duration) {
     let prompt = answer.prompt_tokens;
     line("prefill", timings.prefill, format!("  {prompt} tokens, {} per second", rate(prompt, timings.prefill)));
     let steps = answer.tokens.len().saturating_sub(1);
-    let note = format!("  {} tokens, {} per second after the first", answer.tokens.len(), rate(steps, timings.generate));
+    let note =
+        format!("  {} tokens, {} per second after the first", answer.tokens.len(), rate(steps, timings.generate));
     line("generate", timings.generate, note);
 }

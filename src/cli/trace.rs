@@ -35,10 +35,14 @@ impl Trace {
         let (config, images) = (model.config(), pictures.len());
         let side = config.vision.image_size;
         let ids: Vec<i64> = trace.input_ids.iter().copied().map(i64::from).collect();
-        let floats = |shape: Vec<usize>, values| TensorView::new(Dtype::F32, shape, bytemuck::cast_slice::<f32, u8>(values));
+        let floats =
+            |shape: Vec<usize>, values| TensorView::new(Dtype::F32, shape, bytemuck::cast_slice::<f32, u8>(values));
         let tensors = HashMap::from([
             ("pixel_values", floats(vec![images, 3, side, side], &trace.pixel_values)?),
-            ("image_features", floats(vec![images, config.vision.tokens(), config.text.hidden], &trace.image_features)?),
+            (
+                "image_features",
+                floats(vec![images, config.vision.tokens(), config.text.hidden], &trace.image_features)?,
+            ),
             ("input_ids", TensorView::new(Dtype::I64, vec![ids.len()], bytemuck::cast_slice(&ids))?),
             ("logits_last", floats(vec![config.text.vocabulary], &trace.logits)?),
         ]);

@@ -69,7 +69,8 @@ impl Gguf {
     /// [`Error::Gguf`] when anything is truncated, overlong, contradictory or outside the file.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let header = Header::scan(bytes).map_err(|reason| Error::gguf(name, reason))?;
-        let (small, large): (Vec<_>, Vec<_>) = header.entries.iter().partition(|entry| entry.span.range.len() <= LARGE_VALUE);
+        let (small, large): (Vec<_>, Vec<_>) =
+            header.entries.iter().partition(|entry| entry.span.range.len() <= LARGE_VALUE);
         let mut reduced = Vec::with_capacity(64);
         reduced.extend_from_slice(&bytes[4..8]);
         reduced.extend_from_slice(&header.tensor_count.to_le_bytes());
@@ -221,7 +222,9 @@ fn check_tensor(
         let start = data_start.checked_add(tensor.offset).ok_or("an offset that overflows")?;
         let end = start.checked_add(size).ok_or("an end that overflows")?;
         if end > file_len as u64 {
-            return Err(format!("its data ends at byte {end}, but the file has {file_len}: truncated? copy or convert it again"));
+            return Err(format!(
+                "its data ends at byte {end}, but the file has {file_len}: truncated? copy or convert it again"
+            ));
         }
         range = start as usize..end as usize;
     }

@@ -1,10 +1,12 @@
 //! From the pictures that people have to the tower's input.
 
+mod resample;
+
 use std::io::Cursor;
 use std::path::Path;
 
-use fast_image_resize as fir;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use resample::Filter;
 
 use crate::model::config::{PreprocessConfig, VisionConfig};
 use crate::{Error, Result};
@@ -19,7 +21,6 @@ const LONGEST_SIDE: u32 = 1 << 16;
 /// A picture as 8-bit RGB, upright.
 #[derive(Clone, Debug)]
 pub struct Picture {
-    name: String,
     width: u32,
     height: u32,
     rgb: Vec<u8>,
@@ -35,7 +36,10 @@ impl Picture {
         let size = std::fs::metadata(path).map_err(io)?.len();
         let name = path.display().to_string();
         if size > LARGEST_FILE {
-            return Err(Error::Picture { name, reason: format!("the file has {size} bytes, more than {LARGEST_FILE}") });
+            return Err(Error::Picture {
+                name,
+                reason: format!("the file has {size} bytes, more than {LARGEST_FILE}"),
+            });
         }
         Self::from_bytes(&name, &std::fs::read(path).map_err(io)?)
     }
@@ -59,19 +63,17 @@ impl Picture {
         let mut decoder = reader.into_decoder().map_err(failed)?;
         decoder.set_limits(limits).map_err(failed)?;
         if decoder.total_bytes() > LARGEST_DECODED {
-            return Err(fail(format!("it takes {} bytes in memory, more than {LARGEST_DECODED}", decoder.total_bytes())));
+            return Err(fail(format!(
+                "it takes {} bytes in memory, more than {LARGEST_DECODED}",
+                decoder.total_bytes()
+            )));
         }
         // A damaged orientation is no reason to refuse a sound picture.
         let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
         let mut picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
         picture.apply_orientation(orientation);
         let rgb = to_rgb(picture);
-        Self::from_rgb(rgb.width(), rgb.height(), rgb.into_raw()).map_err(|_| fail("it has no pixels".to_owned())).map(
-            |mut picture| {
-                picture.name = name.to_owned();
-                picture
-            },
-        )
+        Self::from_rgb(rgb.width(), rgb.height(), rgb.into_raw()).map_err(|_| fail("it has no pixels".to_owned()))
     }
 
     /// A picture from raw pixels, `[height][width][3]`.
@@ -84,7 +86,7 @@ impl Picture {
             let reason = format!("{width} × {height} RGB pixels do not make {} bytes", rgb.len());
             return Err(Error::Picture { name: "raw pixels".to_owned(), reason });
         }
-        Ok(Self { name: "raw pixels".to_owned(), width, height, rgb })
+        Ok(Self { width, height, rgb })
     }
 
     /// Width in pixels.
@@ -103,7 +105,10 @@ impl Picture {
     /// When the model asks for a resampling filter that is not known.
     pub fn to_pixel_values(&self, vision: &VisionConfig, preprocess: &PreprocessConfig) -> Result<Vec<f32>> {
         let size = vision.image_size;
-        let resized = self.resize(size as u32, preprocess.resample)?;
+        let filter = Filter::from_pil(preprocess.resample).ok_or_else(|| {
+            Error::Request(format!("the model asks for resampling filter {}, which is unknown", preprocess.resample))
+        })?;
+        let resized = resample::to_square(&self.rgb, (self.width as usize, self.height as usize), size, filter);
         let mut out = vec![0.0; 3 * size * size];
         for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
             let (mean, deviation) = (preprocess.mean[channel], preprocess.deviation[channel]);
@@ -112,30 +117,6 @@ impl Picture {
             }
         }
         Ok(out)
-    }
-
-    /// Stretches to a square with PIL's filter of the given number.
-    fn resize(&self, size: u32, filter: u32) -> Result<Vec<u8>> {
-        let algorithm = match filter {
-            0 => fir::ResizeAlg::Nearest,
-            1 => fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3),
-            2 => fir::ResizeAlg::Convolution(fir::FilterType::Bilinear),
-            3 => fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom),
-            4 => fir::ResizeAlg::Convolution(fir::FilterType::Box),
-            5 => fir::ResizeAlg::Convolution(fir::FilterType::Hamming),
-            other => return Err(Error::Request(format!("the model asks for resampling filter {other}, which is unknown"))),
-        };
-        let fail = |error: &dyn std::fmt::Display| Error::Picture { name: self.name.clone(), reason: error.to_string() };
-        let source = fir::images::ImageRef::new(self.width, self.height, &self.rgb, fir::PixelType::U8x3)
-            .map_err(|error| fail(&error))?;
-        let options = fir::ResizeOptions::new().resize_alg(algorithm);
-        let mut resizer = fir::Resizer::new();
-        // Rows first, then columns, rounded to bytes in between, as PIL does: the order shows where filters overshoot.
-        let mut narrow = fir::images::Image::new(size, self.height, fir::PixelType::U8x3);
-        let mut target = fir::images::Image::new(size, size, fir::PixelType::U8x3);
-        resizer.resize(&source, &mut narrow, &options).map_err(|error| fail(&error))?;
-        resizer.resize(&narrow, &mut target, &options).map_err(|error| fail(&error))?;
-        Ok(target.into_vec())
     }
 }
 

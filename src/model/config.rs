@@ -134,7 +134,13 @@ impl VisionConfig {
     /// The attention of every layer.
     pub fn attention(&self) -> AttentionShape {
         let head_dim = self.hidden / self.heads;
-        AttentionShape { heads: self.heads, kv_heads: self.heads, head_dim, scale: (head_dim as f32).powf(-0.5), softcap: None }
+        AttentionShape {
+            heads: self.heads,
+            kv_heads: self.heads,
+            head_dim,
+            scale: (head_dim as f32).powf(-0.5),
+            softcap: None,
+        }
     }
 }
 
@@ -196,7 +202,9 @@ impl Config {
                 return Err(Error::model(text_file.gguf().name(), reason));
             }
             (other, _) => {
-                let reason = format!("architecture '{other}' is not supported; Gemmule runs PaliGemma 2 (paligemma2, or gemma2 with clip)");
+                let reason = format!(
+                    "architecture '{other}' is not supported; Gemmule runs PaliGemma 2 (paligemma2, or gemma2 with clip)"
+                );
                 return Err(Error::model(text_file.gguf().name(), reason));
             }
         };
@@ -204,7 +212,9 @@ impl Config {
         let text = read_text(&text_reader)?;
         let vision = read_vision(&vision_reader)?;
         if vision_reader.size(vision::PROJECTION)? != text.hidden {
-            return Err(vision_reader.error("its projection does not fit the text half: these files are no pair".to_owned()));
+            return Err(
+                vision_reader.error("its projection does not fit the text half: these files are no pair".to_owned())
+            );
         }
         let preprocess = PreprocessConfig {
             resample: vision_reader.token(own::RESAMPLE)?.unwrap_or(3),

@@ -131,7 +131,8 @@ pub fn forward(
     assert!(prefix || tokens == 1, "after the prefix, tokens come one at a time");
     let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     let DecoderScratch { normalized, q, k, v, attended, gate, up, branch, rotation, input, attention } = scratch;
-    for (buffer, width) in [(&mut *normalized, config.hidden), (q, q_len), (k, kv_len), (v, kv_len), (attended, q_len)] {
+    for (buffer, width) in [(&mut *normalized, config.hidden), (q, q_len), (k, kv_len), (v, kv_len), (attended, q_len)]
+    {
         buffer.resize(tokens * width, 0.0);
     }
     for (buffer, width) in [(&mut *gate, config.feed_forward), (up, config.feed_forward), (branch, config.hidden)] {

@@ -89,7 +89,8 @@ impl Model {
 fn load_tokenizer(store: &Store, config: &Config) -> Result<Tokenizer> {
     let file = &store.files()[0];
     let json = file.string(keys::tokenizer::HUGGINGFACE)?.ok_or_else(|| {
-        let reason = format!("key '{}' is missing: convert the checkpoint with gemmule-quantize", keys::tokenizer::HUGGINGFACE);
+        let reason =
+            format!("key '{}' is missing: convert the checkpoint with gemmule-quantize", keys::tokenizer::HUGGINGFACE);
         Error::model(file.gguf().name(), reason)
     })?;
     Tokenizer::from_json(json, &config.special)

@@ -5,7 +5,9 @@ use super::Compute;
 /// `out[i] = rms_norm(x[i])`, rows as long as `weight`.
 pub fn rms_norm(compute: &Compute, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     let width = weight.len();
-    compute.pool.rows(out, width, |row, out| compute.kernels.rms_norm(&x[row * width..][..width], weight, epsilon, out));
+    compute
+        .pool
+        .rows(out, width, |row, out| compute.kernels.rms_norm(&x[row * width..][..width], weight, epsilon, out));
 }
 
 /// `x[i] += rms_norm(branch[i])`: the end of a Gemma 2 block, which normalizes before it adds. `normalized` is scratch as

@@ -218,7 +218,10 @@ impl<'m> Session<'m> {
     pub fn trace_pixel_values(&mut self, pixel_values: &[f32], prompt: &str) -> Result<Trace> {
         let picture = 3 * self.config().vision.image_size.pow(2);
         if !pixel_values.len().is_multiple_of(picture) {
-            return Err(Error::Request(format!("{} pixel values are no whole number of {picture}", pixel_values.len())));
+            return Err(Error::Request(format!(
+                "{} pixel values are no whole number of {picture}",
+                pixel_values.len()
+            )));
         }
         self.pixels.clear();
         self.pixels.extend_from_slice(pixel_values);

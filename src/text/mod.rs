@@ -18,7 +18,8 @@ impl Tokenizer {
     /// # Errors
     /// When it is not one, or lacks the tokens that the configuration names.
     pub fn from_json(json: &str, special: &SpecialTokens) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        let inner =
+            tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|error| Error::Tokenizer(error.to_string()))?;
         let bos_text = inner
             .id_to_token(special.bos)
             .ok_or_else(|| Error::Tokenizer(format!("it has no token {} (begin of text)", special.bos)))?;

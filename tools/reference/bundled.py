@@ -46,11 +46,15 @@ def train_tokenizer(texts) -> Tokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     content = json.loads(tokenizer.to_str())
     vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
-    # The trainer may stop early on a small corpus: unused names keep the special rows where they belong.
-    vocabulary["\n"] = len(vocabulary)
-    for unused in range(BASE_VOCABULARY - len(vocabulary)):
-        vocabulary[f"<unused{unused}>"] = len(vocabulary)
-    added = ["\n"] + [name for name in vocabulary if name.startswith("<unused")]
+    # A newline that the texts hold is part of trained pieces ("?\n"); alone it is the token behind them, as it is where
+    # the texts hold none. Either way unused names keep the special rows where they belong.
+    trained, newline, unused = "\n" in vocabulary, len(vocabulary), 0
+    if trained:
+        vocabulary["<unused0>"], unused = vocabulary["\n"], 1
+    vocabulary["\n"] = newline
+    for number in range(unused, unused + BASE_VOCABULARY - len(vocabulary)):
+        vocabulary[f"<unused{number}>"] = len(vocabulary)
+    added = ([] if trained else ["\n"]) + [name for name in vocabulary if name.startswith("<unused")]
     content["added_tokens"] = [
         {"id": vocabulary[token.content], "content": token.content, "single_word": False, "lstrip": False,
          "rstrip": False, "normalized": False, "special": True} for token in special

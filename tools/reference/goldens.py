@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 import bundled
@@ -85,6 +85,14 @@ def make_pictures(folder: Path):
     Image.fromarray(smooth(20, 30, 3)).quantize(17).save(folder / "palette.gif")
     Image.fromarray(smooth(77, 19, 3)).save(folder / "tall.webp", lossless=True)
     Image.fromarray(smooth(15, 16, 1)[..., 0]).save(folder / "gray.bmp")
+
+
+def load_picture(path: Path):
+    """Upright RGB. PIL's own conversion clips 16-bit grey at 255, which turns it white; Gemmule keeps the upper byte."""
+    picture = Image.open(path)
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((numpy.asarray(picture) >> 8).astype(numpy.uint8))
+    return ImageOps.exif_transpose(picture).convert("RGB")
 
 
 def make_tokenizer():
@@ -172,8 +180,7 @@ def make_case(name, case, out: Path, tokenizer):
     processor = SiglipImageProcessorPil(size={"height": size, "width": size})
     goldens, requests = {}, []
     for pictures in case["pictures"]:
-        from PIL import ImageOps
-        loaded = [ImageOps.exif_transpose(Image.open(out / "pictures" / p)).convert("RGB") for p in pictures]
+        loaded = [load_picture(out / "pictures" / p) for p in pictures]
         pixels = processor(images=loaded, return_tensors="pt")["pixel_values"]
         for prompt in PROMPTS:
             ids = tokenizer.encode("<image>" * ((size // patch) ** 2 * len(pictures)) + f"<bos>{prompt}\n", add_special_tokens=False).ids

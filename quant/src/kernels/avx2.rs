@@ -191,7 +191,8 @@ fn dot_float<E: Load8>(row: &[u8], x: &[f32]) -> f32 {
         let bytes = row[index * 32 * E::BYTES..][..32 * E::BYTES].as_ptr();
         for (part, sum) in sums.iter_mut().enumerate() {
             // SAFETY: `bytes` has 32 elements and `chunk` 32 values; parts of 8 stay inside both.
-            let (w, x) = unsafe { (E::load8(bytes.add(part * 8 * E::BYTES)), _mm256_loadu_ps(chunk.as_ptr().add(part * 8))) };
+            let (w, x) =
+                unsafe { (E::load8(bytes.add(part * 8 * E::BYTES)), _mm256_loadu_ps(chunk.as_ptr().add(part * 8))) };
             *sum = _mm256_fmadd_ps(w, x, *sum);
         }
     }

@@ -97,7 +97,11 @@ impl Checkpoint {
             8 + header + end
         );
         for name in listed.unwrap_or_default() {
-            ensure!(tensors.contains_key(name), "{}: tensor '{name}' is missing, the index promises it", path.display());
+            ensure!(
+                tensors.contains_key(name),
+                "{}: tensor '{name}' is missing, the index promises it",
+                path.display()
+            );
         }
         for (name, info) in tensors {
             let format = match info.dtype {
@@ -156,7 +160,8 @@ impl Checkpoint {
 
     /// A separate output head is only understood when it is a copy of the embedding.
     pub(crate) fn check_head(&self) -> Result<()> {
-        let (Some(head), Some(embedding)) = (self.tensors.get("lm_head.weight"), self.tensors.get("language_model.embed_tokens.weight"))
+        let (Some(head), Some(embedding)) =
+            (self.tensors.get("lm_head.weight"), self.tensors.get("language_model.embed_tokens.weight"))
         else {
             return Ok(());
         };
@@ -183,7 +188,8 @@ fn shards(index: &Path) -> Result<Vec<(String, Vec<String>)>> {
     let mut files: Vec<(String, Vec<String>)> = Vec::new();
     for (tensor, file) in map {
         let file = file.as_str().filter(|name| !name.contains(['/', '\\']) && *name != "..");
-        let file = file.with_context(|| format!("{}: the file of '{tensor}' is no plain file name", index.display()))?;
+        let file =
+            file.with_context(|| format!("{}: the file of '{tensor}' is no plain file name", index.display()))?;
         match files.iter_mut().find(|entry| entry.0 == file) {
             Some(entry) => entry.1.push(tensor.clone()),
             None => files.push((file.to_owned(), vec![tensor.clone()])),
@@ -202,8 +208,11 @@ mod tests {
         for name in ["language_model.model.norm.weight", "model.language_model.norm.weight"] {
             assert_eq!(canonical(name), "language_model.norm.weight");
         }
-        let vision = ["vision_tower.vision_model.post_layernorm.bias", "model.vision_tower.vision_model.post_layernorm.bias"];
-        for name in vision.into_iter().chain(["vision_tower.post_layernorm.bias", "model.vision_tower.post_layernorm.bias"]) {
+        let vision =
+            ["vision_tower.vision_model.post_layernorm.bias", "model.vision_tower.vision_model.post_layernorm.bias"];
+        for name in
+            vision.into_iter().chain(["vision_tower.post_layernorm.bias", "model.vision_tower.post_layernorm.bias"])
+        {
             assert_eq!(canonical(name), "vision_tower.post_layernorm.bias");
         }
         for name in ["lm_head.weight", "language_model.lm_head.weight"] {

@@ -45,7 +45,8 @@ pub(crate) fn convert(checkpoint: &Checkpoint, outputs: Vec<OutputFile>) -> Resu
     // Ending in order removes the unfinished file.
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for interrupts")?;
 
-    let plans: Vec<Vec<TensorPlan>> = outputs.iter().map(|output| output.items.iter().map(TensorPlan::from).collect()).collect();
+    let plans: Vec<Vec<TensorPlan>> =
+        outputs.iter().map(|output| output.items.iter().map(TensorPlan::from).collect()).collect();
     let sizes = outputs.iter().zip(&plans).map(|(output, plan)| planned_size(&output.metadata, plan));
     let total = sizes.sum();
     check_space(&outputs[0].path, total)?;
@@ -160,7 +161,11 @@ fn encode_stretch(
 /// The closing table.
 fn report(outputs: &[OutputFile], totals: &Totals) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{:<14} {:<6} {:>14} {:>11} {:>7} {:>12}", "tensors", "type", "weights", "MB", "bits", "error (RMS)")?;
+    writeln!(
+        out,
+        "{:<14} {:<6} {:>14} {:>11} {:>7} {:>12}",
+        "tensors", "type", "weights", "MB", "bits", "error (RMS)"
+    )?;
     let mut sum = Total::default();
     for ((class, format), total) in totals {
         print_line(&mut out, class.name(), format.name(), total)?;
@@ -178,6 +183,11 @@ fn print_line(out: &mut impl Write, class: &str, format: &str, total: &Total) ->
     let error = if total.squared > 0.0 { (total.squared_error / total.squared).sqrt() } else { 0.0 };
     let bits = total.bytes as f64 * 8.0 / total.weights as f64;
     let megabytes = total.bytes as f64 / 1e6;
-    writeln!(out, "{class:<14} {format:<6} {:>14} {megabytes:>11.2} {bits:>7.2} {:>11.4}%", total.weights, error * 100.0)?;
+    writeln!(
+        out,
+        "{class:<14} {format:<6} {:>14} {megabytes:>11.2} {bits:>7.2} {:>11.4}%",
+        total.weights,
+        error * 100.0
+    )?;
     Ok(())
 }

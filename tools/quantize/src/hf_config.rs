@@ -89,11 +89,16 @@ pub(crate) fn read(directory: &Path) -> Result<HfModel> {
     let text = read_text(&top.section("text_config")?)?;
     let vision = read_vision(&top.section("vision_config")?)?;
     let path = directory.join("preprocessor_config.json");
-    let preprocess = read_preprocess(&Section { value: &read_optional(&path)?, name: path.display().to_string() }, &vision)?;
+    let preprocess =
+        read_preprocess(&Section { value: &read_optional(&path)?, name: path.display().to_string() }, &vision)?;
     let generation = read_optional(&directory.join("generation_config.json"))?;
     let special = read_special(&json, &generation)?;
-    let name = directory.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
-    Ok(HfModel { config: Config { text, vision, preprocess, special }, name: name.unwrap_or_else(|| "paligemma2".to_owned()) })
+    let name =
+        directory.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
+    Ok(HfModel {
+        config: Config { text, vision, preprocess, special },
+        name: name.unwrap_or_else(|| "paligemma2".to_owned()),
+    })
 }
 
 fn read_text(section: &Section<'_>) -> Result<TextConfig> {
@@ -120,7 +125,9 @@ fn read_text(section: &Section<'_>) -> Result<TextConfig> {
                     _ => None,
                 })
                 .collect();
-            types.filter(|types| types.len() == layers).with_context(|| format!("{}: 'layer_types' is not understood", section.name))?
+            types
+                .filter(|types| types.len() == layers)
+                .with_context(|| format!("{}: 'layer_types' is not understood", section.name))?
         }
     };
     let query_scalar = section.float("query_pre_attn_scalar", 256.0)?;
@@ -199,7 +206,9 @@ fn read_preprocess(section: &Section<'_>, vision: &VisionConfig) -> Result<Prepr
         let Some(value) = section.value.get(key) else { return Ok([0.5; 3]) };
         let values: Option<Vec<f32>> =
             value.as_array().and_then(|values| values.iter().map(|v| v.as_f64().map(|v| v as f32)).collect());
-        values.and_then(|v| v.try_into().ok()).with_context(|| format!("{}: '{key}' is not three numbers", section.name))
+        values
+            .and_then(|v| v.try_into().ok())
+            .with_context(|| format!("{}: '{key}' is not three numbers", section.name))
     };
     let resample = section.value.get("resample").and_then(Value::as_u64).unwrap_or(3);
     ensure!(resample <= 5, "{}: resampling filter {resample} is unknown", section.name);

@@ -97,7 +97,8 @@ impl Plan {
     /// Lists the tensors; sets the padding of the vision MLP in `config`.
     pub(crate) fn new(config: &mut Config, types: &Types) -> Self {
         if types.vision.info().integer {
-            config.vision.padded_feed_forward = config.vision.feed_forward.next_multiple_of(Format::Q8_0.info().block_len);
+            config.vision.padded_feed_forward =
+                config.vision.feed_forward.next_multiple_of(Format::Q8_0.info().block_len);
         }
         let mut plan = Self { items: Vec::new(), types: types.clone() };
         plan.add_text(config);
@@ -171,7 +172,8 @@ impl Plan {
     fn add_vision(&mut self, config: &Config) {
         let v = &config.vision;
         let (hidden, inner, padded) = (v.hidden, v.feed_forward, v.padded_feed_forward);
-        let patch_names = (tensor::PATCH_WEIGHT.to_owned(), "vision_tower.embeddings.patch_embedding.weight".to_owned());
+        let patch_names =
+            (tensor::PATCH_WEIGHT.to_owned(), "vision_tower.embeddings.patch_embedding.weight".to_owned());
         self.matrix(patch_names, (hidden, v.patch_len()), Format::F32, Class::Vision);
         if let Some(patch) = self.items.last_mut() {
             patch.class = Class::Small;
@@ -200,7 +202,12 @@ impl Plan {
                 ("ffn_up", "mlp.fc1", (inner, hidden), (padded, hidden)),
                 ("ffn_down", "mlp.fc2", (hidden, inner), (hidden, padded)),
             ] {
-                self.weight_and_bias((name(part), source(hf)), Some((Class::Vision, padded_shape)), shape, padded_shape.0);
+                self.weight_and_bias(
+                    (name(part), source(hf)),
+                    Some((Class::Vision, padded_shape)),
+                    shape,
+                    padded_shape.0,
+                );
             }
         }
         let post_norm = (tensor::POST_NORM.to_owned(), "vision_tower.post_layernorm".to_owned());
@@ -269,7 +276,11 @@ impl Plan {
             let (vision_items, text_items) = self.items.into_iter().partition(|item| item.vision_half);
             let (text, vision) = (general(keys::GEMMA2, *body), general(keys::CLIP, *vision));
             return vec![
-                OutputFile { path: text_path.clone(), metadata: text.into_iter().chain(text_metadata).collect(), items: text_items },
+                OutputFile {
+                    path: text_path.clone(),
+                    metadata: text.into_iter().chain(text_metadata).collect(),
+                    items: text_items,
+                },
                 OutputFile {
                     path: vision_path.clone(),
                     metadata: vision.into_iter().chain(vision_metadata).collect(),
@@ -277,7 +288,8 @@ impl Plan {
                 },
             ];
         }
-        let metadata = general(keys::PALIGEMMA2, *body).into_iter().chain(text_metadata).chain(vision_metadata).collect();
+        let metadata =
+            general(keys::PALIGEMMA2, *body).into_iter().chain(text_metadata).chain(vision_metadata).collect();
         vec![OutputFile { path: paths[0].clone(), metadata, items: self.items }]
     }
 }

@@ -53,7 +53,8 @@ pub(crate) fn read(directory: &Path, config: &Config) -> Result<Vec<(String, Met
 /// SentencePiece orders merges.
 fn token_table(json: &Value, rows: usize) -> Result<Vec<(String, MetadataValue)>> {
     let model = &json["model"];
-    let vocabulary = model["vocab"].as_object().context("'model.vocab' is no object: only BPE tokenizers are supported")?;
+    let vocabulary =
+        model["vocab"].as_object().context("'model.vocab' is no object: only BPE tokenizers are supported")?;
     let mut ranks: HashMap<String, usize> = HashMap::new();
     for (rank, merge) in model["merges"].as_array().map(Vec::as_slice).unwrap_or_default().iter().enumerate() {
         let merged = match merge {

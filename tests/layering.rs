@@ -1,0 +1,71 @@
+//! Who may import whom: the picture of docs/architecture.md, enforced.
+
+use std::path::Path;
+
+/// Module, and the modules of this crate that it may name.
+const ALLOWED: [(&str, &[&str]); 10] = [
+    ("gguf", &[]),
+    ("weights", &["gguf"]),
+    ("sched", &[]),
+    ("ops", &["sched"]),
+    ("image", &["model::config"]),
+    ("text", &["model::config"]),
+    ("model", &["ops", "weights", "gguf", "text"]),
+    ("session", &["model", "image", "text", "sched", "ops"]),
+    ("files.rs", &[]),
+    ("error.rs", &[]),
+];
+
+fn sources(path: &Path, found: &mut Vec<(String, String)>) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            sources(&entry.unwrap().path(), found);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        found.push((path.display().to_string(), std::fs::read_to_string(path).unwrap()));
+    }
+}
+
+#[test]
+fn imports_go_one_way() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (module, allowed) in ALLOWED {
+        let mut files = Vec::new();
+        sources(&root.join(module), &mut files);
+        assert!(!files.is_empty(), "{module} is gone: update this test and docs/architecture.md");
+        for (name, text) in files {
+            for (_, rest) in text.match_indices("crate::").map(|(at, found)| (at, &text[at + found.len()..])) {
+                let own = module.trim_end_matches(".rs");
+                let common = ["{", "Error", "Result"].iter().any(|start| rest.starts_with(start));
+                let fine = common || rest.starts_with(own) || allowed.iter().any(|prefix| rest.starts_with(prefix));
+                assert!(
+                    fine,
+                    "{name}: {module} must not import crate::{}",
+                    rest.split([';', ' ', '{', '(']).next().unwrap()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn fronts_use_the_public_library_only() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli"), &mut files);
+    assert!(files.iter().all(|(_, text)| !text.contains("crate::")), "the command line goes through `gemmule::`");
+}
+
+#[test]
+fn unsafe_stays_where_it_belongs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "quant/src", "tools"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let places = ["src/sched/mod.rs", "src/weights/mod.rs", "quant/src/kernels/"];
+    for (name, text) in files {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let found = code.filter(|line| line.contains("unsafe ")).count();
+        assert!(found == 0 || places.iter().any(|place| name.contains(place)), "{name} has unsafe code");
+    }
+}
