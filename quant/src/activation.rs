@@ -60,7 +60,7 @@ impl QuantizedRows {
 
     /// Rows held.
     pub fn rows(&self) -> usize {
-        if self.k == 0 { 0 } else { self.codes.len() / self.k }
+        self.codes.len().checked_div(self.k).unwrap_or(0)
     }
 
     /// One row.

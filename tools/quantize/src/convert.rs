@@ -86,6 +86,8 @@ pub(crate) fn convert(checkpoint: &Checkpoint, outputs: Vec<OutputFile>) -> Resu
 fn check_space(path: &Path, needed: u64) -> Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(stat) = nix::sys::statvfs::statvfs(directory) else { return Ok(()) };
+    // On 32-bit machines these are narrower.
+    #[allow(clippy::unnecessary_cast)]
     let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
     ensure!(
         needed <= free,
