@@ -1,6 +1,6 @@
 //! GGUF files: metadata, tensor directory, writing.
 //!
-//! Reading is done by the crate `gguf-rs`. Around it stand [`scan`], which checks every length of the header before
+//! Reading is done by the crate `gguf-rs`. Around it stand `scan`, which checks every length of the header before
 //! anything is allocated, and keeps large values (vocabularies, tokenizers) out of the parser, to be read in place; and
 //! the checks of the tensor directory against the file. Writing is done by [`writer`]. `docs/dependencies.md` tells
 //! what was measured and why.
