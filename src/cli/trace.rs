@@ -13,8 +13,8 @@ use super::{ComputeArguments, ModelArguments, open_pictures};
 pub(super) struct Trace {
     #[command(flatten)]
     model: ModelArguments,
-    /// A picture; several are shown to the model in order.
-    #[arg(short, long = "image", value_name = "IMAGE", required = true)]
+    /// A picture; several are shown to the model in order, none makes a text-only prefix.
+    #[arg(short, long = "image", value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// What to ask.
     #[arg(short, long)]

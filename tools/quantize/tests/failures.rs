@@ -131,3 +131,33 @@ fn a_full_disk_leaves_nothing_behind() {
     assert_eq!(run.status.code(), Some(1), "{}", String::from_utf8_lossy(&run.stderr));
     assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
 }
+
+#[test]
+fn a_killed_conversion_leaves_the_target_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/easy-vqa");
+    let output = directory.path().join("model.gguf");
+    std::fs::write(&output, b"precious").unwrap();
+    let partial = || std::fs::read_dir(directory.path()).unwrap().count() > 1;
+    for signal in ["-KILL", "-TERM"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gemmule-quantize"))
+            .arg(&source)
+            .arg(&output)
+            .args(["--type", "q4_k", "--force", "--threads", "1"])
+            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while !partial() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(!child.wait().unwrap().success(), "the conversion was over before {signal} came");
+        assert_eq!(std::fs::read(&output).unwrap(), b"precious", "{signal}");
+        let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        if signal == "-TERM" {
+            assert_eq!(left, [output.clone()], "ending in order removes the unfinished file");
+        }
+        left.iter().filter(|path| **path != output).for_each(|path| std::fs::remove_file(path).unwrap());
+    }
+}
