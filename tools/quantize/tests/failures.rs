@@ -156,7 +156,7 @@ fn a_killed_conversion_leaves_the_target_alone() {
         assert_eq!(std::fs::read(&output).unwrap(), b"precious", "{signal}");
         let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         if signal == "-TERM" {
-            assert_eq!(left, [output.clone()], "ending in order removes the unfinished file");
+            assert_eq!(left, std::slice::from_ref(&output), "ending in order removes the unfinished file");
         }
         left.iter().filter(|path| **path != output).for_each(|path| std::fs::remove_file(path).unwrap());
     }
