@@ -243,6 +243,11 @@ impl Plan {
         }
     }
 
+    /// Canonical name and shape of every tensor of the checkpoint.
+    pub(crate) fn sources(&self) -> Vec<(String, Vec<usize>)> {
+        self.items.iter().map(|item| (item.source.clone(), item.shape.clone())).collect()
+    }
+
     /// Finds every tensor in the checkpoint, with the shape that the configuration asks for.
     pub(crate) fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
         self.items.iter().try_for_each(|item| source_of(checkpoint, item).map(|_| ()))
