@@ -1,5 +1,5 @@
 //! Resampling as PIL does it, bit for bit: one direction after the other, rounded to bytes in between, with 22-bit
-//! fixed-point coefficients. (Pillow, `Resample.c`; the crate fast_image_resize was measured to differ by two levels.)
+//! fixed-point coefficients. (Pillow, `Resample.c`; docs/dependencies.md tells why no library does it.)
 
 /// Bits of a coefficient behind the binary point: 32, less 8 for the result and 2 for overshoot.
 const PRECISION: u32 = 22;
