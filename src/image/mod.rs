@@ -1,10 +1,12 @@
 //! From the pictures that people have to the tower's input.
 
+mod jpeg;
 mod resample;
 
 use std::io::Cursor;
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use resample::Filter;
 
@@ -50,27 +52,11 @@ impl Picture {
     /// As [`open`](Self::open).
     pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self> {
         let fail = |reason: String| Error::Picture { name: name.to_owned(), reason };
-        let failed = |error: image::ImageError| fail(error.to_string());
-        let mut limits = Limits::default();
-        limits.max_alloc = Some(LARGEST_DECODED);
-        (limits.max_image_width, limits.max_image_height) = (Some(LONGEST_SIDE), Some(LONGEST_SIDE));
-        let mut reader = ImageReader::new(Cursor::new(bytes));
-        reader.limits(limits.clone());
-        let reader = reader.with_guessed_format().map_err(|error| fail(error.to_string()))?;
-        if reader.format().is_none() {
-            return Err(fail("unknown format; JPEG, PNG, WebP, GIF and BMP can be read".to_owned()));
-        }
-        let mut decoder = reader.into_decoder().map_err(failed)?;
-        decoder.set_limits(limits).map_err(failed)?;
-        if decoder.total_bytes() > LARGEST_DECODED {
-            return Err(fail(format!(
-                "it takes {} bytes in memory, more than {LARGEST_DECODED}",
-                decoder.total_bytes()
-            )));
-        }
-        // A damaged orientation is no reason to refuse a sound picture.
-        let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-        let mut picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        let (mut picture, orientation) = if jpeg::is_jpeg(bytes) {
+            jpeg::decode(bytes).map_err(fail)?
+        } else {
+            decode_other(bytes).map_err(fail)?
+        };
         picture.apply_orientation(orientation);
         let rgb = to_rgb(picture);
         Self::from_rgb(rgb.width(), rgb.height(), rgb.into_raw()).map_err(|_| fail("it has no pixels".to_owned()))
@@ -92,6 +78,11 @@ impl Picture {
     /// Width in pixels.
     pub fn width(&self) -> u32 {
         self.width
+    }
+
+    /// The pixels, `[height][width][3]`.
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
     }
 
     /// Height in pixels.
@@ -118,6 +109,28 @@ impl Picture {
         }
         Ok(out)
     }
+}
+
+/// PNG, WebP, GIF or BMP: the picture as stored, and how it is to be turned.
+fn decode_other(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation), String> {
+    let failed = |error: image::ImageError| error.to_string();
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(LARGEST_DECODED);
+    (limits.max_image_width, limits.max_image_height) = (Some(LONGEST_SIDE), Some(LONGEST_SIDE));
+    let mut reader = ImageReader::new(Cursor::new(bytes));
+    reader.limits(limits.clone());
+    let reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
+    if reader.format().is_none() {
+        return Err("unknown format; JPEG, PNG, WebP, GIF and BMP can be read".to_owned());
+    }
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    decoder.set_limits(limits).map_err(failed)?;
+    if decoder.total_bytes() > LARGEST_DECODED {
+        return Err(format!("it takes {} bytes in memory, more than {LARGEST_DECODED}", decoder.total_bytes()));
+    }
+    // A damaged orientation is no reason to refuse a sound picture.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    Ok((DynamicImage::from_decoder(decoder).map_err(failed)?, orientation))
 }
 
 /// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte.

@@ -87,6 +87,26 @@ def make_pictures(folder: Path):
     Image.fromarray(smooth(15, 16, 1)[..., 0]).save(folder / "gray.bmp")
 
 
+def make_jpegs(folder: Path, photo):
+    """JPEG in the variants that cameras and programs write, each beside PIL's own RGB of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = numpy.random.default_rng(8).integers(-40, 40, (61, 83, 3))
+    busy = Image.fromarray(numpy.clip(numpy.asarray(photo.resize((83, 61))).astype(int) + noise, 0, 255).astype(numpy.uint8))
+    for name, picture, options in [
+        ("444", busy, {"subsampling": 0, "quality": 95}),
+        ("422", busy, {"subsampling": 1, "quality": 80}),
+        ("420", busy, {"subsampling": 2, "quality": 60}),
+        ("coarse", busy, {"subsampling": 2, "quality": 5}),
+        ("progressive", busy, {"progressive": True, "quality": 85}),
+        ("restarts", busy, {"restart_marker_blocks": 3}),
+        ("thin", busy.crop((0, 0, 1, 61)), {"quality": 90}),
+        ("gray", busy.convert("L"), {"quality": 75}),
+        ("cmyk", busy.convert("CMYK"), {"quality": 90}),
+    ]:
+        picture.save(folder / f"{name}.jpg", **options)
+        Image.open(folder / f"{name}.jpg").convert("RGB").save(folder / f"{name}.png")
+
+
 def load_picture(path: Path):
     """Upright RGB. PIL's own conversion clips 16-bit grey at 255, which turns it white; Gemmule keeps the upper byte."""
     picture = Image.open(path)
@@ -218,6 +238,7 @@ def main():
     parser.add_argument("--out", type=Path, default=REPOSITORY / "tests" / "goldens")
     options = parser.parse_args()
     make_pictures(options.out / "pictures")
+    make_jpegs(options.out / "jpeg", Image.open(options.out / "pictures" / "photo.jpg"))
     tokenizer = make_tokenizer()
     for name, case in CASES.items():
         make_case(name, case, options.out, tokenizer)
