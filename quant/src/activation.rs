@@ -2,7 +2,7 @@
 
 /// Values that share one activation scale.
 pub const ACTIVATION_BLOCK: usize = 32;
-/// Values that share one stored sum (the finest group of any weight format).
+/// Values that share one stored sum of codes (the finest group of any weight format).
 pub const SUM_BLOCK: usize = 16;
 
 /// One row: `x[i] ≈ scales[i / 32] · codes[i]`.
@@ -12,21 +12,27 @@ pub struct QuantizedRow<'a> {
     pub codes: &'a [i8],
     /// `[k / 32]` scales; not a number where the block held a value that is not finite.
     pub scales: &'a [f32],
-    /// `[k / 16]` sums of the represented values: scale · Σ codes.
+    /// `[k / 32]` sums of the represented values: scale · Σ codes.
     pub sums: &'a [f32],
+    /// `[k / 32]` sums of codes.
+    pub block_sums: &'a [i32],
+    /// `[k / 16]` sums of codes.
+    pub half_sums: &'a [i32],
+    /// `[k / 32]` what 4-bit codes stored around 8 add too much, taken negative: −8 · Σ codes at positions 0 and 1 of each
+    /// four, and −8 · Σ codes at positions 2 and 3.
+    pub nibble_offsets: &'a [[i16; 2]],
 }
 
-/// A mutable view of one row, for the quantizer.
+/// A mutable view of one row, for the quantizer; the fields are those of [`QuantizedRow`].
 #[derive(Debug)]
+#[allow(missing_docs)]
 pub struct QuantizedRowMut<'a> {
-    /// As [`QuantizedRow::codes`].
     pub codes: &'a mut [i8],
-    /// The same codes in 16 bits, or empty.
-    pub wide: &'a mut [i16],
-    /// As [`QuantizedRow::scales`].
     pub scales: &'a mut [f32],
-    /// As [`QuantizedRow::sums`].
     pub sums: &'a mut [f32],
+    pub block_sums: &'a mut [i32],
+    pub half_sums: &'a mut [i32],
+    pub nibble_offsets: &'a mut [[i16; 2]],
 }
 
 /// A reusable buffer of `rows × k` quantized activations.
@@ -34,9 +40,11 @@ pub struct QuantizedRowMut<'a> {
 pub struct QuantizedRows {
     k: usize,
     codes: Vec<i8>,
-    wide: Vec<i16>,
     scales: Vec<f32>,
     sums: Vec<f32>,
+    block_sums: Vec<i32>,
+    half_sums: Vec<i32>,
+    nibble_offsets: Vec<[i16; 2]>,
 }
 
 impl QuantizedRows {
@@ -48,9 +56,11 @@ impl QuantizedRows {
         assert!(k.is_multiple_of(ACTIVATION_BLOCK), "activation rows of {k} values");
         self.k = k;
         self.codes.resize(rows * k, 0);
-        self.wide.resize(rows * k, 0);
         self.scales.resize(rows * k / ACTIVATION_BLOCK, 0.0);
-        self.sums.resize(rows * k / SUM_BLOCK, 0.0);
+        self.sums.resize(rows * k / ACTIVATION_BLOCK, 0.0);
+        self.block_sums.resize(rows * k / ACTIVATION_BLOCK, 0);
+        self.half_sums.resize(rows * k / SUM_BLOCK, 0);
+        self.nibble_offsets.resize(rows * k / ACTIVATION_BLOCK, [0; 2]);
     }
 
     /// Values in a row.
@@ -65,26 +75,33 @@ impl QuantizedRows {
 
     /// One row.
     pub fn row(&self, row: usize) -> QuantizedRow<'_> {
+        let (blocks, halves) = (self.k / ACTIVATION_BLOCK, self.k / SUM_BLOCK);
         QuantizedRow {
             codes: &self.codes[row * self.k..][..self.k],
-            scales: &self.scales[row * self.k / ACTIVATION_BLOCK..][..self.k / ACTIVATION_BLOCK],
-            sums: &self.sums[row * self.k / SUM_BLOCK..][..self.k / SUM_BLOCK],
+            scales: &self.scales[row * blocks..][..blocks],
+            sums: &self.sums[row * blocks..][..blocks],
+            block_sums: &self.block_sums[row * blocks..][..blocks],
+            half_sums: &self.half_sums[row * halves..][..halves],
+            nibble_offsets: &self.nibble_offsets[row * blocks..][..blocks],
         }
-    }
-
-    /// The codes of one row in 16 bits.
-    pub fn wide(&self, row: usize) -> &[i16] {
-        &self.wide[row * self.k..][..self.k]
     }
 
     /// All rows as views that may be filled at the same time.
     pub fn rows_mut(&mut self) -> impl Iterator<Item = QuantizedRowMut<'_>> {
         let k = self.k.max(1);
+        let (blocks, halves) = ((k / ACTIVATION_BLOCK).max(1), (k / SUM_BLOCK).max(1));
         self.codes
             .chunks_mut(k)
-            .zip(self.wide.chunks_mut(k))
-            .zip(self.scales.chunks_mut((k / ACTIVATION_BLOCK).max(1)))
-            .zip(self.sums.chunks_mut((k / SUM_BLOCK).max(1)))
-            .map(|(((codes, wide), scales), sums)| QuantizedRowMut { codes, wide, scales, sums })
+            .zip(self.scales.chunks_mut(blocks).zip(self.sums.chunks_mut(blocks)))
+            .zip(self.block_sums.chunks_mut(blocks).zip(self.half_sums.chunks_mut(halves)))
+            .zip(self.nibble_offsets.chunks_mut(blocks))
+            .map(|(((codes, (scales, sums)), (block_sums, half_sums)), nibble_offsets)| QuantizedRowMut {
+                codes,
+                scales,
+                sums,
+                block_sums,
+                half_sums,
+                nibble_offsets,
+            })
     }
 }

@@ -93,8 +93,9 @@ pub(crate) fn softcap(x: &mut [f32], cap: f32) {
     }
 }
 
+/// The greatest value.
 #[inline(always)]
-pub(crate) fn softmax(x: &mut [f32]) {
+fn largest_of(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
@@ -102,7 +103,12 @@ pub(crate) fn softmax(x: &mut [f32]) {
             lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
         }
     }
-    let largest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[inline(always)]
+pub(crate) fn softmax(x: &mut [f32]) {
+    let largest = largest_of(x);
     for x in x.iter_mut() {
         *x = exp(*x - largest);
     }
@@ -113,8 +119,52 @@ pub(crate) fn softmax(x: &mut [f32]) {
 }
 
 #[inline(always)]
+pub(crate) fn softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) {
+    let largest = largest_of(x).max(largest);
+    for x in x.iter_mut() {
+        *x = exp(*x - largest);
+    }
+    (largest, sum_of(x, |x| x))
+}
+
+#[inline(always)]
+pub(crate) fn scale(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn rotate(head: &mut [f32], rotation: &[(f32, f32)]) {
+    let (first, second) = head.split_at_mut(head.len() / 2);
+    for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(rotation) {
+        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn to_half(x: &[f32], out: &mut [u16]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = half::f16::from_f32(*x).to_bits();
+    }
+}
+
+#[inline(always)]
+fn rms_scale(x: &[f32], epsilon: f32) -> f32 {
+    1.0 / (sum_of(x, |x| x * x) / x.len() as f32 + epsilon).sqrt()
+}
+
+#[inline(always)]
+pub(crate) fn add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let scale = rms_scale(x, epsilon);
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out += x * scale * weight;
+    }
+}
+
+#[inline(always)]
 pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let scale = 1.0 / (sum_of(x, |x| x * x) / x.len() as f32 + epsilon).sqrt();
+    let scale = rms_scale(x, epsilon);
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * weight;
     }
@@ -133,26 +183,34 @@ pub(crate) fn layer_norm(x: &[f32], (weight, bias): (&[f32], &[f32]), epsilon: f
 #[inline(always)]
 pub(crate) fn quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) {
     let blocks = x.as_chunks::<32>().0.iter().zip(row.codes.as_chunks_mut::<32>().0);
-    let outputs = row.scales.iter_mut().zip(row.sums.as_chunks_mut::<2>().0).zip(row.wide.as_chunks_mut::<32>().0);
-    for ((x, codes), ((scale, sums), wide)) in blocks.zip(outputs) {
+    let totals = row.block_sums.iter_mut().zip(row.half_sums.as_chunks_mut::<2>().0).zip(row.nibble_offsets);
+    let outputs = row.scales.iter_mut().zip(row.sums).zip(totals);
+    for ((x, codes), ((scale, sum), ((block_sum, half_sums), offsets))) in blocks.zip(outputs) {
         // Comparing bits orders magnitudes as integers do, and puts what is not finite on top.
         let largest = x.iter().fold(0u32, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
         if largest >= f32::INFINITY.to_bits() {
-            (*scale, *sums) = (f32::NAN, [f32::NAN; 2]);
+            (*scale, *sum, *block_sum, *half_sums, *offsets) = (f32::NAN, f32::NAN, 0, [0; 2], [0; 2]);
             codes.fill(0);
-            wide.fill(0);
             continue;
         }
         *scale = f32::from_bits(largest) / 127.0;
         let inverse = if *scale > f32::MIN_POSITIVE { 1.0 / *scale } else { 0.0 };
+        let mut wide = [0i32; 32];
         for i in 0..32 {
-            let code = nearest_integer((x[i] * inverse).clamp(-127.0, 127.0));
-            codes[i] = code as i8;
-            wide[i] = code as i16;
+            wide[i] = nearest_integer((x[i] * inverse).clamp(-127.0, 127.0));
+            codes[i] = wide[i] as i8;
         }
         for half in 0..2 {
-            let sum: i32 = codes[half * 16..half * 16 + 16].iter().map(|code| i32::from(*code)).sum();
-            sums[half] = *scale * sum as f32;
+            half_sums[half] = wide[half * 16..half * 16 + 16].iter().sum();
         }
+        let mut places = [0i32; 4];
+        for four in wide.as_chunks::<4>().0 {
+            for place in 0..4 {
+                places[place] += four[place];
+            }
+        }
+        *offsets = [-8 * (places[0] + places[1]), -8 * (places[2] + places[3])].map(|offset| offset as i16);
+        *block_sum = half_sums[0] + half_sums[1];
+        *sum = *scale * *block_sum as f32;
     }
 }

@@ -3,7 +3,7 @@
 use gemmule_quant::activation::QuantizedRows;
 use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
 use gemmule_quant::{
-    FORMATS, FloatPanel, Format, IntegerPanel, Kernels, PANEL_ROWS, decode_row, encode_row, isa, vector,
+    FORMATS, FloatPanel, Format, IntegerPanel, Kernels, MatrixView, PANEL_ROWS, decode_row, encode_row, isa, vector,
 };
 
 /// A small deterministic generator: tests must not depend on a seed from outside.
@@ -112,10 +112,12 @@ fn row_dots_agree_with_decoded_values() {
                     let what = format!("{} {format} k={k} activations {kind}", kernels.isa());
                     if format.info().integer {
                         let quantized = quantize(kernels, x, 1);
-                        let got = kernels.dot_integer(format, &row, quantized.row(0));
+                        let weights = MatrixView::new(format, 1, k, &row).unwrap();
+                        let mut got = [f32::NAN];
+                        kernels.dot_integer(weights, 0..1, &[quantized.row(0)], &mut got);
                         assert_close(
-                            got,
-                            biased_magnitude(format, &row, &decoded, &represented(quantized.row(0))),
+                            got[0],
+                            stored_magnitude(format, &row, &decoded, &represented(quantized.row(0))),
                             &what,
                         );
                     } else {
@@ -128,7 +130,7 @@ fn row_dots_agree_with_decoded_values() {
 }
 
 /// As [`exact`], with the magnitude of scale · code and bias taken apart, which is how a kernel adds them.
-fn biased_magnitude(format: Format, row: &[u8], decoded: &[f32], x: &[f32]) -> (f64, f64) {
+fn stored_magnitude(format: Format, row: &[u8], decoded: &[f32], x: &[f32]) -> (f64, f64) {
     let (value, mut magnitude) = exact(decoded, x);
     if matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K) {
         let largest = row.chunks_exact(format.info().block_bytes).flat_map(|block| {
@@ -191,7 +193,7 @@ fn panel_product(
             let what = format!("{} {format} row {i} of {rows}, weight row {j} of {weight_rows}, k={k}", kernels.isa());
             let (value, magnitude) = if let Some(row) = weights.get(j) {
                 decode_row(format, row, &mut decoded);
-                biased_magnitude(format, row, &decoded, x)
+                stored_magnitude(format, row, &decoded, x)
             } else {
                 (0.0, 0.0)
             };
@@ -203,6 +205,75 @@ fn panel_product(
         "{} {format}: wrote outside",
         kernels.isa()
     );
+}
+
+/// Codes and activations at the ends of their ranges: where sums in 16 bits would overflow first.
+#[test]
+fn extreme_codes_do_not_overflow() {
+    let (k, rows) = (512, 5);
+    for kernels in all_kernels() {
+        for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
+            for fill in [0x00, 0x0f, 0x7f, 0x80, 0xf0, 0xff] {
+                for x in [1.0, -1.0] {
+                    let mut random = Random(9);
+                    let mut row = vec![fill; format.row_bytes(k).unwrap()];
+                    // Only the scales are taken over: they must be numbers.
+                    let scales = random_row(format, k, &mut random);
+                    for (block, from) in row
+                        .chunks_exact_mut(format.info().block_bytes)
+                        .zip(scales.chunks_exact(format.info().block_bytes))
+                    {
+                        let at = if format == Format::Q6K { 208 } else { 0 };
+                        let len = if matches!(format, Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Q6K) {
+                            2
+                        } else {
+                            4
+                        };
+                        block[at..at + len].copy_from_slice(&from[at..at + len]);
+                    }
+                    let mut decoded = vec![0.0; k];
+                    decode_row(format, &row, &mut decoded);
+                    let quantized = quantize(kernels, &vec![x; k * rows], rows);
+                    let expected = stored_magnitude(format, &row, &decoded, &represented(quantized.row(0)));
+                    let what = format!("{} {format} {fill:#x} times {x}", kernels.isa());
+                    let weights = MatrixView::new(format, 1, k, &row).unwrap();
+                    let mut dot = [f32::NAN];
+                    kernels.dot_integer(weights, 0..1, &[quantized.row(0)], &mut dot);
+                    assert_close(dot[0], expected, &what);
+                    let (mut panel, mut out) = (IntegerPanel::default(), vec![f32::NAN; rows * PANEL_ROWS]);
+                    kernels.pack_integer(format, &[&row[..]; PANEL_ROWS], k, &mut panel);
+                    let input = IntegerRows { values: &quantized, first: 0, rows, column: 0 };
+                    let target = TileOut { values: &mut out, stride: PANEL_ROWS, accumulate: false };
+                    kernels.integer_tile(&panel, input, target);
+                    out.iter().for_each(|out| assert_close(*out, expected, &what));
+                }
+            }
+        }
+    }
+}
+
+/// Several rows of activations at once give each what it gets alone, and so do rows of weights.
+#[test]
+fn row_dots_do_not_depend_on_their_company() {
+    let mut random = Random(10);
+    for kernels in all_kernels() {
+        for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
+            let (k, rows, tokens) = (768, 5, 7);
+            let data: Vec<u8> = (0..rows).flat_map(|_| random_row(format, k, &mut random)).collect();
+            let weights = MatrixView::new(format, rows, k, &data).unwrap();
+            let quantized = quantize(kernels, &random.values(k * tokens), tokens);
+            let x: Vec<_> = (0..tokens).map(|token| quantized.row(token)).collect();
+            let mut together = vec![f32::NAN; rows * tokens];
+            kernels.dot_integer(weights, 0..rows, &x, &mut together);
+            for row in 0..rows {
+                for token in 0..tokens {
+                    let mut alone = [f32::NAN];
+                    kernels.dot_integer(weights, row..row + 1, &x[token..token + 1], &mut alone);
+                    assert_eq!(alone[0], together[token * rows + row], "{} {format}", kernels.isa());
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -240,11 +311,12 @@ fn quantized_activations_are_within_half_a_step() {
             for (i, (x, got)) in x.iter().zip(represented(row)).enumerate() {
                 assert!((x - got).abs() <= row.scales[i / 32] * 0.5001, "{}: {x} became {got}", kernels.isa());
             }
-            for (half, sum) in row.sums.iter().enumerate() {
-                let expected: i32 = row.codes[half * 16..half * 16 + 16].iter().map(|c| i32::from(*c)).sum();
-                assert_eq!(*sum, row.scales[half / 2] * expected as f32);
+            let sum_of = |codes: &[i8]| codes.iter().map(|code| i32::from(*code)).sum::<i32>();
+            assert!(row.codes.chunks(16).zip(row.half_sums).all(|(codes, sum)| *sum == sum_of(codes)));
+            for (block, codes) in row.codes.chunks(32).enumerate() {
+                assert_eq!(row.block_sums[block], sum_of(codes));
+                assert_eq!(row.sums[block], row.scales[block] * sum_of(codes) as f32);
             }
-            assert!(quantized.wide(0).iter().zip(row.codes).all(|(wide, code)| *wide == i16::from(*code)));
         }
         let mut bad = random.values(64);
         bad[40] = f32::INFINITY;

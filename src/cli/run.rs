@@ -58,6 +58,7 @@ impl Run {
         let options = GenerateOptions {
             max_tokens: self.max_tokens,
             sampling: Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed },
+            ignore_end: false,
         };
         let mut out = std::io::stdout().lock();
         let mut failed = None;

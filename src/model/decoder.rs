@@ -1,15 +1,13 @@
 //! The Gemma 2 decoder: a whole prefix at once (every position sees all of it), then one token after another.
 
-use half::f16;
-
 use super::config::TextConfig;
 use crate::Result;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
 use crate::ops::attention::{AttentionBuffer, attend_all, attend_cached};
 use crate::ops::embedding::embed;
-use crate::ops::linear::{InputBuffer, linear};
-use crate::ops::norm::{add_rms_norm, rms_norm};
+use crate::ops::linear::{InputBuffer, Product, Tail, gated, linear};
+use crate::ops::norm::add_rms_norm;
 use crate::weights::{Matrix, Store, Vector};
 
 #[derive(Debug)]
@@ -92,6 +90,32 @@ impl KvCache {
     pub fn tokens(&self) -> usize {
         self.tokens
     }
+
+    /// Rotates queries and keys to their positions and appends keys and values to a layer's part.
+    fn append(
+        &mut self,
+        compute: &Compute,
+        config: &TextConfig,
+        layer: usize,
+        (q, k, v): (&mut [f32], &mut [f32], &[f32]),
+        rotation: &[(f32, f32)],
+    ) {
+        let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let (keys, values) = &mut self.layers[layer];
+        let held = keys.len();
+        keys.resize(held + k.len(), 0);
+        values.resize(held + v.len(), 0);
+        let cached = keys[held..].chunks_exact_mut(kv_len).zip(values[held..].chunks_exact_mut(kv_len));
+        let rows = q.chunks_exact_mut(q_len).zip(k.chunks_exact_mut(kv_len)).zip(v.chunks_exact(kv_len)).zip(cached);
+        compute.pool.each(rows, |row, (((q, k), v), (keys, values))| {
+            let rotation = &rotation[row * config.head_dim / 2..][..config.head_dim / 2];
+            for head in q.chunks_exact_mut(config.head_dim).chain(k.chunks_exact_mut(config.head_dim)) {
+                compute.kernels.rotate(head, rotation);
+            }
+            compute.kernels.to_half(k, keys);
+            compute.kernels.to_half(v, values);
+        });
+    }
 }
 
 /// The decoder's memory between layers.
@@ -103,7 +127,6 @@ pub struct DecoderScratch {
     v: Vec<f32>,
     attended: Vec<f32>,
     gate: Vec<f32>,
-    up: Vec<f32>,
     branch: Vec<f32>,
     rotation: Vec<(f32, f32)>,
     input: InputBuffer,
@@ -130,47 +153,61 @@ pub fn forward(
     let prefix = cache.tokens == 0;
     assert!(prefix || tokens == 1, "after the prefix, tokens come one at a time");
     let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let DecoderScratch { normalized, q, k, v, attended, gate, up, branch, rotation, input, attention } = scratch;
+    let DecoderScratch { normalized, q, k, v, attended, gate, branch, rotation, input, attention } = scratch;
     for (buffer, width) in [(&mut *normalized, config.hidden), (q, q_len), (k, kv_len), (v, kv_len), (attended, q_len)]
     {
         buffer.resize(tokens * width, 0.0);
     }
-    for (buffer, width) in [(&mut *gate, config.feed_forward), (up, config.feed_forward), (branch, config.hidden)] {
-        buffer.resize(tokens * width, 0.0);
-    }
+    gate.resize(tokens * config.feed_forward, 0.0);
+    branch.resize(tokens * config.hidden, 0.0);
     // PaliGemma counts positions from one.
     rotations(config, cache.tokens + 1, tokens, rotation);
 
     for (index, layer) in weights.layers.iter().enumerate() {
-        rms_norm(compute, x, store.values(&layer.attention_norm), config.rms_epsilon, normalized);
-        let source = (&normalized[..], config.hidden);
-        apply(compute, store, input, source, [(&layer.query, &mut *q), (&layer.key, k), (&layer.value, v)]);
-        rotate(compute, q, config, rotation);
-        rotate(compute, k, config, rotation);
-        let (keys, values) = &mut cache.layers[index];
-        keys.extend(k.iter().map(|value| f16::from_f32(*value).to_bits()));
-        values.extend(v.iter().map(|value| f16::from_f32(*value).to_bits()));
+        let view = |matrix: &Matrix| store.view(matrix);
+        let norm_input = |norm: &Vector, x: &[f32], row: usize, out: &mut [f32]| {
+            let row = &x[row * config.hidden..][..config.hidden];
+            compute.kernels.rms_norm(row, store.values(norm), config.rms_epsilon, out);
+        };
+
+        let integer = any_integer([&layer.query, &layer.key, &layer.value]);
+        let prepared = input.prepare_with(compute, (&mut *normalized, config.hidden), integer, |row, out| {
+            norm_input(&layer.attention_norm, x, row, out);
+        });
+        let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
+        linear(compute, prepared, products.map(|(matrix, out)| product(store, matrix, out)));
+        cache.append(compute, config, index, (q, k, v), rotation);
         if prefix {
             attend_all(compute, &config.attention(), (q, k, v), attention, attended);
         } else {
             let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
             let seen = (cache.tokens + 1).saturating_sub(window) * kv_len;
-            attend_cached(compute, &config.attention(), q, (&keys[seen..], &values[seen..]), attended);
+            let (keys, values) = &cache.layers[index];
+            attend_cached(compute, &config.attention(), (q, &keys[seen..], &values[seen..]), attention, attended);
         }
-        apply(compute, store, input, (attended, q_len), [(&layer.output, &mut *branch)]);
-        let post_norm = (store.values(&layer.post_attention_norm), config.rms_epsilon);
-        add_rms_norm(compute, x, branch, post_norm, normalized);
+        let prepared = input.prepare(compute, attended, q_len, any_integer([&layer.output]));
+        linear(compute, prepared, [product(store, &layer.output, branch)]);
+        add_rms_norm(compute, x, branch, (store.values(&layer.post_attention_norm), config.rms_epsilon));
 
-        rms_norm(compute, x, store.values(&layer.feed_forward_norm), config.rms_epsilon, normalized);
-        apply(compute, store, input, (normalized, config.hidden), [(&layer.gate, &mut *gate), (&layer.up, &mut *up)]);
-        compute.pool.rows(gate, config.feed_forward, |row, gate| {
-            compute.kernels.gelu_multiply(gate, &up[row * config.feed_forward..][..config.feed_forward]);
+        let integer = any_integer([&layer.gate, &layer.up]);
+        let prepared = input.prepare_with(compute, (&mut *normalized, config.hidden), integer, |row, out| {
+            norm_input(&layer.feed_forward_norm, x, row, out);
         });
-        apply(compute, store, input, (gate, config.feed_forward), [(&layer.down, &mut *branch)]);
-        let post_norm = (store.values(&layer.post_feed_forward_norm), config.rms_epsilon);
-        add_rms_norm(compute, x, branch, post_norm, normalized);
+        gated(compute, prepared, (view(&layer.gate), view(&layer.up)), gate);
+        let prepared = input.prepare(compute, gate, config.feed_forward, any_integer([&layer.down]));
+        linear(compute, prepared, [product(store, &layer.down, branch)]);
+        add_rms_norm(compute, x, branch, (store.values(&layer.post_feed_forward_norm), config.rms_epsilon));
     }
     cache.tokens += tokens;
+}
+
+fn product<'a>(store: &'a Store, matrix: &Matrix, out: &'a mut [f32]) -> Product<'a> {
+    Product { weight: store.view(matrix), tail: Tail::default(), out }
+}
+
+/// Whether any of these needs quantized activations; one quantization then serves all.
+fn any_integer<const N: usize>(matrices: [&Matrix; N]) -> bool {
+    matrices.iter().any(|matrix| matrix.format().info().integer)
 }
 
 /// The logits, `[vocabulary]`, of one position of the last layer's output.
@@ -182,27 +219,13 @@ pub fn logits(
     (scratch, out): (&mut DecoderScratch, &mut [f32]),
 ) {
     scratch.normalized.resize(config.hidden, 0.0);
-    rms_norm(compute, x, store.values(&weights.output_norm), config.rms_epsilon, &mut scratch.normalized);
-    let source = (&scratch.normalized[..], config.hidden);
-    apply(compute, store, &mut scratch.input, source, [(&weights.embedding, &mut *out)]);
+    compute.kernels.rms_norm(x, store.values(&weights.output_norm), config.rms_epsilon, &mut scratch.normalized);
+    let integer = any_integer([&weights.embedding]);
+    let prepared = scratch.input.prepare(compute, &scratch.normalized, config.hidden, integer);
+    linear(compute, prepared, [product(store, &weights.embedding, out)]);
     if let Some(cap) = config.final_softcap {
         let part = config.vocabulary.div_ceil(compute.pool.threads());
         compute.pool.rows(out, part, |_, out| compute.kernels.softcap(out, cap));
-    }
-}
-
-/// Products of one input (values, width) with several matrices; it is quantized once for all that need it.
-fn apply<const N: usize>(
-    compute: &Compute,
-    store: &Store,
-    input: &mut InputBuffer,
-    (source, width): (&[f32], usize),
-    products: [(&Matrix, &mut [f32]); N],
-) {
-    let integer = products.iter().any(|(matrix, _)| matrix.format().info().integer);
-    let prepared = input.prepare(compute, source, width, integer);
-    for (matrix, out) in products {
-        linear(compute, store.view(matrix), None, prepared, out);
     }
 }
 
@@ -216,18 +239,4 @@ fn rotations(config: &TextConfig, first: usize, tokens: usize, out: &mut Vec<(f3
             out.push((angle.cos(), angle.sin()));
         }
     }
-}
-
-/// Rotary embedding in the halves layout: value `i` of a head pairs with value `i + head_dim / 2`.
-fn rotate(compute: &Compute, x: &mut [f32], config: &TextConfig, rotation: &[(f32, f32)]) {
-    let half = config.head_dim / 2;
-    let row_len = x.len() / (rotation.len() / half);
-    compute.pool.rows(x, row_len, |row, x| {
-        for head in x.chunks_exact_mut(config.head_dim) {
-            let (first, second) = head.split_at_mut(half);
-            for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(&rotation[row * half..]) {
-                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-            }
-        }
-    });
 }

@@ -5,8 +5,8 @@ use crate::Result;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
 use crate::ops::attention::{AttentionBuffer, attend_all};
-use crate::ops::linear::{InputBuffer, linear};
-use crate::ops::norm::{add, layer_norm};
+use crate::ops::linear::{InputBuffer, Product, Tail, linear};
+use crate::ops::norm::add;
 use crate::weights::{Matrix, Store, Vector};
 
 #[derive(Debug)]
@@ -97,7 +97,6 @@ pub struct VisionScratch {
     v: Vec<f32>,
     attended: Vec<f32>,
     inner: Vec<f32>,
-    branch: Vec<f32>,
     input: InputBuffer,
     attention: AttentionBuffer,
 }
@@ -111,44 +110,51 @@ pub fn forward(
     (scratch, out): (&mut VisionScratch, &mut [f32]),
 ) {
     let (tokens, hidden) = (config.tokens(), config.hidden);
-    let VisionScratch { patches, x, normalized, q, k, v, attended, inner, branch, input, attention } = scratch;
-    for buffer in [&mut *x, normalized, q, k, v, attended, branch] {
+    let VisionScratch { patches, x, normalized, q, k, v, attended, inner, input, attention } = scratch;
+    for buffer in [&mut *x, normalized, q, k, v, attended] {
         buffer.resize(tokens * hidden, 0.0);
     }
     inner.resize(tokens * config.padded_feed_forward, 0.0);
     patches.resize(tokens * config.patch_len(), 0.0);
-    let apply_dense = |dense: &Dense, source: &[f32], input: &mut InputBuffer, out: &mut [f32]| {
-        let weight = store.view(&dense.weight);
-        let prepared = input.prepare(compute, source, weight.columns(), weight.format().info().integer);
-        linear(compute, weight, Some(store.values(&dense.bias)), prepared, out);
-    };
-    let apply_norm = |norm: &Affine, source: &[f32], out: &mut [f32]| {
-        layer_norm(compute, source, (store.values(&norm.weight), store.values(&norm.bias)), config.epsilon, out);
+    let integer = |dense: &Dense| dense.weight.format().info().integer;
+    let norm_input = |norm: &Affine, x: &[f32], row: usize, out: &mut [f32]| {
+        let affine = (store.values(&norm.weight), store.values(&norm.bias));
+        compute.kernels.layer_norm(&x[row * hidden..][..hidden], affine, config.epsilon, out);
     };
 
     cut_patches(config, pixels, patches);
-    apply_dense(&weights.patch, patches, input, x);
+    let prepared = input.prepare(compute, patches, config.patch_len(), integer(&weights.patch));
+    linear(compute, prepared, [product(store, &weights.patch, x, (false, false))]);
     add(x, store.values(&weights.position));
     for layer in &weights.layers {
-        apply_norm(&layer.norm1, x, normalized);
         // One quantization serves all three where any of them needs it.
-        let integer = [&layer.query, &layer.key, &layer.value].iter().any(|d| d.weight.format().info().integer);
-        let prepared = input.prepare(compute, normalized, hidden, integer);
-        for (dense, out) in [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)] {
-            linear(compute, store.view(&dense.weight), Some(store.values(&dense.bias)), prepared, out);
-        }
+        let any = [&layer.query, &layer.key, &layer.value].into_iter().any(integer);
+        let prepared = input.prepare_with(compute, (&mut *normalized, hidden), any, |row, out| {
+            norm_input(&layer.norm1, x, row, out);
+        });
+        let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
+        linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, (false, false))));
         attend_all(compute, &config.attention(), (q, k, v), attention, attended);
-        apply_dense(&layer.output, attended, input, branch);
-        add(x, branch);
+        let prepared = input.prepare(compute, attended, hidden, integer(&layer.output));
+        linear(compute, prepared, [product(store, &layer.output, x, (false, true))]);
 
-        apply_norm(&layer.norm2, x, normalized);
-        apply_dense(&layer.up, normalized, input, inner);
-        compute.pool.rows(inner, config.padded_feed_forward, |_, row| compute.kernels.gelu(row));
-        apply_dense(&layer.down, inner, input, branch);
-        add(x, branch);
+        let prepared = input.prepare_with(compute, (&mut *normalized, hidden), integer(&layer.up), |row, out| {
+            norm_input(&layer.norm2, x, row, out);
+        });
+        linear(compute, prepared, [product(store, &layer.up, inner, (true, false))]);
+        let prepared = input.prepare(compute, inner, config.padded_feed_forward, integer(&layer.down));
+        linear(compute, prepared, [product(store, &layer.down, x, (false, true))]);
     }
-    apply_norm(&weights.post_norm, x, normalized);
-    apply_dense(&weights.projector, normalized, input, out);
+    let prepared = input.prepare_with(compute, (&mut *normalized, hidden), integer(&weights.projector), |row, out| {
+        norm_input(&weights.post_norm, x, row, out);
+    });
+    linear(compute, prepared, [product(store, &weights.projector, out, (false, false))]);
+}
+
+/// A product with its bias, and what follows it: GELU, and the sum with what is there.
+fn product<'a>(store: &'a Store, dense: &Dense, out: &'a mut [f32], (gelu, add): (bool, bool)) -> Product<'a> {
+    let tail = Tail { bias: Some(store.values(&dense.bias)), gelu, add };
+    Product { weight: store.view(&dense.weight), tail, out }
 }
 
 /// Patches row by row, each `[3][patch][patch]` as the convolution's kernel is laid out.

@@ -1,12 +1,18 @@
-//! Attention: the product form for whole prefixes and pictures, the row form for one generated token.
+//! Attention: the product form for whole prefixes and pictures, the row form for one generated token. Neither holds the
+//! scores of more than a tile of keys: a running softmax carries greatest score and sum from tile to tile.
 
 use gemmule_quant::kernels::{FloatRows, TileOut};
-use gemmule_quant::{Format, PANEL_ROWS};
+use gemmule_quant::{Format, Kernels, PANEL_ROWS};
 
 use super::Compute;
+use crate::sched::Output;
 
 /// Queries that share one pass over the keys.
-const QUERY_TILE: usize = 24;
+const QUERY_TILE: usize = 48;
+/// Keys in a tile: their panels and the scores stay in the second-level cache.
+const KEY_TILE: usize = 256;
+/// Cached tokens in one task of the row form. A fixed number: results must not depend on the number of threads.
+const CACHE_TILE: usize = 512;
 
 /// The shape and scaling of an attention layer.
 #[derive(Clone, Copy, Debug)]
@@ -23,13 +29,15 @@ pub struct AttentionShape {
     pub softcap: Option<f32>,
 }
 
-/// Keys and values laid out for the product form.
+/// Keys and values laid out for the product form, and partial results of the row form.
 #[derive(Debug, Default)]
 pub struct AttentionBuffer {
-    /// `[kv_heads][head_dim][padded tokens]`.
+    /// `[kv_heads][padded tokens / 16][head_dim][16]`.
     keys: Vec<f32>,
-    /// `[kv_heads][tokens][padded head_dim]`.
+    /// `[kv_heads][padded head_dim / 16][tokens][16]`.
     values: Vec<f32>,
+    /// `[tiles of cached tokens][heads][head_dim + 2]`: unscaled results, greatest score, sum.
+    partial: Vec<f32>,
 }
 
 /// Attention without a mask: every one of the tokens sees all of them. `q` is `[tokens][heads · head_dim]`, `k` and `v`
@@ -42,83 +50,149 @@ pub fn attend_all(
     out: &mut [f32],
 ) {
     let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
-    let tokens = q.len() / (heads * head_dim);
+    let (row_len, kv_len) = (heads * head_dim, kv_heads * head_dim);
+    let tokens = q.len() / row_len;
     let padded_tokens = tokens.next_multiple_of(PANEL_ROWS);
     let padded_dim = head_dim.next_multiple_of(PANEL_ROWS);
-    buffer.keys.resize(kv_heads * head_dim * padded_tokens, 0.0);
-    buffer.values.resize(kv_heads * tokens * padded_dim, 0.0);
-    compute.pool.rows(&mut buffer.keys, padded_tokens, |index, row| {
-        for (token, out) in row.iter_mut().enumerate() {
-            *out = if token < tokens { k[token * kv_heads * head_dim + index] } else { 0.0 };
+    buffer.keys.resize(kv_heads * padded_tokens * head_dim, 0.0);
+    buffer.values.resize(kv_heads * padded_dim * tokens, 0.0);
+    compute.pool.rows(&mut buffer.keys, head_dim * PANEL_ROWS, |index, panel| {
+        let panels = padded_tokens / PANEL_ROWS;
+        let (head, first) = (index / panels, index % panels * PANEL_ROWS);
+        for lane in 0..PANEL_ROWS {
+            let key = (first + lane < tokens).then(|| &k[(first + lane) * kv_len + head * head_dim..][..head_dim]);
+            for (i, values) in panel.chunks_exact_mut(PANEL_ROWS).enumerate() {
+                values[lane] = key.map_or(0.0, |key| key[i]);
+            }
         }
     });
-    compute.pool.rows(&mut buffer.values, padded_dim, |index, row| {
-        let (head, token) = (index / tokens, index % tokens);
-        row[..head_dim].copy_from_slice(&v[(token * kv_heads + head) * head_dim..][..head_dim]);
-        row[head_dim..].fill(0.0);
+    compute.pool.rows(&mut buffer.values, tokens * PANEL_ROWS, |index, panel| {
+        let panels = padded_dim / PANEL_ROWS;
+        let (head, first) = (index / panels, index % panels * PANEL_ROWS);
+        let width = PANEL_ROWS.min(head_dim - first);
+        for (token, values) in panel.chunks_exact_mut(PANEL_ROWS).enumerate() {
+            values[..width].copy_from_slice(&v[token * kv_len + head * head_dim + first..][..width]);
+            values[width..].fill(0.0);
+        }
     });
-    let buffer = &*buffer;
-    compute.pool.blocks(out, heads * head_dim, (QUERY_TILE, head_dim), |worker, mut block| {
+    let (keys, values) = (&buffer.keys[..], &buffer.values[..]);
+    compute.pool.blocks([Output::new(out, row_len)], (QUERY_TILE, head_dim), |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         let head = block.columns().start / head_dim;
         let kv_head = head / (heads / kv_heads);
         let rows = block.rows().len();
         scratch.queries.clear();
         for row in block.rows() {
-            let query = &q[row * heads * head_dim + head * head_dim..][..head_dim];
+            let query = &q[row * row_len + head * head_dim..][..head_dim];
             scratch.queries.extend(query.iter().map(|q| q * shape.scale));
         }
-        scratch.scores.resize(rows * padded_tokens, 0.0);
-        let keys = &buffer.keys[kv_head * head_dim * padded_tokens..][..head_dim * padded_tokens];
         let queries = FloatRows { values: &scratch.queries, stride: head_dim, rows, k: head_dim };
-        for token in (0..padded_tokens).step_by(PANEL_ROWS) {
-            let out = TileOut { values: &mut scratch.scores[token..], stride: padded_tokens, accumulate: false };
-            compute.kernels.float_tile(&keys[token..], padded_tokens, queries, out);
-        }
-        for scores in scratch.scores.chunks_exact_mut(padded_tokens) {
-            let scores = &mut scores[..tokens];
-            if let Some(cap) = shape.softcap {
-                compute.kernels.softcap(scores, cap);
-            }
-            compute.kernels.softmax(scores);
-        }
         scratch.tile.resize(rows * padded_dim, 0.0);
-        let values = &buffer.values[kv_head * tokens * padded_dim..][..tokens * padded_dim];
-        let scores = FloatRows { values: &scratch.scores, stride: padded_tokens, rows, k: tokens };
-        for column in (0..padded_dim).step_by(PANEL_ROWS) {
-            let out = TileOut { values: &mut scratch.tile[column..], stride: padded_dim, accumulate: false };
-            compute.kernels.float_tile(&values[column..], padded_dim, scores, out);
+        scratch.tile.fill(0.0);
+        scratch.scores.resize(QUERY_TILE * KEY_TILE, 0.0);
+        let mut running = [(f32::NEG_INFINITY, 0.0f32); QUERY_TILE];
+        for first in (0..tokens).step_by(KEY_TILE) {
+            let count = KEY_TILE.min(tokens - first);
+            for token in (0..count).step_by(PANEL_ROWS) {
+                let panel = &keys[(kv_head * padded_tokens + first + token) * head_dim..][..head_dim * PANEL_ROWS];
+                let out = TileOut { values: &mut scratch.scores[token..], stride: KEY_TILE, accumulate: false };
+                compute.kernels.float_tile(panel, PANEL_ROWS, queries, out);
+            }
+            let rows_of_scores = scratch.scores.chunks_exact_mut(KEY_TILE).zip(&mut running);
+            for ((scores, running), result) in rows_of_scores.zip(scratch.tile.chunks_exact_mut(padded_dim)) {
+                fold_tile(compute.kernels, shape, &mut scores[..count], running, result);
+            }
+            let scores = FloatRows { values: &scratch.scores, stride: KEY_TILE, rows, k: count };
+            for column in (0..padded_dim).step_by(PANEL_ROWS) {
+                let panel = &values[(kv_head * padded_dim + column) * tokens + first * PANEL_ROWS..];
+                let out = TileOut { values: &mut scratch.tile[column..], stride: padded_dim, accumulate: true };
+                compute.kernels.float_tile(&panel[..count * PANEL_ROWS], PANEL_ROWS, scores, out);
+            }
         }
-        for (row, result) in block.rows().zip(scratch.tile.chunks_exact(padded_dim)) {
+        for ((row, result), (_, sum)) in block.rows().zip(scratch.tile.chunks_exact_mut(padded_dim)).zip(running) {
+            compute.kernels.scale(&mut result[..head_dim], 1.0 / sum);
             block.row_mut(row).copy_from_slice(&result[..head_dim]);
         }
     });
 }
 
+/// Turns a tile's scores into unscaled weights; a greater score than before shrinks the results so far.
+fn fold_tile(
+    kernels: &dyn Kernels,
+    shape: &AttentionShape,
+    scores: &mut [f32],
+    (largest, sum): &mut (f32, f32),
+    result: &mut [f32],
+) {
+    if let Some(cap) = shape.softcap {
+        kernels.softcap(scores, cap);
+    }
+    let (new_largest, tile_sum) = kernels.softmax_tile(scores, *largest);
+    if new_largest > *largest && *sum > 0.0 {
+        let shrink = gemmule_quant::vector::exp(*largest - new_largest);
+        kernels.scale(result, shrink);
+        *sum *= shrink;
+    }
+    (*largest, *sum) = (new_largest, *sum + tile_sum);
+}
+
 /// Attention of one token over cached keys and values, each `[tokens][kv_heads · head_dim]` in half precision. `q` and
 /// `out` are `[heads · head_dim]`.
-pub fn attend_cached(compute: &Compute, shape: &AttentionShape, q: &[f32], (k, v): (&[u16], &[u16]), out: &mut [f32]) {
+pub fn attend_cached(
+    compute: &Compute,
+    shape: &AttentionShape,
+    (q, k, v): (&[f32], &[u16], &[u16]),
+    buffer: &mut AttentionBuffer,
+    out: &mut [f32],
+) {
     let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
-    let row_len = kv_heads * head_dim;
-    compute.pool.blocks(out, heads * head_dim, (1, head_dim), |worker, mut block| {
+    let (kv_len, group) = (kv_heads * head_dim, heads / kv_heads);
+    let tiles = (k.len() / kv_len).div_ceil(CACHE_TILE);
+    let part_len = head_dim + 2;
+    buffer.partial.resize(tiles * heads * part_len, 0.0);
+    // A task: one tile of tokens and one key head, for all the query heads that share it.
+    let partial = Output::new(&mut buffer.partial, heads * part_len);
+    compute.pool.blocks([partial], (1, group * part_len), |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
-        let columns = block.columns();
-        let kv_head = columns.start / head_dim / (heads / kv_heads);
-        let query = &q[columns];
-        let head = kv_head * head_dim..(kv_head + 1) * head_dim;
-        scratch.scores.clear();
-        for row in k.chunks_exact(row_len) {
-            let key = bytemuck::cast_slice(&row[head.clone()]);
-            scratch.scores.push(compute.kernels.dot_float(Format::F16, key, query) * shape.scale);
+        let (tile, kv_head) = (block.rows().start, block.columns().start / (group * part_len));
+        let tokens = tile * CACHE_TILE * kv_len..((tile + 1) * CACHE_TILE * kv_len).min(k.len());
+        let (k, v) = (&k[tokens.clone()], &v[tokens.clone()]);
+        let head = |token: usize| token * kv_len + kv_head * head_dim..token * kv_len + (kv_head + 1) * head_dim;
+        let count = tokens.len() / kv_len;
+        let queries = &q[kv_head * group * head_dim..][..group * head_dim];
+        scratch.scores.resize(group * count, 0.0);
+        for token in 0..count {
+            for (index, query) in queries.chunks_exact(head_dim).enumerate() {
+                let score = compute.kernels.dot_float(Format::F16, bytemuck::cast_slice(&k[head(token)]), query);
+                scratch.scores[index * count + token] = score * shape.scale;
+            }
         }
-        if let Some(cap) = shape.softcap {
-            compute.kernels.softcap(&mut scratch.scores, cap);
+        let parts = block.row_mut(tile);
+        for (scores, part) in scratch.scores.chunks_exact_mut(count).zip(parts.chunks_exact_mut(part_len)) {
+            part.fill(0.0);
+            let mut running = (f32::NEG_INFINITY, 0.0);
+            fold_tile(compute.kernels, shape, scores, &mut running, &mut part[..head_dim]);
+            (part[head_dim], part[head_dim + 1]) = running;
         }
-        compute.kernels.softmax(&mut scratch.scores);
-        let out = block.row_mut(0);
-        out.fill(0.0);
-        for (row, weight) in v.chunks_exact(row_len).zip(&scratch.scores) {
-            compute.kernels.add_scaled_half(*weight, bytemuck::cast_slice(&row[head.clone()]), out);
+        for token in 0..count {
+            for (index, part) in parts.chunks_exact_mut(part_len).enumerate() {
+                let weight = scratch.scores[index * count + token];
+                compute.kernels.add_scaled_half(weight, bytemuck::cast_slice(&v[head(token)]), &mut part[..head_dim]);
+            }
         }
     });
+    for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+        let parts = || (0..tiles).map(|tile| &buffer.partial[(tile * heads + head) * part_len..][..part_len]);
+        let largest = parts().fold(f32::NEG_INFINITY, |largest, part| largest.max(part[head_dim]));
+        out.fill(0.0);
+        let mut sum = 0.0;
+        for part in parts() {
+            let weight = gemmule_quant::vector::exp(part[head_dim] - largest);
+            sum += weight * part[head_dim + 1];
+            for (out, value) in out.iter_mut().zip(part) {
+                *out += weight * value;
+            }
+        }
+        compute.kernels.scale(out, 1.0 / sum);
+    }
 }

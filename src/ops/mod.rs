@@ -15,7 +15,11 @@ use crate::sched::{PerWorker, Pool};
 pub struct WorkerScratch {
     pub(crate) float_panel: FloatPanel,
     pub(crate) integer_panel: IntegerPanel,
+    /// Results of a product, rows `stride` apart.
     pub(crate) tile: Vec<f32>,
+    pub(crate) stride: usize,
+    /// Results of the gate of a gated product.
+    pub(crate) gate: Vec<f32>,
     pub(crate) scores: Vec<f32>,
     pub(crate) queries: Vec<f32>,
 }

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use rayon::prelude::*;
@@ -17,6 +18,31 @@ pub struct Pool {
 /// How many threads to use when nobody says: the CPUs this process may run on, cgroup limits included.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A row-major output that a parallel region divides into blocks.
+#[derive(Debug)]
+pub struct Output<'a> {
+    base: *mut f32,
+    rows: usize,
+    row_len: usize,
+    values: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it stands for a `&mut [f32]`; blocks made from it are disjoint, see `Block::row_mut`.
+unsafe impl Send for Output<'_> {}
+// SAFETY: as above; a shared `Output` alone gives no access, only `Pool::blocks` makes blocks of it.
+unsafe impl Sync for Output<'_> {}
+
+impl<'a> Output<'a> {
+    /// An output of rows of `row_len` values.
+    ///
+    /// # Panics
+    /// When `values` is no whole number of rows.
+    pub fn new(values: &'a mut [f32], row_len: usize) -> Self {
+        assert!(row_len > 0 && values.len().is_multiple_of(row_len));
+        Self { base: values.as_mut_ptr(), rows: values.len() / row_len, row_len, values: PhantomData }
+    }
 }
 
 /// A rectangle of a row-major output that one task alone writes.
@@ -46,24 +72,11 @@ impl Block<'_> {
     /// When `row` is not among [`rows`](Self::rows).
     pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
         assert!(self.rows.contains(&row));
-        // SAFETY: `Pool::blocks` makes blocks inside the output that it borrows mutably for as long as they live, no two
+        // SAFETY: `Pool::blocks` makes blocks inside outputs that are borrowed mutably for as long as they live, no two
         // of which share a row and a column; `&mut self` lets one slice of this block out at a time.
         unsafe {
             std::slice::from_raw_parts_mut(self.base.add(row * self.row_len + self.columns.start), self.columns.len())
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Base(*mut f32);
-// SAFETY: only used to make disjoint blocks, see `Block::row_mut`.
-unsafe impl Send for Base {}
-// SAFETY: as above.
-unsafe impl Sync for Base {}
-
-impl Base {
-    fn get(self) -> *mut f32 {
-        self.0
     }
 }
 
@@ -94,44 +107,68 @@ impl Pool {
         self.threads.install(work)
     }
 
-    /// Runs `work(worker, task)` for every task.
+    /// Runs `work(worker, task)` for every task. Workers claim one task after another, so that a slow core takes fewer; one
+    /// that the system does not run holds nobody up.
     pub fn run(&self, tasks: usize, work: impl Fn(usize, usize) + Sync) {
-        let worker = || rayon::current_thread_index().unwrap_or(0);
-        self.enter(|| (0..tasks).into_par_iter().for_each(|task| work(worker(), task)));
+        let claimed = AtomicUsize::new(0);
+        let claim = || {
+            let worker = rayon::current_thread_index().unwrap_or(0);
+            loop {
+                let task = claimed.fetch_add(1, Ordering::Relaxed);
+                if task >= tasks {
+                    break;
+                }
+                work(worker, task);
+            }
+        };
+        if tasks == 1 || self.threads() == 1 {
+            return self.enter(claim);
+        }
+        let workers = self.threads().min(tasks);
+        self.enter(|| (0..workers).into_par_iter().with_max_len(1).for_each(|_| claim()));
     }
 
-    /// Divides a row-major output into blocks of at most `shape` (rows, columns) and runs `work(worker, block)` for each.
+    /// Divides outputs into blocks of at most `shape` (rows, columns) and runs `work(worker, output, block)` for each, all in
+    /// one parallel region.
     ///
     /// # Panics
-    /// When `output` is no whole number of rows or a side of `shape` is 0.
-    pub fn blocks(
+    /// When a side of `shape` is 0.
+    pub fn blocks<const N: usize>(
         &self,
-        output: &mut [f32],
-        row_len: usize,
+        outputs: [Output<'_>; N],
         shape: (usize, usize),
-        work: impl Fn(usize, Block<'_>) + Sync,
+        work: impl Fn(usize, usize, Block<'_>) + Sync,
     ) {
-        assert!(row_len > 0 && output.len().is_multiple_of(row_len) && shape.0 > 0 && shape.1 > 0);
-        let rows = output.len() / row_len;
-        let (down, across) = (rows.div_ceil(shape.0), row_len.div_ceil(shape.1));
-        let base = Base(output.as_mut_ptr());
-        self.run(down * across, |worker, task| {
+        assert!(shape.0 > 0 && shape.1 > 0);
+        let counts = outputs.each_ref().map(|output| output.rows.div_ceil(shape.0) * output.row_len.div_ceil(shape.1));
+        self.run(counts.iter().sum(), |worker, task| {
+            let (mut index, mut task) = (0, task);
+            while task >= counts[index] {
+                task -= counts[index];
+                index += 1;
+            }
+            let Output { base, rows, row_len, .. } = outputs[index];
+            let down = rows.div_ceil(shape.0);
             // Neighbouring tasks share columns: what a worker unpacks for one it may find warm for the next.
             let (column, row) = (task / down * shape.1, task % down * shape.0);
-            let rows = row..(row + shape.0).min(rows);
-            let columns = column..(column + shape.1).min(row_len);
-            work(worker, Block { base: base.get(), row_len, rows, columns, output: PhantomData });
+            let (rows, columns) = (row..(row + shape.0).min(rows), column..(column + shape.1).min(row_len));
+            work(worker, index, Block { base, row_len, rows, columns, output: PhantomData });
         });
     }
 
     /// Runs `work(index, row)` for every row of a row-major output.
     pub fn rows(&self, output: &mut [f32], row_len: usize, work: impl Fn(usize, &mut [f32]) + Sync + Send) {
+        if output.len() == row_len {
+            return work(0, output);
+        }
         self.enter(|| output.par_chunks_mut(row_len).enumerate().for_each(|(index, row)| work(index, row)));
     }
 
-    /// Runs `work(item)` for every item.
-    pub fn each<T: Send>(&self, items: impl Iterator<Item = T> + Send, work: impl Fn(usize, T) + Sync + Send) {
-        let items: Vec<(usize, T)> = items.enumerate().collect();
+    /// Runs `work(index, item)` for every item; a single one runs here and now.
+    pub fn each<T: Send>(&self, mut items: impl Iterator<Item = T> + Send, work: impl Fn(usize, T) + Sync + Send) {
+        let Some(first) = items.next() else { return };
+        let Some(second) = items.next() else { return work(0, first) };
+        let items: Vec<(usize, T)> = [first, second].into_iter().chain(items).enumerate().collect();
         self.enter(|| items.into_par_iter().for_each(|(index, item)| work(index, item)));
     }
 }

@@ -33,12 +33,14 @@ pub struct GenerateOptions {
     pub max_tokens: usize,
     /// How the next token is chosen.
     pub sampling: Sampling,
+    /// Go on past end tokens, to measure speed.
+    pub ignore_end: bool,
 }
 
 impl Default for GenerateOptions {
     /// Greedy, up to 256 tokens.
     fn default() -> Self {
-        Self { max_tokens: 256, sampling: Sampling::default() }
+        Self { max_tokens: 256, sampling: Sampling::default(), ignore_end: false }
     }
 }
 
@@ -181,7 +183,7 @@ impl<'m> Session<'m> {
             }
             let token = sampler.next(&mut self.logits)?;
             tokens.push(token);
-            if self.model.tokenizer.is_end(token) {
+            if self.model.tokenizer.is_end(token) && !options.ignore_end {
                 finish = FinishReason::EndToken;
                 break;
             }

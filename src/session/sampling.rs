@@ -57,37 +57,56 @@ impl Sampler {
             let best = logits.iter().enumerate().reduce(|best, next| if next.1 > best.1 { next } else { best });
             return best.map(|(id, _)| id as u32).ok_or_else(|| Error::Request("the vocabulary is empty".to_owned()));
         }
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |logit: f32| ((logit - largest) / self.options.temperature).exp();
         self.candidates.clear();
-        self.candidates.extend(logits.iter().zip(0..).map(|(logit, id)| (*logit, id)));
-        let descending = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        let keep = self.options.top_k;
-        if keep > 0 && keep < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(keep - 1, descending);
-            self.candidates.truncate(keep);
+        self.candidates.extend(logits.iter().zip(0..).map(|(logit, id)| (weight(*logit), id)));
+        if (1..used).contains(&self.options.top_k) {
+            self.candidates.select_nth_unstable_by(self.options.top_k - 1, descending);
+            self.candidates.truncate(self.options.top_k);
         }
-        self.candidates.sort_unstable_by(descending);
-        let largest = self.candidates[0].0;
-        let mut total = 0.0f64;
-        for (logit, _) in &mut self.candidates {
-            *logit = ((*logit - largest) / self.options.temperature).exp();
-            total += f64::from(*logit);
+        if self.options.top_p < 1.0 {
+            keep_mass(&mut self.candidates, f64::from(self.options.top_p));
         }
-        let mut mass = 0.0;
-        let limit = f64::from(self.options.top_p) * total;
-        let kept = self.candidates.iter().take_while(|(weight, _)| {
-            let wanted = mass < limit;
-            mass += if wanted { f64::from(*weight) } else { 0.0 };
-            wanted
-        });
-        let kept = kept.count().max(1);
-        let mut point = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * mass;
-        for (weight, id) in &self.candidates[..kept] {
+        let total: f64 = self.candidates.iter().map(|(weight, _)| f64::from(*weight)).sum();
+        let mut point = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * total;
+        for (weight, id) in &self.candidates {
             point -= f64::from(*weight);
             if point < 0.0 {
                 return Ok(*id);
             }
         }
-        Ok(self.candidates[kept - 1].1)
+        // Rounding left the point at the very end: the last that has any weight.
+        let last = self.candidates.iter().rfind(|(weight, _)| *weight > 0.0);
+        last.map(|(_, id)| *id).ok_or_else(|| Error::Request("the vocabulary is empty".to_owned()))
+    }
+}
+
+fn descending(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+/// Keeps the fewest of the heaviest candidates that together have `share` of the weight. Sorts no more of them than needed:
+/// of a vocabulary of 257,216 it is mostly a handful.
+fn keep_mass(candidates: &mut Vec<(f32, u32)>, share: f64) {
+    let limit = share * candidates.iter().map(|(weight, _)| f64::from(*weight)).sum::<f64>();
+    let mut sorted = 64;
+    loop {
+        sorted = candidates.len().min(sorted * 4);
+        if sorted < candidates.len() {
+            candidates.select_nth_unstable_by(sorted - 1, descending);
+        }
+        candidates[..sorted].sort_unstable_by(descending);
+        let mut mass = 0.0;
+        for (index, (weight, _)) in candidates[..sorted].iter().enumerate() {
+            mass += f64::from(*weight);
+            if mass >= limit {
+                return candidates.truncate(index + 1);
+            }
+        }
+        if sorted == candidates.len() {
+            return;
+        }
     }
 }
 

@@ -43,6 +43,7 @@ impl Block for Q4K {
     const BYTES: usize = 144;
     const GROUP: usize = 32;
     const BIASED: bool = true;
+    const BITS: u32 = 4;
     #[inline(always)]
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], biases: &mut [f32; MAX_GROUPS]) {
         affine_scales(block, scales, biases);
@@ -63,6 +64,7 @@ impl Block for Q5K {
     const BYTES: usize = 176;
     const GROUP: usize = 32;
     const BIASED: bool = true;
+    const BITS: u32 = 5;
     #[inline(always)]
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], biases: &mut [f32; MAX_GROUPS]) {
         affine_scales(block, scales, biases);
@@ -85,6 +87,7 @@ impl Block for Q6K {
     const BYTES: usize = 210;
     const GROUP: usize = 16;
     const BIASED: bool = false;
+    const BITS: u32 = 6;
     #[inline(always)]
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], _: &mut [f32; MAX_GROUPS]) {
         let d = half_at(block, 208);

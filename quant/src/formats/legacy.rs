@@ -33,6 +33,7 @@ impl Block for Q4_0 {
     const BYTES: usize = 18;
     const GROUP: usize = 32;
     const BIASED: bool = false;
+    const BITS: u32 = 4;
     #[inline(always)]
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], _: &mut [f32; MAX_GROUPS]) {
         scales[0] = half_at(block, 0);
@@ -48,6 +49,7 @@ impl Block for Q4_1 {
     const BYTES: usize = 20;
     const GROUP: usize = 32;
     const BIASED: bool = true;
+    const BITS: u32 = 4;
     #[inline(always)]
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], biases: &mut [f32; MAX_GROUPS]) {
         (scales[0], biases[0]) = (half_at(block, 0), half_at(block, 2));
@@ -63,6 +65,7 @@ impl Block for Q5_0 {
     const BYTES: usize = 22;
     const GROUP: usize = 32;
     const BIASED: bool = false;
+    const BITS: u32 = 5;
     #[inline(always)]
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], _: &mut [f32; MAX_GROUPS]) {
         scales[0] = half_at(block, 0);
@@ -79,6 +82,7 @@ impl Block for Q5_1 {
     const BYTES: usize = 24;
     const GROUP: usize = 32;
     const BIASED: bool = true;
+    const BITS: u32 = 5;
     #[inline(always)]
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], biases: &mut [f32; MAX_GROUPS]) {
         (scales[0], biases[0]) = (half_at(block, 0), half_at(block, 2));
@@ -95,6 +99,7 @@ impl Block for Q8_0 {
     const BYTES: usize = 34;
     const GROUP: usize = 32;
     const BIASED: bool = false;
+    const BITS: u32 = 8;
     #[inline(always)]
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], _: &mut [f32; MAX_GROUPS]) {
         scales[0] = half_at(block, 0);

@@ -26,6 +26,10 @@ pub(crate) trait Block {
     const GROUP: usize;
     /// Whether a bias is added.
     const BIASED: bool;
+    /// Bits of a stored code.
+    const BITS: u32;
+    /// What is subtracted from a stored, unsigned code: half its range, unless the format has biases.
+    const OFFSET: u8 = if Self::BIASED { 0 } else { 1 << (Self::BITS - 1) };
     /// Scales and biases of the block's `LEN / GROUP` groups. Biases are left alone unless `BIASED`.
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], biases: &mut [f32; MAX_GROUPS]);
     /// The block's `LEN` codes.

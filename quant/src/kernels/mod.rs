@@ -1,16 +1,20 @@
 //! The arithmetic, one implementation per instruction set.
 //!
-//! [`Kernels`] is an overlay table: its provided methods are the portable code, and an instruction set overrides what
-//! it does better. All implementations of a method agree up to the rounding of sums; each one alone gives the same
+//! [`Kernels`] is an overlay table: an instruction set overrides what it does better than the set it builds on, down to
+//! the portable code. All implementations of a method agree up to the rounding of sums; each one alone gives the same
 //! bits for an output element however the work around it is divided.
 
-#[cfg(target_arch = "x86_64")]
-pub mod avx2;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
+#[cfg(target_arch = "x86_64")]
+pub mod x86;
 
-use crate::Format;
+use std::ops::Range;
+
 use crate::activation::{QuantizedRow, QuantizedRowMut, QuantizedRows};
 use crate::isa::Isa;
+use crate::{Format, MatrixView, vector};
 
 /// Weight rows in a panel: the width of the register tile of every panel product.
 pub const PANEL_ROWS: usize = 16;
@@ -22,19 +26,52 @@ pub struct FloatPanel {
     pub values: Vec<f32>,
 }
 
+/// How a panel's codes lie; an instruction set reads the arrangement that its own packing writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Arrangement {
+    /// `[k / 4][16 rows][4]` signed codes.
+    #[default]
+    SignedQuads,
+    /// `[k / 4][16 rows][4]` stored codes, unsigned.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "an arrangement of x86"))]
+    StoredQuads,
+    /// `[2 halves of the rows][k / 4][low, high][8 rows][4]`: the nibbles of stored 8-bit codes, unsigned.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "an arrangement of x86"))]
+    Nibbles,
+    /// `[k / 8][16 rows][8]` signed codes.
+    SignedOctets,
+}
+
+/// A cache line, so that vector loads from panels cross none.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [u8; 64]);
+
 /// Rows of a quantized matrix unpacked and interleaved for integer products.
 #[derive(Debug, Default)]
 pub struct IntegerPanel {
-    /// `[k / 2][PANEL_ROWS][2]` codes.
-    pub codes: Vec<i16>,
+    pub(crate) arrangement: Arrangement,
+    pub(crate) codes: Vec<Line>,
     /// `[k / group][PANEL_ROWS]` scales.
-    pub scales: Vec<f32>,
+    pub(crate) scales: Vec<f32>,
     /// `[k / group][PANEL_ROWS]` biases; empty where the format has none.
-    pub biases: Vec<f32>,
+    pub(crate) biases: Vec<f32>,
     /// Values of a row in this panel.
-    pub k: usize,
+    pub(crate) k: usize,
     /// Values that share a scale: 16 or 32.
-    pub group: usize,
+    pub(crate) group: usize,
+    /// Bits of a stored code.
+    pub(crate) bits: u32,
+}
+
+impl IntegerPanel {
+    /// Makes room for `k` values of a row of format `B`, with `bytes` bytes for each code.
+    pub(crate) fn prepare<B: crate::formats::Block>(&mut self, arrangement: Arrangement, k: usize, bytes: usize) {
+        (self.arrangement, self.k, self.group, self.bits) = (arrangement, k, B::GROUP, B::BITS);
+        self.codes.resize((k * PANEL_ROWS * bytes).div_ceil(64), Line([0; 64]));
+        self.scales.resize(k / B::GROUP * PANEL_ROWS, 0.0);
+        self.biases.resize(if B::BIASED { self.scales.len() } else { 0 }, 0.0);
+    }
 }
 
 /// The left-hand side of a floating-point tile: `rows` rows of `k` values, `stride` apart.
@@ -74,78 +111,120 @@ pub struct TileOut<'a> {
     pub accumulate: bool,
 }
 
+/// Calls the set that `$self` builds on, or the portable function.
+macro_rules! overlay {
+    ($self:ident.$method:ident($($argument:expr),*), $portable:path) => {
+        match $self.base() {
+            Some(base) => base.$method($($argument),*),
+            None => $portable($($argument),*),
+        }
+    };
+}
+
 /// The arithmetic of one instruction set.
 pub trait Kernels: Send + Sync + std::fmt::Debug {
     /// The instruction set.
     fn isa(&self) -> Isa;
 
+    /// The kernels of the set that this one builds on: they do what this one does not override.
+    fn base(&self) -> Option<&dyn Kernels> {
+        None
+    }
+
     /// Quantizes a row of activations; `x.len()` is a multiple of 32.
     fn quantize(&self, x: &[f32], row: QuantizedRowMut<'_>) {
-        crate::vector::quantize(x, row);
+        overlay!(self.quantize(x, row), vector::quantize);
     }
 
     /// Dot product of a row of a floating-point format with `x`.
     fn dot_float(&self, format: Format, row: &[u8], x: &[f32]) -> f32 {
-        portable::dot_float(format, row, x)
+        overlay!(self.dot_float(format, row, x), portable::dot_float)
     }
 
-    /// Dot product of a row of a quantized format with quantized activations.
-    fn dot_integer(&self, format: Format, row: &[u8], x: QuantizedRow<'_>) -> f32 {
-        portable::dot_integer(format, row, x)
+    /// `out[t][j]` = dot product of row `rows.start + j` of a quantized matrix with the quantized activations `x[t]`; the
+    /// weights are read once for all of them.
+    fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
+        overlay!(self.dot_integer(weights, rows, x, out), portable::dot_integer);
     }
 
     /// `out += weight · row` for a half-precision row.
     fn add_scaled_half(&self, weight: f32, row: &[u8], out: &mut [f32]) {
-        portable::add_scaled_half(weight, row, out);
+        overlay!(self.add_scaled_half(weight, row, out), portable::add_scaled_half);
     }
 
     /// Unpacks up to [`PANEL_ROWS`] rows of `k` values of a floating-point format; missing rows become zero.
     fn pack_float(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) {
-        portable::pack_float(format, rows, k, panel);
+        overlay!(self.pack_float(format, rows, k, panel), portable::pack_float);
     }
 
     /// Unpacks up to [`PANEL_ROWS`] rows of `k` values of a quantized format; missing rows become zero.
     fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-        portable::pack_integer(format, rows, k, panel);
+        overlay!(self.pack_integer(format, rows, k, panel), portable::pack_integer);
     }
 
     /// `out[i][j] (+)= Σ_k x[i][k] · panel[k · stride + j]` for `j < PANEL_ROWS`.
     fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-        portable::float_tile(panel, stride, x, out);
+        overlay!(self.float_tile(panel, stride, x, out), portable::float_tile);
     }
 
-    /// `out[i][j] (+)=` the product of quantized row `i` with the panel's row `j`.
+    /// `out[i][j] (+)=` the product of quantized row `i` with the row `j` of a panel that these kernels packed.
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
-        portable::integer_tile(panel, x, out);
+        overlay!(self.integer_tile(panel, x, out), portable::integer_tile);
     }
 
     /// x ← gelu(x), the tanh form.
     fn gelu(&self, x: &mut [f32]) {
-        crate::vector::gelu(x);
+        overlay!(self.gelu(x), vector::gelu);
     }
 
     /// gate ← gelu(gate) · up.
     fn gelu_multiply(&self, gate: &mut [f32], up: &[f32]) {
-        crate::vector::gelu_multiply(gate, up);
+        overlay!(self.gelu_multiply(gate, up), vector::gelu_multiply);
     }
 
     /// x ← cap · tanh(x / cap).
     fn softcap(&self, x: &mut [f32], cap: f32) {
-        crate::vector::softcap(x, cap);
+        overlay!(self.softcap(x, cap), vector::softcap);
     }
 
     /// x ← softmax(x).
     fn softmax(&self, x: &mut [f32]) {
-        crate::vector::softmax(x);
+        overlay!(self.softmax(x), vector::softmax);
+    }
+
+    /// One step of a softmax over tiles: x ← e^(x − m) for the greatest value m of `x` and of `largest`. Returns m and the
+    /// sum of the new x.
+    fn softmax_tile(&self, x: &mut [f32], largest: f32) -> (f32, f32) {
+        overlay!(self.softmax_tile(x, largest), vector::softmax_tile)
+    }
+
+    /// x ← x · factor.
+    fn scale(&self, x: &mut [f32], factor: f32) {
+        overlay!(self.scale(x, factor), vector::scale);
     }
 
     /// out = x / sqrt(mean(x²) + epsilon) · weight.
     fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-        crate::vector::rms_norm(x, weight, epsilon, out);
+        overlay!(self.rms_norm(x, weight, epsilon, out), vector::rms_norm);
+    }
+
+    /// out += x / sqrt(mean(x²) + epsilon) · weight.
+    fn add_rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        overlay!(self.add_rms_norm(x, weight, epsilon, out), vector::add_rms_norm);
     }
 
     /// out = (x − mean) / sqrt(variance + epsilon) · weight + bias; `affine` is (weight, bias).
     fn layer_norm(&self, x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
-        crate::vector::layer_norm(x, affine, epsilon, out);
+        overlay!(self.layer_norm(x, affine, epsilon, out), vector::layer_norm);
+    }
+
+    /// Rotates a head in the halves layout: value `i` pairs with value `i + head_dim / 2`, `rotation[i]` is (cos, sin).
+    fn rotate(&self, head: &mut [f32], rotation: &[(f32, f32)]) {
+        overlay!(self.rotate(head, rotation), vector::rotate);
+    }
+
+    /// Half-precision bits of `x`, rounded to nearest even.
+    fn to_half(&self, x: &[f32], out: &mut [u16]) {
+        overlay!(self.to_half(x, out), vector::to_half);
     }
 }

@@ -1,10 +1,12 @@
 //! Plain Rust: complete, and the reference for every other instruction set.
 
-use super::{FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut};
-use crate::Format;
-use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
+use std::ops::Range;
+
+use super::{Arrangement, FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, Line, PANEL_ROWS, TileOut};
+use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
 use crate::formats::{Block, F16, Float, MAX_BLOCK, MAX_GROUPS, with_block, with_float};
 use crate::isa::Isa;
+use crate::{Format, MatrixView};
 
 /// The provided methods of [`Kernels`].
 #[derive(Clone, Copy, Debug)]
@@ -46,16 +48,22 @@ fn dot_integer_row<B: Block>(row: &[u8], x: QuantizedRow<'_>) -> f32 {
             let dot: i32 = products.map(|(w, x)| i32::from(*w) * i32::from(*x)).sum();
             sum += scales[group] * x.scales[start / ACTIVATION_BLOCK] * dot as f32;
             if B::BIASED {
-                let sums = &x.sums[start / SUM_BLOCK..][..B::GROUP / SUM_BLOCK];
-                sum += biases[group] * sums.iter().sum::<f32>();
+                sum += biases[group] * x.sums[start / ACTIVATION_BLOCK];
             }
         }
     }
     sum
 }
 
-pub(crate) fn dot_integer(format: Format, row: &[u8], x: QuantizedRow<'_>) -> f32 {
-    with_block!(format, B => dot_integer_row::<B>(row, x), else panic!("{format} is no quantized format"))
+pub(crate) fn dot_integer(weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
+    let (format, count) = (weights.format(), rows.len());
+    for (j, row) in rows.enumerate() {
+        let row = weights.row(row);
+        for (t, x) in x.iter().enumerate() {
+            out[t * count + j] = with_block!(format, B => dot_integer_row::<B>(row, *x),
+                else panic!("{format} is no quantized format"));
+        }
+    }
 }
 
 pub(crate) fn add_scaled_half(weight: f32, row: &[u8], out: &mut [f32]) {
@@ -80,30 +88,28 @@ pub(crate) fn pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut F
     with_float!(format, E => pack_float_rows::<E>(rows, k, panel), else panic!("{format} is no floating-point format"));
 }
 
+/// Codes `[k / DEPTH][16 rows][DEPTH]`, signed, for every instruction set whose byte products take signed codes.
 #[inline(always)]
-fn pack_integer_rows<B: Block>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    panel.k = k;
-    panel.group = B::GROUP;
-    panel.codes.resize(k * PANEL_ROWS, 0);
-    panel.scales.resize(k / B::GROUP * PANEL_ROWS, 0.0);
-    panel.biases.resize(if B::BIASED { panel.scales.len() } else { 0 }, 0.0);
+pub(crate) fn pack_signed<B: Block, const DEPTH: usize>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    let arrangement = if DEPTH == 8 { Arrangement::SignedOctets } else { Arrangement::SignedQuads };
+    panel.prepare::<B>(arrangement, k, 1);
+    if rows.len() < PANEL_ROWS {
+        panel.codes.fill(Line([0; 64]));
+        panel.scales.fill(0.0);
+        panel.biases.fill(0.0);
+    }
     let (mut scales, mut biases) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
     let mut codes = [0i8; MAX_BLOCK];
     let groups = B::LEN / B::GROUP;
-    for j in 0..PANEL_ROWS {
-        let row = rows.get(j).copied();
-        for index in 0..k / B::LEN {
-            match row {
-                Some(row) => {
-                    let block = &row[index * B::BYTES..][..B::BYTES];
-                    B::scales(block, &mut scales, &mut biases);
-                    B::codes(block, &mut codes);
+    for (j, row) in rows.iter().enumerate() {
+        for (index, block) in row.chunks_exact(B::BYTES).take(k / B::LEN).enumerate() {
+            B::scales(block, &mut scales, &mut biases);
+            B::codes(block, &mut codes);
+            for (step, codes) in codes[..B::LEN].chunks_exact(DEPTH).enumerate() {
+                let at = (index * (B::LEN / DEPTH) + step) * PANEL_ROWS * DEPTH + j * DEPTH;
+                for (out, code) in panel.codes[at / 64].0[at % 64..][..DEPTH].iter_mut().zip(codes) {
+                    *out = *code as u8;
                 }
-                None => (scales, biases, codes) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS], [0; MAX_BLOCK]),
-            }
-            let out = &mut panel.codes[index * B::LEN * PANEL_ROWS..][..B::LEN * PANEL_ROWS];
-            for (pair, out) in codes[..B::LEN].as_chunks::<2>().0.iter().zip(out.chunks_exact_mut(2 * PANEL_ROWS)) {
-                (out[2 * j], out[2 * j + 1]) = (i16::from(pair[0]), i16::from(pair[1]));
             }
             for group in 0..groups {
                 panel.scales[(index * groups + group) * PANEL_ROWS + j] = scales[group];
@@ -115,9 +121,8 @@ fn pack_integer_rows<B: Block>(rows: &[&[u8]], k: usize, panel: &mut IntegerPane
     }
 }
 
-#[inline(always)]
 pub(crate) fn pack_integer(format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    with_block!(format, B => pack_integer_rows::<B>(rows, k, panel), else panic!("{format} is no quantized format"));
+    with_block!(format, B => pack_signed::<B, 4>(rows, k, panel), else panic!("{format} is no quantized format"));
 }
 
 pub(crate) fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
@@ -139,32 +144,31 @@ pub(crate) fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: Ti
 }
 
 pub(crate) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+    assert_eq!(panel.arrangement, Arrangement::SignedQuads, "a panel of other kernels");
     for i in 0..x.rows {
         let row = x.values.row(x.first + i);
-        let codes = &x.values.wide(x.first + i)[x.column..][..panel.k];
+        let codes = &row.codes[x.column..][..panel.k];
         let out_row = &mut out.values[i * out.stride..][..PANEL_ROWS];
         let mut totals = [0.0f32; PANEL_ROWS];
         if out.accumulate {
             totals.copy_from_slice(out_row);
         }
         for (group, codes) in codes.chunks_exact(panel.group).enumerate() {
-            let start = x.column + group * panel.group;
+            let block = (x.column + group * panel.group) / ACTIVATION_BLOCK;
             let mut sums = [0i32; PANEL_ROWS];
-            let pairs = panel.codes[group * panel.group * PANEL_ROWS..].chunks_exact(2 * PANEL_ROWS);
-            for (x, weights) in codes.as_chunks::<2>().0.iter().zip(pairs) {
-                for j in 0..PANEL_ROWS {
-                    sums[j] += i32::from(x[0]) * i32::from(weights[2 * j]);
-                    sums[j] += i32::from(x[1]) * i32::from(weights[2 * j + 1]);
+            for (x, weights) in codes.as_chunks::<4>().0.iter().zip(&panel.codes[group * panel.group / 4..]) {
+                for (sum, weights) in sums.iter_mut().zip(weights.0.as_chunks::<4>().0) {
+                    for (w, x) in weights.iter().zip(x) {
+                        *sum += i32::from(*w as i8) * i32::from(*x);
+                    }
                 }
             }
-            let scale = row.scales[start / ACTIVATION_BLOCK];
             for j in 0..PANEL_ROWS {
-                totals[j] += panel.scales[group * PANEL_ROWS + j] * scale * sums[j] as f32;
+                totals[j] += panel.scales[group * PANEL_ROWS + j] * row.scales[block] * sums[j] as f32;
             }
             if !panel.biases.is_empty() {
-                let sum: f32 = row.sums[start / SUM_BLOCK..][..panel.group / SUM_BLOCK].iter().sum();
                 for j in 0..PANEL_ROWS {
-                    totals[j] += panel.biases[group * PANEL_ROWS + j] * sum;
+                    totals[j] += panel.biases[group * PANEL_ROWS + j] * row.sums[block];
                 }
             }
         }

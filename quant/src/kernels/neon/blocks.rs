@@ -1,0 +1,168 @@
+//! Block formats in NEON registers: what row dots and packing are made of, for every ARM tier.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use crate::formats::{Block, MAX_GROUPS, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+
+/// A block format, thirty-two codes at a time.
+pub(super) trait Blocks: Block {
+    /// Codes `32 * part .. 32 * part + 32`, signed.
+    ///
+    /// # Safety
+    /// `block` points to `Self::BYTES` readable bytes and `part < Self::LEN / 32`.
+    unsafe fn codes32(block: *const u8, part: usize) -> [int8x16_t; 2];
+}
+
+/// Half precision to single.
+///
+/// # Safety
+/// 2 bytes are readable.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn half(bytes: *const u8) -> f32 {
+    let value: f32;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {value:h}, [{bytes}]", "fcvt {value:s}, {value:h}", value = out(vreg) value, bytes = in(reg) bytes,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Scales and biases of a block's groups, with the conversion from half precision in hardware where it counts.
+///
+/// # Safety
+/// `block` points to `B::BYTES` readable bytes.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn read_scales<B: Block>(
+    block: *const u8,
+    scales: &mut [f32; MAX_GROUPS],
+    biases: &mut [f32; MAX_GROUPS],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if B::LEN == 32 {
+            scales[0] = half(block);
+            if B::BIASED {
+                biases[0] = half(block.add(2));
+            }
+        } else {
+            B::scales(std::slice::from_raw_parts(block, B::BYTES), scales, biases);
+        }
+    }
+}
+
+/// Sixteen bytes as 32 nibbles: the low ones, then the high ones.
+///
+/// # Safety
+/// 16 bytes are readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn nibbles(bytes: *const u8) -> [uint8x16_t; 2] {
+    // SAFETY: the caller's promise.
+    let packed = unsafe { vld1q_u8(bytes) };
+    [vandq_u8(packed, vdupq_n_u8(15)), vshrq_n_u8::<4>(packed)]
+}
+
+/// 16 in every byte whose bit is set.
+///
+/// # Safety
+/// 4 bytes are readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn fifth_bits(bytes: *const u8) -> [uint8x16_t; 2] {
+    // SAFETY: the caller's promise.
+    let bits = unsafe { bytes.cast::<[u8; 4]>().read_unaligned() };
+    let select = vcombine_u8(vcreate_u8(0x8040_2010_0804_0201), vcreate_u8(0x8040_2010_0804_0201));
+    let of = |low: u8, high: u8| vcombine_u8(vdup_n_u8(low), vdup_n_u8(high));
+    let sixteen = vdupq_n_u8(16);
+    [
+        vandq_u8(vtstq_u8(of(bits[0], bits[1]), select), sixteen),
+        vandq_u8(vtstq_u8(of(bits[2], bits[3]), select), sixteen),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn or(a: [uint8x16_t; 2], b: [uint8x16_t; 2]) -> [uint8x16_t; 2] {
+    [vorrq_u8(a[0], b[0]), vorrq_u8(a[1], b[1])]
+}
+
+/// Stored codes without their offset.
+#[inline]
+#[target_feature(enable = "neon")]
+fn signed(stored: [uint8x16_t; 2], offset: u8) -> [int8x16_t; 2] {
+    let offset = vdupq_n_u8(offset);
+    [vreinterpretq_s8_u8(vsubq_u8(stored[0], offset)), vreinterpretq_s8_u8(vsubq_u8(stored[1], offset))]
+}
+
+/// The low or the high nibbles of 32 bytes.
+///
+/// # Safety
+/// 32 bytes are readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn nibbles_of(bytes: *const u8, high: bool) -> [uint8x16_t; 2] {
+    // SAFETY: the caller's promise.
+    let (a, b) = unsafe { (vld1q_u8(bytes), vld1q_u8(bytes.add(16))) };
+    if high {
+        [vshrq_n_u8::<4>(a), vshrq_n_u8::<4>(b)]
+    } else {
+        [vandq_u8(a, vdupq_n_u8(15)), vandq_u8(b, vdupq_n_u8(15))]
+    }
+}
+
+/// Bits `count ..` of 32 bytes under `mask`, moved to bit 4.
+///
+/// # Safety
+/// 32 bytes are readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn bits_at_four(bytes: *const u8, count: usize, mask: u8) -> [uint8x16_t; 2] {
+    let shift = vdupq_n_s8(-(count as i8));
+    let mask = vdupq_n_u8(mask);
+    // SAFETY: the caller's promise.
+    let (a, b) = unsafe { (vld1q_u8(bytes), vld1q_u8(bytes.add(16))) };
+    [vshlq_n_u8::<4>(vandq_u8(vshlq_u8(a, shift), mask)), vshlq_n_u8::<4>(vandq_u8(vshlq_u8(b, shift), mask))]
+}
+
+macro_rules! blocks {
+    ($($block:ty: |$pointer:ident, $part:ident| $stored:expr;)*) => {
+        $(impl Blocks for $block {
+            #[inline]
+            #[target_feature(enable = "neon")]
+            unsafe fn codes32($pointer: *const u8, $part: usize) -> [int8x16_t; 2] {
+                let _ = $part;
+                // SAFETY: the caller's promise; the offsets are those of the format's layout.
+                signed(unsafe { $stored }, Self::OFFSET)
+            }
+        })*
+    };
+}
+
+blocks! {
+    Q4_0: |block, part| nibbles(block.add(2));
+    Q4_1: |block, part| nibbles(block.add(4));
+    Q5_0: |block, part| or(nibbles(block.add(6)), fifth_bits(block.add(2)));
+    Q5_1: |block, part| or(nibbles(block.add(8)), fifth_bits(block.add(4)));
+    Q4K: |block, part| nibbles_of(block.add(16 + part / 2 * 32), part % 2 == 1);
+    Q5K: |block, part| {
+        or(nibbles_of(block.add(48 + part / 2 * 32), part % 2 == 1), bits_at_four(block.add(16), part, 1))
+    };
+    Q6K: |block, part| {
+        let (half, quarter) = (part / 4, part % 4);
+        let low = nibbles_of(block.add(half * 64 + quarter % 2 * 32), quarter >= 2);
+        or(low, bits_at_four(block.add(128 + half * 32), quarter * 2, 3))
+    };
+}
+
+impl Blocks for Q8_0 {
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn codes32(block: *const u8, _: usize) -> [int8x16_t; 2] {
+        // SAFETY: the caller's promise; the codes lie behind the scale.
+        unsafe { [vld1q_s8(block.add(2).cast()), vld1q_s8(block.add(18).cast())] }
+    }
+}

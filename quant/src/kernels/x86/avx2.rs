@@ -1,0 +1,179 @@
+//! x86-64 with AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::avx2_tiles::tile;
+use super::floats::{add_scaled_half, dot_float, float_tile};
+use super::panels::pack;
+use super::rows::avx2::dot_integer;
+use crate::activation::{QuantizedRow, QuantizedRowMut};
+use crate::formats::with_block;
+use crate::isa::{Avx2Token, Isa};
+use crate::kernels::{FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, TileOut, portable};
+use crate::{Format, MatrixView, vector};
+
+/// The kernels; holding one proves that the CPU runs them.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2 {
+    _proof: Avx2Token,
+}
+
+impl Avx2 {
+    /// The kernels, given the proof.
+    pub fn new(proof: Avx2Token) -> Self {
+        Self { _proof: proof }
+    }
+}
+
+/// Calls a `target_feature` function of this module.
+macro_rules! proven {
+    ($call:expr) => {
+        // SAFETY: `self` holds an `Avx2Token`, which exists only where AVX2, FMA and F16C were detected.
+        unsafe { $call }
+    };
+}
+
+impl Kernels for Avx2 {
+    fn isa(&self) -> Isa {
+        Isa::Avx2
+    }
+    fn quantize(&self, x: &[f32], row: QuantizedRowMut<'_>) {
+        proven!(quantize(x, row));
+    }
+    fn dot_float(&self, format: Format, row: &[u8], x: &[f32]) -> f32 {
+        assert_eq!(format.row_bytes(x.len()), Some(row.len()));
+        match format {
+            Format::F32 => proven!(dot_float::<crate::formats::F32>(row, x)),
+            Format::F16 => proven!(dot_float::<crate::formats::F16>(row, x)),
+            Format::BF16 => proven!(dot_float::<crate::formats::Bf16>(row, x)),
+            _ => portable::dot_float(format, row, x),
+        }
+    }
+    fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
+        with_block!(weights.format(), B => proven!(dot_integer::<B>(weights, rows, x, out)),
+            else portable::dot_integer(weights, rows, x, out));
+    }
+    fn add_scaled_half(&self, weight: f32, row: &[u8], out: &mut [f32]) {
+        assert_eq!(row.len(), out.len() * 2);
+        proven!(add_scaled_half(weight, row, out));
+    }
+    fn pack_float(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) {
+        proven!(pack_float(format, rows, k, panel));
+    }
+    fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+        match format {
+            Format::Q8_0 => proven!(pack::<crate::formats::Q8_0, true>(rows, k, panel)),
+            _ => with_block!(format, B => proven!(pack::<B, false>(rows, k, panel)),
+                else portable::pack_integer(format, rows, k, panel)),
+        }
+    }
+    fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+        let mut first = 0;
+        while first < x.rows {
+            let rows = (x.rows - first).min(6);
+            let part = FloatRows { values: &x.values[first * x.stride..], rows, ..x };
+            let target = &mut out.values[first * out.stride..];
+            let part_out = TileOut { values: target, stride: out.stride, accumulate: out.accumulate };
+            match rows {
+                6 => proven!(float_tile::<6>(panel, stride, part, part_out)),
+                5 => proven!(float_tile::<5>(panel, stride, part, part_out)),
+                4 => proven!(float_tile::<4>(panel, stride, part, part_out)),
+                3 => proven!(float_tile::<3>(panel, stride, part, part_out)),
+                2 => proven!(float_tile::<2>(panel, stride, part, part_out)),
+                _ => proven!(float_tile::<1>(panel, stride, part, part_out)),
+            }
+            first += rows;
+        }
+    }
+    fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+        proven!(integer_tile(panel, x, out));
+    }
+    fn gelu(&self, x: &mut [f32]) {
+        proven!(gelu(x));
+    }
+    fn gelu_multiply(&self, gate: &mut [f32], up: &[f32]) {
+        proven!(gelu_multiply(gate, up));
+    }
+    fn softcap(&self, x: &mut [f32], cap: f32) {
+        proven!(softcap(x, cap));
+    }
+    fn softmax(&self, x: &mut [f32]) {
+        proven!(softmax(x));
+    }
+    fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        proven!(rms_norm(x, weight, epsilon, out));
+    }
+    fn add_rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        proven!(add_rms_norm(x, weight, epsilon, out));
+    }
+    fn layer_norm(&self, x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
+        proven!(layer_norm(x, affine, epsilon, out));
+    }
+    fn softmax_tile(&self, x: &mut [f32], largest: f32) -> (f32, f32) {
+        proven!(softmax_tile(x, largest))
+    }
+    fn scale(&self, x: &mut [f32], factor: f32) {
+        proven!(scale(x, factor));
+    }
+    fn rotate(&self, head: &mut [f32], rotation: &[(f32, f32)]) {
+        proven!(rotate(head, rotation));
+    }
+    fn to_half(&self, x: &[f32], out: &mut [u16]) {
+        assert_eq!(x.len(), out.len());
+        proven!(to_half(x, out));
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+    match (panel.group, panel.bits, panel.biases.is_empty()) {
+        (32, 4, true) => tile::<32, 4, false>(panel, x, out),
+        (32, 4, false) => tile::<32, 4, true>(panel, x, out),
+        (32, 5, true) => tile::<32, 5, false>(panel, x, out),
+        (32, 5, false) => tile::<32, 5, true>(panel, x, out),
+        (16, 6, true) => tile::<16, 6, false>(panel, x, out),
+        (32, 8, true) => tile::<32, 8, false>(panel, x, out),
+        _ => unreachable!("no format has this shape"),
+    }
+}
+
+/// Instantiates plain-Rust bodies with this instruction set enabled.
+macro_rules! instantiate {
+    ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $body:path;)*) => {
+        $(#[target_feature(enable = "avx2,fma,f16c")]
+        fn $name($($argument: $type),*) $(-> $result)? {
+            $body($($argument),*)
+        })*
+    };
+}
+
+instantiate! {
+    quantize(x: &[f32], row: QuantizedRowMut<'_>) = vector::quantize;
+    gelu(x: &mut [f32]) = vector::gelu;
+    gelu_multiply(gate: &mut [f32], up: &[f32]) = vector::gelu_multiply;
+    softcap(x: &mut [f32], cap: f32) = vector::softcap;
+    softmax(x: &mut [f32]) = vector::softmax;
+    rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = vector::rms_norm;
+    add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = vector::add_rms_norm;
+    layer_norm(x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) = vector::layer_norm;
+    softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) = vector::softmax_tile;
+    scale(x: &mut [f32], factor: f32) = vector::scale;
+    rotate(head: &mut [f32], rotation: &[(f32, f32)]) = vector::rotate;
+    pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) = portable::pack_float;
+}
+
+/// Half-precision bits, with the instruction for it.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn to_half(x: &[f32], out: &mut [u16]) {
+    let (chunks, rest) = x.as_chunks::<8>();
+    let (halves, rest_out) = out.as_chunks_mut::<8>();
+    for (x, out) in chunks.iter().zip(halves) {
+        // SAFETY: eight values are read and eight half-precision ones written.
+        unsafe {
+            let bits = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(x.as_ptr()));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bits);
+        }
+    }
+    vector::to_half(rest, rest_out);
+}

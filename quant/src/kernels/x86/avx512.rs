@@ -1,0 +1,220 @@
+//! x86-64 with AVX-512 (F, BW, VL) and VNNI: a register holds all sixteen columns of a panel.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::avx2::Avx2;
+use super::panels::pack;
+use super::rows::avx512::dot_integer;
+use super::vnni::check;
+use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
+use crate::formats::with_block;
+use crate::isa::{Avx512Token, Isa};
+use crate::kernels::{FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, portable};
+use crate::{Format, MatrixView};
+
+/// The kernels; holding one proves that the CPU runs them.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512 {
+    base: Avx2,
+    _proof: Avx512Token,
+}
+
+impl Avx512 {
+    /// The kernels, given the proof.
+    pub fn new(proof: Avx512Token) -> Self {
+        Self { base: Avx2::new(proof.avx2()), _proof: proof }
+    }
+}
+
+/// Calls a `target_feature` function of this module.
+macro_rules! proven {
+    ($call:expr) => {
+        // SAFETY: `self` holds an `Avx512Token`, which exists only where AVX-512 F, BW, VL, VNNI and AVX2 were detected.
+        unsafe { $call }
+    };
+}
+
+impl Kernels for Avx512 {
+    fn isa(&self) -> Isa {
+        Isa::Avx512
+    }
+    fn base(&self) -> Option<&dyn Kernels> {
+        Some(&self.base)
+    }
+    fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
+        with_block!(weights.format(), B => proven!(dot_integer::<B>(weights, rows, x, out)),
+            else portable::dot_integer(weights, rows, x, out));
+    }
+    fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+        with_block!(format, B => proven!(pack::<B, false>(rows, k, panel)),
+            else portable::pack_integer(format, rows, k, panel));
+    }
+    fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+        proven!(float_tile(panel, stride, x, out));
+    }
+    fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+        proven!(integer_tile(panel, x, out));
+    }
+}
+
+/// Rows of a register tile: as many independent chains of additions as hide their latency at two a cycle.
+const TILE_ROWS: usize = 12;
+
+#[target_feature(enable = "avx512f")]
+fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+    assert!(x.k == 0 || panel.len() >= (x.k - 1) * stride + PANEL_ROWS);
+    assert!(x.rows == 0 || x.values.len() >= (x.rows - 1) * x.stride + x.k);
+    assert!(x.rows == 0 || out.values.len() >= (x.rows - 1) * out.stride + PANEL_ROWS);
+    let mut row = 0;
+    while row < x.rows {
+        // SAFETY: sizes are asserted above for all rows.
+        unsafe {
+            let values = (x.values.as_ptr().add(row * x.stride), x.stride, x.k);
+            let target = (out.values.as_mut_ptr().add(row * out.stride), out.stride, out.accumulate);
+            let weights = (panel.as_ptr(), stride);
+            row += match x.rows - row {
+                TILE_ROWS.. => float_rows::<TILE_ROWS>(weights, values, target),
+                4.. => float_rows::<4>(weights, values, target),
+                _ => float_rows::<1>(weights, values, target),
+            };
+        }
+    }
+}
+
+/// `ROWS` rows of activations times a panel; returns `ROWS`.
+///
+/// # Safety
+/// Pointers, strides and lengths describe readable panels and rows, and writable results.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn float_rows<const ROWS: usize>(
+    (panel, panel_stride): (*const f32, usize),
+    (x, x_stride, depth): (*const f32, usize, usize),
+    (out, stride, accumulate): (*mut f32, usize, bool),
+) -> usize {
+    let mut sums = [_mm512_setzero_ps(); ROWS];
+    // SAFETY: the caller's promise.
+    unsafe {
+        if accumulate {
+            for i in 0..ROWS {
+                sums[i] = _mm512_loadu_ps(out.add(i * stride));
+            }
+        }
+        for k in 0..depth {
+            let weights = _mm512_loadu_ps(panel.add(k * panel_stride));
+            for i in 0..ROWS {
+                sums[i] = _mm512_fmadd_ps(weights, _mm512_set1_ps(*x.add(i * x_stride + k)), sums[i]);
+            }
+        }
+        for i in 0..ROWS {
+            _mm512_storeu_ps(out.add(i * stride), sums[i]);
+        }
+    }
+    ROWS
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+    match (panel.group, panel.bits, panel.biases.is_empty()) {
+        (32, _, false) => tile::<32, 0, true>(panel, x, out),
+        (32, 4, true) => tile::<32, 4, false>(panel, x, out),
+        (32, 5, true) => tile::<32, 5, false>(panel, x, out),
+        (16, 6, true) => tile::<16, 6, false>(panel, x, out),
+        (32, 8, true) => tile::<32, 8, false>(panel, x, out),
+        _ => unreachable!("no format has this shape"),
+    }
+}
+
+/// All of `x` times a panel. `BITS` are those of a stored code without biases: its offset is half its range.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
+    panel: &IntegerPanel,
+    x: IntegerRows<'_>,
+    out: TileOut<'_>,
+) {
+    check(panel, &x, &out);
+    let mut row = 0;
+    while row < x.rows {
+        let first = (x.values.row(x.first + row), x.column);
+        // SAFETY: sizes are checked above for all rows.
+        unsafe {
+            let target = (out.values.as_mut_ptr().add(row * out.stride), out.stride, out.accumulate);
+            row += match x.rows - row {
+                TILE_ROWS.. => rows_of_tile::<TILE_ROWS, GROUP, BITS, BIASED>(panel, first, target),
+                4.. => rows_of_tile::<4, GROUP, BITS, BIASED>(panel, first, target),
+                _ => rows_of_tile::<1, GROUP, BITS, BIASED>(panel, first, target),
+            };
+        }
+    }
+}
+
+/// `x` times the offset of a symmetric format's stored codes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn times_offset<const BITS: u32>(x: __m512i) -> __m512i {
+    match BITS {
+        4 => _mm512_slli_epi32::<3>(x),
+        5 => _mm512_slli_epi32::<4>(x),
+        6 => _mm512_slli_epi32::<5>(x),
+        _ => _mm512_slli_epi32::<7>(x),
+    }
+}
+
+/// `ROWS` rows of activations, of which `x` is the first, times a panel; returns `ROWS`.
+///
+/// # Safety
+/// Sizes were checked for `ROWS` rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, const BIASED: bool>(
+    panel: &IntegerPanel,
+    (x, column): (QuantizedRow<'_>, usize),
+    (out, stride, accumulate): (*mut f32, usize, bool),
+) -> usize {
+    let (row_len, blocks, first_block) = (x.codes.len(), x.scales.len(), column / ACTIVATION_BLOCK);
+    // SAFETY: the caller's promise covers every read and write below.
+    unsafe {
+        let lines = panel.codes.as_ptr().cast::<__m512i>();
+        let codes = x.codes.as_ptr().add(column);
+        let mut totals = [_mm512_setzero_ps(); ROWS];
+        if accumulate {
+            for i in 0..ROWS {
+                totals[i] = _mm512_loadu_ps(out.add(i * stride));
+            }
+        }
+        for group in 0..panel.k / GROUP {
+            let mut sums = [_mm512_setzero_si512(); ROWS];
+            for step in group * (GROUP / 4)..(group + 1) * (GROUP / 4) {
+                let weights = _mm512_load_si512(lines.add(step));
+                for i in 0..ROWS {
+                    let x = codes.add(i * row_len + step * 4).cast::<i32>().read_unaligned();
+                    sums[i] = _mm512_dpbusd_epi32(sums[i], weights, _mm512_set1_epi32(x));
+                }
+            }
+            let block = first_block + group * GROUP / ACTIVATION_BLOCK;
+            let scales = _mm512_loadu_ps(panel.scales.as_ptr().add(group * PANEL_ROWS));
+            for i in 0..ROWS {
+                if !BIASED {
+                    let code_sum = if GROUP == SUM_BLOCK {
+                        *x.half_sums.as_ptr().add((i * blocks + first_block) * 2 + group)
+                    } else {
+                        *x.block_sums.as_ptr().add(i * blocks + block)
+                    };
+                    sums[i] = _mm512_sub_epi32(sums[i], times_offset::<BITS>(_mm512_set1_epi32(code_sum)));
+                }
+                let factor = _mm512_mul_ps(scales, _mm512_set1_ps(*x.scales.as_ptr().add(i * blocks + block)));
+                totals[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), factor, totals[i]);
+                if BIASED {
+                    let biases = _mm512_loadu_ps(panel.biases.as_ptr().add(group * PANEL_ROWS));
+                    let sum = _mm512_set1_ps(*x.sums.as_ptr().add(i * blocks + block));
+                    totals[i] = _mm512_fmadd_ps(biases, sum, totals[i]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            _mm512_storeu_ps(out.add(i * stride), totals[i]);
+        }
+    }
+    ROWS
+}
