@@ -48,7 +48,7 @@ fn rgb_of_cmyk(stored: &[u8]) -> Vec<u8> {
             [cyan, magenta, yellow].map(|ink| {
                 let (ink, paper) = (u32::from(255 - ink), u32::from(black));
                 let product = ink * paper + 128;
-                (paper - ((product >> 8) + product >> 8)) as u8
+                (paper - (((product >> 8) + product) >> 8)) as u8
             })
         })
         .collect()

@@ -5,6 +5,7 @@ pub mod decoder;
 pub mod vision;
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 pub use config::Config;
 
@@ -17,8 +18,8 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Model {
     pub(crate) config: Config,
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) store: Store,
+    tokenizer: Arc<OnceLock<std::result::Result<Tokenizer, String>>>,
+    pub(crate) store: Arc<Store>,
     pub(crate) vision: vision::VisionWeights,
     pub(crate) decoder: decoder::DecoderWeights,
 }
@@ -62,12 +63,14 @@ impl Model {
     /// # Errors
     /// When a key or tensor is missing, or does not fit the others.
     pub fn from_files(files: Vec<GgufFile>) -> Result<Self> {
-        let store = Store::new(files)?;
+        let store = Arc::new(Store::new(files)?);
         let config = Config::from_files(store.files())?;
-        let tokenizer = load_tokenizer(&store, &config)?;
+        tokenizer_json(&store)?;
         let vision = vision::VisionWeights::find(&store, &config.vision, config.text.hidden)?;
         let decoder = decoder::DecoderWeights::find(&store, &config.text)?;
-        Ok(Self { config, tokenizer, store, vision, decoder })
+        let model = Self { config, tokenizer: Arc::default(), store, vision, decoder };
+        model.start_tokenizer();
+        Ok(model)
     }
 
     /// The configuration.
@@ -75,9 +78,23 @@ impl Model {
         &self.config
     }
 
-    /// The tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+    /// The tokenizer. A large vocabulary takes most of a second to read; that goes on behind the first pictures, and this
+    /// waits for its end.
+    ///
+    /// # Errors
+    /// When the file's tokenizer is damaged, or lacks the tokens that the configuration names.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let read = self.tokenizer.get_or_init(|| read_tokenizer(&self.store, &self.config));
+        read.as_ref().map_err(|reason| Error::model(self.store.files()[0].gguf().name(), reason))
+    }
+
+    /// Reads the tokenizer on a thread of its own. Where the system has none to give, the first use reads it.
+    fn start_tokenizer(&self) {
+        let (cell, store, config) = (Arc::clone(&self.tokenizer), Arc::clone(&self.store), self.config.clone());
+        let read = move || {
+            cell.get_or_init(|| read_tokenizer(&store, &config));
+        };
+        let _ = std::thread::Builder::new().name("gemmule-tokenizer".to_owned()).spawn(read);
     }
 
     /// The files and tensors.
@@ -86,12 +103,16 @@ impl Model {
     }
 }
 
-fn load_tokenizer(store: &Store, config: &Config) -> Result<Tokenizer> {
+fn tokenizer_json(store: &Store) -> Result<&str> {
     let file = &store.files()[0];
-    let json = file.string(keys::tokenizer::HUGGINGFACE)?.ok_or_else(|| {
+    file.string(keys::tokenizer::HUGGINGFACE)?.ok_or_else(|| {
         let reason =
             format!("key '{}' is missing: convert the checkpoint with gemmule-quantize", keys::tokenizer::HUGGINGFACE);
         Error::model(file.gguf().name(), reason)
-    })?;
-    Tokenizer::from_json(json, &config.special)
+    })
+}
+
+fn read_tokenizer(store: &Store, config: &Config) -> std::result::Result<Tokenizer, String> {
+    let json = tokenizer_json(store).map_err(|error| error.to_string())?;
+    Tokenizer::from_json(json, &config.special).map_err(|error| error.to_string())
 }

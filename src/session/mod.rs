@@ -170,20 +170,21 @@ impl<'m> Session<'m> {
         options: &GenerateOptions,
         mut on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer> {
-        let mut sampler = Sampler::new(&options.sampling, self.model.tokenizer.used_vocabulary())?;
+        let mut sampler = Sampler::new(&options.sampling)?;
         let mut timings = Timings::default();
         self.load_pictures(pictures, &mut timings)?;
         let prefix = self.prefill(prompt, options.max_tokens, &mut timings)?;
+        let tokenizer = self.model.tokenizer()?;
         let start = Instant::now();
-        let mut stream = TextStream::new(&self.model.tokenizer);
+        let mut stream = TextStream::new(tokenizer);
         let (mut text, mut tokens, mut finish) = (String::new(), Vec::new(), FinishReason::MaxTokens);
         while tokens.len() < options.max_tokens {
             if !tokens.is_empty() {
                 self.step(*tokens.last().expect("not empty"));
             }
-            let token = sampler.next(&mut self.logits)?;
+            let token = sampler.next(&self.logits, tokenizer.used_vocabulary())?;
             tokens.push(token);
-            if self.model.tokenizer.is_end(token) && !options.ignore_end {
+            if tokenizer.is_end(token) && !options.ignore_end {
                 finish = FinishReason::EndToken;
                 break;
             }
@@ -256,7 +257,13 @@ impl<'m> Session<'m> {
     fn prefill(&mut self, prompt: &str, room: usize, timings: &mut Timings) -> Result<Vec<u32>> {
         let (config, model) = (self.config(), self.model);
         let image_tokens = self.pixels.len() / (3 * config.vision.image_size.pow(2)) * config.vision.tokens();
-        let prefix = model.tokenizer.prefix(image_tokens, prompt)?;
+        let start = Instant::now();
+        self.encode_pictures(image_tokens);
+        timings.vision = start.elapsed();
+
+        let start = Instant::now();
+        // After the pictures: a large tokenizer is read while they are encoded.
+        let prefix = model.tokenizer()?.prefix(image_tokens, prompt)?;
         let total = prefix.len().saturating_add(room);
         if total > config.text.context {
             return Err(Error::Request(format!(
@@ -266,18 +273,7 @@ impl<'m> Session<'m> {
                 config.text.context
             )));
         }
-        let start = Instant::now();
         let hidden = config.text.hidden;
-        self.features.resize(image_tokens * hidden, 0.0);
-        let pixels = self.pixels.chunks_exact(3 * config.vision.image_size.pow(2));
-        for (pixels, features) in pixels.zip(self.features.chunks_exact_mut(config.vision.tokens() * hidden)) {
-            let (compute, scratch) = (&self.compute, &mut self.vision);
-            let tower = (&config.vision, &model.vision);
-            compute.pool.enter(|| vision::forward(compute, &model.store, tower, pixels, (scratch, features)));
-        }
-        timings.vision = start.elapsed();
-
-        let start = Instant::now();
         self.x.clear();
         // Image features enter as they are; only text embeddings are scaled.
         self.x.extend_from_slice(&self.features);
@@ -288,6 +284,19 @@ impl<'m> Session<'m> {
         self.advance();
         timings.prefill = start.elapsed();
         Ok(prefix)
+    }
+
+    /// The loaded pictures' features into `self.features`.
+    fn encode_pictures(&mut self, image_tokens: usize) {
+        let (config, model) = (self.config(), self.model);
+        let features_len = config.vision.tokens() * config.text.hidden;
+        self.features.resize(image_tokens * config.text.hidden, 0.0);
+        let pixels = self.pixels.chunks_exact(3 * config.vision.image_size.pow(2));
+        for (pixels, features) in pixels.zip(self.features.chunks_exact_mut(features_len)) {
+            let (compute, scratch) = (&self.compute, &mut self.vision);
+            let tower = (&config.vision, &model.vision);
+            compute.pool.enter(|| vision::forward(compute, &model.store, tower, pixels, (scratch, features)));
+        }
     }
 
     /// Appends one token; its logits are then in `self.logits`.

@@ -27,13 +27,12 @@ impl Default for Sampling {
 
 pub(super) struct Sampler {
     options: Sampling,
-    used_vocabulary: usize,
     random: ChaCha8Rng,
     candidates: Vec<(f32, u32)>,
 }
 
 impl Sampler {
-    pub(super) fn new(options: &Sampling, used_vocabulary: usize) -> Result<Self> {
+    pub(super) fn new(options: &Sampling) -> Result<Self> {
         if !(0.0..=1000.0).contains(&options.temperature) {
             return Err(Error::Request(format!("temperature {} is not between 0 and 1000", options.temperature)));
         }
@@ -41,12 +40,12 @@ impl Sampler {
             return Err(Error::Request(format!("top-p {} is not above 0 and at most 1", options.top_p)));
         }
         let random = ChaCha8Rng::seed_from_u64(options.seed);
-        Ok(Self { options: options.clone(), used_vocabulary, random, candidates: Vec::new() })
+        Ok(Self { options: options.clone(), random, candidates: Vec::new() })
     }
 
-    /// The next token; rows past the tokenizer's vocabulary are untrained and never chosen.
-    pub(super) fn next(&mut self, logits: &mut [f32]) -> Result<u32> {
-        let used = self.used_vocabulary.min(logits.len());
+    /// The next token; rows past the used vocabulary are untrained and never chosen.
+    pub(super) fn next(&mut self, logits: &[f32], used_vocabulary: usize) -> Result<u32> {
+        let used = used_vocabulary.min(logits.len());
         let logits = &logits[..used];
         if logits.iter().any(|logit| logit.is_nan()) {
             let reason = "the model's output is not a number: the weights are damaged or overflow in this format";
@@ -115,8 +114,8 @@ mod tests {
     use super::*;
 
     fn draw(options: Sampling, logits: &[f32], used: usize) -> Vec<u32> {
-        let mut sampler = Sampler::new(&options, used).unwrap();
-        (0..400).map(|_| sampler.next(&mut logits.to_vec()).unwrap()).collect()
+        let mut sampler = Sampler::new(&options).unwrap();
+        (0..400).map(|_| sampler.next(logits, used).unwrap()).collect()
     }
 
     #[test]
@@ -153,8 +152,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_is_an_error() {
-        assert!(Sampler::new(&Sampling::default(), 2).unwrap().next(&mut [0.0, f32::NAN]).is_err());
-        assert!(Sampler::new(&Sampling { temperature: f32::NAN, ..Sampling::default() }, 2).is_err());
-        assert!(Sampler::new(&Sampling { top_p: 0.0, ..Sampling::default() }, 2).is_err());
+        assert!(Sampler::new(&Sampling::default()).unwrap().next(&[0.0, f32::NAN], 2).is_err());
+        assert!(Sampler::new(&Sampling { temperature: f32::NAN, ..Sampling::default() }).is_err());
+        assert!(Sampler::new(&Sampling { top_p: 0.0, ..Sampling::default() }).is_err());
     }
 }

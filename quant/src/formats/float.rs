@@ -49,12 +49,14 @@ impl Float for Bf16 {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode<E: Float>(bytes: &[u8], out: &mut [f32]) {
     for (bytes, out) in bytes.chunks_exact(E::BYTES).zip(out) {
         *out = E::load(bytes);
     }
 }
 
+#[inline(always)]
 pub(super) fn encode<E: Float>(values: &[f32], out: &mut [u8]) {
     for (value, out) in values.iter().zip(out.chunks_exact_mut(E::BYTES)) {
         E::store(*value, out);

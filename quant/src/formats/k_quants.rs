@@ -1,6 +1,6 @@
 //! The formats with super-blocks of 256: Q4_K, Q5_K, Q6_K.
 
-use super::search::{affine_error, affine_scale, code, inverse, symmetric_scale, to_half};
+use super::search::{affine_error, affine_scale, code, inverse, symmetric_error, symmetric_scale, to_half};
 use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at};
 
 /// `d`, `dmin` (half), 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
@@ -20,6 +20,7 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
     }
 }
 
+#[inline(always)]
 fn pack_scales(scales: &[u8; 8], minima: &[u8; 8], packed: &mut [u8]) {
     for j in 0..4 {
         packed[j] = scales[j] | scales[j + 4] >> 4 << 6;
@@ -120,12 +121,14 @@ struct Affine {
 }
 
 /// The integers around `value / step` in `0..=63`.
+#[inline(always)]
 fn around(value: f32, step: f32) -> std::ops::RangeInclusive<u8> {
     let nearest = code(value, inverse(step), 0.0, 63.0) as u8;
     nearest.saturating_sub(1)..=(nearest + 1).min(63)
 }
 
 /// For fixed `d` and `dmin`: the best integer scales and minima, and the squared error.
+#[inline(always)]
 fn choose_integers(x: &[[f32; 32]], ideal: &[(f32, f32); 8], d: f32, dmin: f32, high: f32) -> (f32, [u8; 8], [u8; 8]) {
     let (mut total, mut scales, mut minima) = (0.0, [0; 8], [0; 8]);
     for j in 0..8 {
@@ -143,6 +146,7 @@ fn choose_integers(x: &[[f32; 32]], ideal: &[(f32, f32); 8], d: f32, dmin: f32, 
     (total, scales, minima)
 }
 
+#[inline(always)]
 fn affine_super_block(x: &[f32], high: f32) -> Affine {
     let x = x.as_chunks::<32>().0;
     let mut ideal = [(0.0, 0.0); 8];
@@ -186,6 +190,7 @@ impl Affine {
     }
 }
 
+#[inline(always)]
 pub(super) fn encode_q4_k(values: &[f32], out: &mut [u8]) {
     for (x, block) in values.chunks_exact(Q4K::LEN).zip(out.chunks_exact_mut(Q4K::BYTES)) {
         let affine = affine_super_block(x, 15.0);
@@ -194,6 +199,7 @@ pub(super) fn encode_q4_k(values: &[f32], out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) {
     for (x, block) in values.chunks_exact(Q5K::LEN).zip(out.chunks_exact_mut(Q5K::BYTES)) {
         let affine = affine_super_block(x, 31.0);
@@ -208,24 +214,20 @@ pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) {
     }
 }
 
-fn symmetric_error(x: &[f32], scale: f32) -> f32 {
-    let inverse_scale = inverse(scale);
-    x.iter().map(|x| (x - scale * code(*x, inverse_scale, -32.0, 31.0)).powi(2)).sum()
-}
-
+#[inline(always)]
 pub(super) fn encode_q6_k(values: &[f32], out: &mut [u8]) {
     for (x, block) in values.chunks_exact(Q6K::LEN).zip(out.chunks_exact_mut(Q6K::BYTES)) {
         let mut ideal = [0.0f32; 16];
-        for (ideal, x) in ideal.iter_mut().zip(x.chunks_exact(16)) {
-            *ideal = symmetric_scale(x, -32.0, 31.0, |scale| scale);
+        for (ideal, x) in ideal.iter_mut().zip(x.as_chunks::<16>().0) {
+            *ideal = symmetric_scale(x, -32.0, 31.0);
         }
         let d = to_half(ideal.iter().fold(0.0f32, |a, b| a.max(b.abs())) / 127.0);
         let mut codes = [0u8; 256];
-        for (group, x) in x.chunks_exact(16).enumerate() {
+        for (group, x) in x.as_chunks::<16>().0.iter().enumerate() {
             let nearest = code(ideal[group], inverse(d), -127.0, 127.0) as i8;
             let mut best = (f32::INFINITY, 0i8);
             for scale in nearest.saturating_sub(1)..=nearest.saturating_add(1) {
-                let error = symmetric_error(x, d * f32::from(scale));
+                let error = symmetric_error(x, d * f32::from(scale), -32.0, 31.0);
                 if error < best.0 {
                     best = (error, scale);
                 }

@@ -2,7 +2,7 @@
 //!
 //! Four-bit codes lie 16 to a half block: byte `i` holds value `i` in its low and value `i + 16` in its high nibble.
 
-use super::search::{code, inverse, symmetric_scale, to_half};
+use super::search::{code, inverse, symmetric_error, symmetric_scale, to_half};
 use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at};
 
 pub(crate) struct Q4_0;
@@ -112,13 +112,15 @@ impl Block for Q8_0 {
     }
 }
 
+#[inline(always)]
 fn put_half(value: f32, bytes: &mut [u8]) {
     bytes.copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
 }
 
+#[inline(always)]
 pub(super) fn encode_q4_0(values: &[f32], out: &mut [u8]) {
-    for (x, block) in values.chunks_exact(Q4_0::LEN).zip(out.chunks_exact_mut(Q4_0::BYTES)) {
-        let scale = symmetric_scale(x, -8.0, 7.0, to_half);
+    for (x, block) in values.as_chunks::<{ Q4_0::LEN }>().0.iter().zip(out.chunks_exact_mut(Q4_0::BYTES)) {
+        let scale = to_half(symmetric_scale(x, -8.0, 7.0));
         let inverse_scale = inverse(scale);
         put_half(scale, &mut block[..2]);
         for i in 0..16 {
@@ -130,17 +132,14 @@ pub(super) fn encode_q4_0(values: &[f32], out: &mut [u8]) {
 }
 
 /// At eight bits the scale's own rounding to half precision is what a search can still win back.
-fn q8_0_scale(x: &[f32]) -> f32 {
+#[inline(always)]
+fn q8_0_scale(x: &[f32; 32]) -> f32 {
     let largest = x.iter().fold(0.0f32, |a, b| a.max(b.abs()));
     let nearest = half::f16::from_f32((largest / 127.0).min(65504.0)).to_bits();
-    let error = |scale: f32| -> f32 {
-        let inverse_scale = inverse(scale);
-        x.iter().map(|x| (x - scale * code(*x, inverse_scale, -127.0, 127.0)).powi(2)).sum()
-    };
     let mut best = (f32::INFINITY, 0.0);
     for bits in nearest.saturating_sub(1)..=nearest.saturating_add(1).min(half::f16::MAX.to_bits()) {
         let scale = half::f16::from_bits(bits).to_f32();
-        let error = error(scale);
+        let error = symmetric_error(x, scale, -127.0, 127.0);
         if error < best.0 {
             best = (error, scale);
         }
@@ -148,8 +147,9 @@ fn q8_0_scale(x: &[f32]) -> f32 {
     best.1
 }
 
+#[inline(always)]
 pub(super) fn encode_q8_0(values: &[f32], out: &mut [u8]) {
-    for (x, block) in values.chunks_exact(Q8_0::LEN).zip(out.chunks_exact_mut(Q8_0::BYTES)) {
+    for (x, block) in values.as_chunks::<{ Q8_0::LEN }>().0.iter().zip(out.chunks_exact_mut(Q8_0::BYTES)) {
         let scale = q8_0_scale(x);
         let inverse_scale = inverse(scale);
         put_half(scale, &mut block[..2]);

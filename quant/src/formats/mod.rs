@@ -126,6 +126,7 @@ impl std::fmt::Display for EncodeError {
 
 impl std::error::Error for EncodeError {}
 
+#[inline(always)]
 fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
     let (mut scales, mut biases) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
     let mut codes = [0; MAX_BLOCK];
@@ -143,6 +144,7 @@ fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
 ///
 /// # Panics
 /// When `bytes` is not exactly the row's size ([`Format::row_bytes`]).
+#[inline(always)]
 pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(Some(bytes.len()), format.row_bytes(out.len()), "row size of {format}");
     with_block!(format, B => decode_blocks::<B>(bytes, out), else
@@ -153,6 +155,7 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
 ///
 /// # Errors
 /// [`EncodeError`]: no encoder, a length that is no whole number of blocks, or a value that is not finite.
+#[inline(always)]
 pub fn encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
     if format.row_bytes(values.len()) != Some(out.len()) {
         return Err(EncodeError::Length(format, values.len()));

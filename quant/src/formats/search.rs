@@ -22,94 +22,115 @@ pub(super) fn to_half(x: f32) -> f32 {
     f16::from_f32(x.clamp(-65504.0, 65504.0)).to_f32()
 }
 
-/// The code of `x` for a given inverse scale.
+/// The code of `x` for a given inverse scale. Comparisons written so are one instruction each.
 #[inline(always)]
 pub(super) fn code(x: f32, inverse_scale: f32, low: f32, high: f32) -> f32 {
-    round((x * inverse_scale).clamp(low - 0.5, high + 0.5)).clamp(low, high)
+    let code = x * inverse_scale;
+    let code = if code > low { code } else { low };
+    round(if code < high { code } else { high })
 }
 
-/// Squared error of `x ≈ scale · code`, and the scale that is best for the same codes.
+/// Sum of a multiple of eight terms in eight lanes: a few additions of registers instead of a chain.
 #[inline(always)]
-fn symmetric_error(x: &[f32], scale: f32, low: f32, high: f32) -> (f32, f32) {
-    let inverse_scale = inverse(scale);
-    let (mut error, mut dot, mut norm) = ([0.0f32; 8], [0.0f32; 8], [0.0f32; 8]);
-    for x in x.as_chunks::<8>().0 {
+fn total<const N: usize>(terms: &[f32; N]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    for terms in terms.as_chunks::<8>().0 {
         for lane in 0..8 {
-            let code = code(x[lane], inverse_scale, low, high);
-            let difference = x[lane] - scale * code;
-            error[lane] += difference * difference;
-            dot[lane] += x[lane] * code;
-            norm[lane] += code * code;
+            lanes[lane] += terms[lane];
         }
     }
-    let norm: f32 = norm.iter().sum();
-    let better = if norm > 0.0 { dot.iter().sum::<f32>() / norm } else { 0.0 };
-    (error.iter().sum(), better)
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
-/// The signed scale, passed through `store` (the precision it will be kept in), with the smallest squared error of
-/// `x ≈ scale · code`, codes in `low..=high`, low < 0 < high. The length of `x` is a multiple of 8.
+/// Squared error of `x ≈ scale · code`.
 #[inline(always)]
-pub(super) fn symmetric_scale(x: &[f32], low: f32, high: f32, store: impl Fn(f32) -> f32) -> f32 {
+pub(super) fn symmetric_error<const N: usize>(x: &[f32; N], scale: f32, low: f32, high: f32) -> f32 {
+    error_of(x, (scale, inverse(scale)), low, high)
+}
+
+/// Squared error of `x ≈ scale · code`, for a scale and its inverse.
+#[inline(always)]
+fn error_of<const N: usize>(x: &[f32; N], (scale, inverse_scale): (f32, f32), low: f32, high: f32) -> f32 {
+    let mut squares = [0.0f32; N];
+    for i in 0..N {
+        let difference = x[i] - scale * code(x[i], inverse_scale, low, high);
+        squares[i] = difference * difference;
+    }
+    total(&squares)
+}
+
+/// The scale that is best for the codes that `scale` gives.
+#[inline(always)]
+fn symmetric_refit<const N: usize>(x: &[f32; N], scale: f32, low: f32, high: f32) -> f32 {
+    let inverse_scale = inverse(scale);
+    let (mut dot, mut norm) = ([0.0f32; N], [0.0f32; N]);
+    for i in 0..N {
+        let code = code(x[i], inverse_scale, low, high);
+        dot[i] = x[i] * code;
+        norm[i] = code * code;
+    }
+    let norm = total(&norm);
+    if norm > 0.0 { total(&dot) / norm } else { 0.0 }
+}
+
+/// The signed scale with a small squared error of `x ≈ scale · code`, codes in `low..=high`, low < 0 < high. `N` is a
+/// multiple of 8.
+#[inline(always)]
+pub(super) fn symmetric_scale<const N: usize>(x: &[f32; N], low: f32, high: f32) -> f32 {
     let largest = x.iter().copied().fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
     if largest == 0.0 {
         return 0.0;
     }
     // The largest value at the lower end of the codes is ggml's choice: with it among the candidates the result is
     // never worse. The others clip it a little, or leave it room.
-    let start = store(largest / low);
-    let (mut best_scale, (mut best_error, mut refined)) = (start, symmetric_error(x, start, low, high));
-    let steps: &[f32] = if high < 16.0 { &[0.78, 0.86, 0.93, 1.07, 1.15] } else { &[0.96, 0.98, 1.02] };
-    let others = steps.iter().map(|step| largest / (low * step));
-    let mirrored = steps.iter().chain(&[1.0]).map(|step| largest / (high * step));
-    for candidate in others.chain(mirrored) {
-        let scale = store(candidate);
-        let (error, better) = symmetric_error(x, scale, low, high);
-        if error < best_error {
-            (best_scale, best_error, refined) = (scale, error, better);
+    let inverse_largest = inverse(largest);
+    let mut best = (f32::INFINITY, 0.0);
+    let steps: &[f32] = if high < 16.0 { &[1.0, 0.78, 0.86, 0.93, 1.07, 1.15] } else { &[1.0, 0.96, 0.98, 1.02] };
+    for step in steps {
+        for end in [low, high] {
+            // No division for each candidate: the ends and the steps are known to the compiler.
+            let pair = (largest * (1.0 / (end * step)), inverse_largest * (end * step));
+            let error = error_of(x, pair, low, high);
+            if error < best.0 {
+                best = (error, pair.0);
+            }
         }
     }
     for _ in 0..2 {
-        let scale = store(refined);
-        let (error, better) = symmetric_error(x, scale, low, high);
-        if error >= best_error {
+        let scale = symmetric_refit(x, best.1, low, high);
+        let error = symmetric_error(x, scale, low, high);
+        if error >= best.0 {
             break;
         }
-        (best_scale, best_error, refined) = (scale, error, better);
+        best = (error, scale);
     }
-    best_scale
+    best.1
 }
 
 /// Squared error of `x ≈ scale · code − minimum`, codes in `0..=high`.
 #[inline(always)]
 pub(super) fn affine_error(x: &[f32; 32], scale: f32, minimum: f32, high: f32) -> f32 {
     let inverse_scale = inverse(scale);
-    let mut error = [0.0f32; 8];
-    for x in x.as_chunks::<8>().0 {
-        for lane in 0..8 {
-            let code = code(x[lane] + minimum, inverse_scale, 0.0, high);
-            let difference = x[lane] - (scale * code - minimum);
-            error[lane] += difference * difference;
-        }
+    let mut squares = [0.0f32; 32];
+    for i in 0..32 {
+        let difference = x[i] - (scale * code(x[i] + minimum, inverse_scale, 0.0, high) - minimum);
+        squares[i] = difference * difference;
     }
-    error.iter().sum()
+    total(&squares)
 }
 
 /// The best `scale ≥ 0` and `minimum ≥ 0` for the codes that a given pair produces.
 #[inline(always)]
 fn affine_refit(x: &[f32; 32], scale: f32, minimum: f32, high: f32) -> (f32, f32) {
     let inverse_scale = inverse(scale);
-    let (mut sum_x, mut sum_c, mut sum_xc, mut sum_cc) = ([0.0f32; 8], [0.0f32; 8], [0.0f32; 8], [0.0f32; 8]);
-    for x in x.as_chunks::<8>().0 {
-        for lane in 0..8 {
-            let code = code(x[lane] + minimum, inverse_scale, 0.0, high);
-            sum_x[lane] += x[lane];
-            sum_c[lane] += code;
-            sum_xc[lane] += x[lane] * code;
-            sum_cc[lane] += code * code;
-        }
+    let (mut codes, mut products, mut squares) = ([0.0f32; 32], [0.0f32; 32], [0.0f32; 32]);
+    for i in 0..32 {
+        codes[i] = code(x[i] + minimum, inverse_scale, 0.0, high);
+        products[i] = x[i] * codes[i];
+        squares[i] = codes[i] * codes[i];
     }
-    let [x, c, xc, cc] = [sum_x, sum_c, sum_xc, sum_cc].map(|sums| sums.iter().sum::<f32>());
+    let (x, c, xc, cc) = (total(x), total(&codes), total(&products), total(&squares));
     let determinant = 32.0 * cc - c * c;
     if determinant > 0.0 {
         let scale = (32.0 * xc - x * c) / determinant;

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use crate::activation::{QuantizedRow, QuantizedRowMut, QuantizedRows};
 use crate::isa::Isa;
-use crate::{Format, MatrixView, vector};
+use crate::{EncodeError, Format, MatrixView, vector};
 
 /// Weight rows in a panel: the width of the register tile of every panel product.
 pub const PANEL_ROWS: usize = 16;
@@ -129,6 +129,19 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
     /// The kernels of the set that this one builds on: they do what this one does not override.
     fn base(&self) -> Option<&dyn Kernels> {
         None
+    }
+
+    /// As [`encode_row`](crate::encode_row), with the same result.
+    ///
+    /// # Errors
+    /// As [`encode_row`](crate::encode_row).
+    fn encode_row(&self, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+        overlay!(self.encode_row(format, values, out), crate::formats::encode_row)
+    }
+
+    /// As [`decode_row`](crate::decode_row), with the same result.
+    fn decode_row(&self, format: Format, bytes: &[u8], out: &mut [f32]) {
+        overlay!(self.decode_row(format, bytes, out), crate::formats::decode_row);
     }
 
     /// Quantizes a row of activations; `x.len()` is a multiple of 32.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use gemmule::files;
 use gemmule::gguf::writer::{TensorPlan, Writer, planned_size};
-use gemmule::quant::{Format, decode_row, encode_row};
+use gemmule::quant::{Format, Kernels};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
@@ -21,7 +21,7 @@ const STRETCH: usize = 1 << 20;
 
 /// What is known of one class in one format.
 #[derive(Clone, Copy, Debug, Default)]
-struct Total {
+pub(crate) struct Total {
     weights: u64,
     bytes: u64,
     squared_error: f64,
@@ -29,6 +29,11 @@ struct Total {
 }
 
 impl Total {
+    /// Of rows without an original that they could differ from.
+    pub(crate) fn exact(weights: u64, bytes: u64) -> Self {
+        Self { weights, bytes, ..Self::default() }
+    }
+
     fn add(&mut self, other: &Total) {
         self.weights += other.weights;
         self.bytes += other.bytes;
@@ -37,9 +42,36 @@ impl Total {
     }
 }
 
+impl Total {
+    /// Adds a row's errors. Sums run in eight lanes, so that they are as fast as the encoding.
+    fn add_errors(&mut self, exact: &[f32], stored: &[f32]) {
+        let (mut error, mut square) = ([0.0f32; 8], [0.0f32; 8]);
+        for (exact, stored) in exact.chunks(8).zip(stored.chunks(8)) {
+            for (lane, (exact, stored)) in exact.iter().zip(stored).enumerate() {
+                error[lane] += (exact - stored) * (exact - stored);
+                square[lane] += exact * exact;
+            }
+        }
+        self.squared_error += error.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+        self.squared += square.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+    }
+}
+
 type Totals = BTreeMap<(Class, Format), Total>;
 
-pub(crate) fn convert(checkpoint: &Checkpoint, outputs: Vec<OutputFile>) -> Result<()> {
+/// Makes the rows of a tensor: `count` rows from `first` on, encoded.
+pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize) -> Result<(Vec<u8>, Total)> + Sync + 'a;
+
+/// Converts a checkpoint.
+pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile]) -> Result<()> {
+    let kernels = gemmule::quant::isa::select(None)?;
+    write(outputs, &|item, first, count| {
+        encode_stretch(kernels, checkpoint, (item, source_of(checkpoint, item)?), (first, count))
+    })
+}
+
+/// Writes files whose tensors `make` makes; each appears under its name when all are complete.
+pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     // Ending in order removes the unfinished file.
@@ -63,8 +95,7 @@ pub(crate) fn convert(checkpoint: &Checkpoint, outputs: Vec<OutputFile>) -> Resu
             Writer::new(BufWriter::with_capacity(1 << 20, file), &output.metadata, plan).with_context(context)?;
         for item in &output.items {
             bar.set_message(item.name.clone());
-            let source = source_of(checkpoint, item)?;
-            let result = convert_tensor(checkpoint, (item, source), &interrupted, |bytes| {
+            let result = write_tensor(item, make, &interrupted, |bytes| {
                 bar.inc(bytes.len() as u64);
                 writer.write(bytes).with_context(context)
             });
@@ -79,7 +110,7 @@ pub(crate) fn convert(checkpoint: &Checkpoint, outputs: Vec<OutputFile>) -> Resu
     for (file, path) in finished {
         files::persist(file, path).with_context(|| path.display().to_string())?;
     }
-    report(&outputs, &totals)
+    report(outputs, &totals)
 }
 
 /// Fails before the work where the disk cannot hold the result.
@@ -99,10 +130,10 @@ fn check_space(path: &Path, needed: u64) -> Result<()> {
     Ok(())
 }
 
-/// Encodes one tensor and hands its bytes to `write` in order.
-fn convert_tensor(
-    checkpoint: &Checkpoint,
-    (item, source): (&Item, &Source),
+/// Makes one tensor and hands its bytes to `write` in order.
+fn write_tensor(
+    item: &Item,
+    make: &MakeRows<'_>,
     interrupted: &AtomicBool,
     mut write: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<Total> {
@@ -113,10 +144,8 @@ fn convert_tensor(
         if interrupted.load(Ordering::Relaxed) {
             bail!("interrupted; nothing was changed");
         }
-        let encoded: Vec<Result<(Vec<u8>, Total)>> = batch
-            .par_iter()
-            .map(|first| encode_stretch(checkpoint, (item, source), *first, rows_at_once.min(item.rows - first)))
-            .collect();
+        let encoded: Vec<Result<(Vec<u8>, Total)>> =
+            batch.par_iter().map(|first| make(item, *first, rows_at_once.min(item.rows - first))).collect();
         for stretch in encoded {
             let (bytes, part) = stretch?;
             write(&bytes)?;
@@ -128,10 +157,10 @@ fn convert_tensor(
 
 /// Reads, transforms and encodes `count` rows from `first` on.
 fn encode_stretch(
+    kernels: &dyn Kernels,
     checkpoint: &Checkpoint,
     (item, source): (&Item, &Source),
-    first: usize,
-    count: usize,
+    (first, count): (usize, usize),
 ) -> Result<(Vec<u8>, Total)> {
     let (filled_rows, filled_columns) = item.filled();
     let present = filled_rows.saturating_sub(first).min(count);
@@ -148,14 +177,11 @@ fn encode_stretch(
         if item.plus_one {
             row.iter_mut().for_each(|value| *value += 1.0);
         }
-        encode_row(item.format, &row, out).with_context(|| {
+        kernels.encode_row(item.format, &row, out).with_context(|| {
             format!("{}: tensor '{}', row {}", checkpoint.path(source).display(), source.name, first + index)
         })?;
-        decode_row(item.format, out, &mut decoded);
-        for (exact, stored) in row.iter().zip(&decoded) {
-            total.squared_error += f64::from(exact - stored).powi(2);
-            total.squared += f64::from(*exact).powi(2);
-        }
+        kernels.decode_row(item.format, out, &mut decoded);
+        total.add_errors(&row, &decoded);
     }
     Ok((bytes, total))
 }

@@ -6,7 +6,7 @@ mod hf_config;
 mod plan;
 mod vocabulary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -58,7 +58,11 @@ struct Cli {
     force: bool,
 }
 
-fn parse_format(name: &str) -> Result<Format, String> {
+/// A type that can be written, by its name: for command lines.
+///
+/// # Errors
+/// When there is none of that name; the message lists those that there are.
+pub fn parse_format(name: &str) -> Result<Format, String> {
     let writable = || FORMATS.iter().filter(|row| row.encodes).map(|row| row.name).collect::<Vec<_>>().join(", ");
     Format::from_name(name)
         .filter(|format| format.info().encodes)
@@ -66,47 +70,92 @@ fn parse_format(name: &str) -> Result<Format, String> {
 }
 
 impl Cli {
-    fn types(&self) -> plan::Types {
-        let (embedding, vision) = match self.body {
-            Format::Q4_0 | Format::Q4K | Format::Q5K => (Format::Q6K, Format::Q8_0),
-            Format::Q6K | Format::Q8_0 => (Format::Q8_0, Format::Q8_0),
-            float => (float, float),
-        };
-        plan::Types {
-            body: self.body,
-            embedding: self.embedding_type.unwrap_or(embedding),
-            vision: self.vision_type.unwrap_or(vision),
-        }
-    }
-
-    fn outputs(&self) -> Result<Vec<PathBuf>> {
-        if !self.split {
-            return Ok(vec![self.output.clone()]);
-        }
-        let stem = self.output.file_stem().context("the output has no file name")?;
-        let vision = format!("{}-mmproj.gguf", stem.to_string_lossy());
-        Ok(vec![self.output.clone(), self.output.with_file_name(vision)])
-    }
-
     fn execute(&self) -> Result<()> {
-        let outputs = self.outputs()?;
-        for path in &outputs {
-            ensure!(self.force || !path.exists(), "{} exists already; --force replaces it", path.display());
-        }
+        let outputs = output_paths(&self.output, self.split, self.force)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(self.threads.unwrap_or(0))
             .build()
             .context("cannot start the threads; choose another --threads")?;
         let checkpoint = checkpoint::Checkpoint::open(&self.checkpoint)?;
         let mut model = hf_config::read(&self.checkpoint)?;
-        let types = self.types();
+        let types = plan::Types::new(self.body, self.embedding_type, self.vision_type);
         let plan = plan::Plan::new(&mut model.config, &types);
         plan.check(&checkpoint)?;
         checkpoint.check_head()?;
-        let vocabulary = vocabulary::read(&self.checkpoint, &model.config)?;
+        let path = self.checkpoint.join("tokenizer.json");
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let vocabulary = vocabulary::metadata(text, &model.config).with_context(|| path.display().to_string())?;
         let files = plan.files(&model, vocabulary, &outputs);
-        pool.install(|| convert::convert(&checkpoint, files))
+        pool.install(|| convert::convert(&checkpoint, &files))
     }
+}
+
+/// The output files: one, or the text half and the vision half.
+fn output_paths(output: &Path, split: bool, force: bool) -> Result<Vec<PathBuf>> {
+    let mut paths = vec![output.to_owned()];
+    if split {
+        let stem = output.file_stem().context("the output has no file name")?;
+        paths.push(output.with_file_name(format!("{}-mmproj.gguf", stem.to_string_lossy())));
+    }
+    for path in &paths {
+        ensure!(force || !path.exists(), "{} exists already; --force replaces it", path.display());
+    }
+    Ok(paths)
+}
+
+/// A model that is made up rather than converted.
+#[derive(Debug)]
+pub struct MadeModel {
+    /// The configuration.
+    pub config: Config,
+    /// The name it gets.
+    pub name: String,
+    /// Hugging Face's `tokenizer.json`.
+    pub tokenizer_json: String,
+    /// Type of the decoder's matrices; the others follow from it as in a conversion.
+    pub body: Format,
+}
+
+/// Rows of a tensor that are to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct RowsToMake<'a> {
+    /// The tensor's name in the file.
+    pub tensor: &'a str,
+    /// Storage format.
+    pub format: Format,
+    /// Values of a row.
+    pub columns: usize,
+    /// First row.
+    pub first: usize,
+    /// Number of rows.
+    pub count: usize,
+    /// Whether they are weights of an RMSNorm, which lie around one.
+    pub norm: bool,
+}
+
+/// Writes a made-up model, whose rows `make` gives in their storage format, with the names and keys of a conversion.
+///
+/// # Errors
+/// When the files cannot be written or rows have the wrong size.
+pub fn write_made(
+    model: MadeModel,
+    output: &Path,
+    (split, force): (bool, bool),
+    make: impl Fn(RowsToMake<'_>) -> Vec<u8> + Sync,
+) -> Result<()> {
+    let outputs = output_paths(output, split, force)?;
+    let MadeModel { mut config, name, tokenizer_json, body } = model;
+    let plan = plan::Plan::new(&mut config, &plan::Types::new(body, None, None));
+    let vocabulary = vocabulary::metadata(tokenizer_json, &config)?;
+    let files = plan.files(&hf_config::HfModel { config, name }, vocabulary, &outputs);
+    convert::write(&files, &|item, first, count| {
+        let (tensor, format, columns) = (item.name.as_str(), item.format, item.columns);
+        let bytes = make(RowsToMake { tensor, format, columns, first, count, norm: item.plus_one });
+        let size = format.row_bytes(columns).map(|row| row * count);
+        ensure!(size == Some(bytes.len()), "{tensor}: {} bytes made, {size:?} needed", bytes.len());
+        let total = convert::Total::exact((count * columns) as u64, bytes.len() as u64);
+        Ok((bytes, total))
+    })
 }
 
 /// Every tensor that a checkpoint of this configuration has to hold: its name, without the prefixes in which layouts

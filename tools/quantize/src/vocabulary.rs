@@ -1,7 +1,6 @@
 //! `tokenizer.json` as it is, and the token table that llama.cpp's tools read.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use gemmule::gguf::keys::tokenizer as keys;
@@ -23,20 +22,17 @@ mod kind {
 /// Score of a token that no merge makes: behind every merge.
 const LAST: f32 = -1e6;
 
-/// The tokenizer's metadata.
-pub(crate) fn read(directory: &Path, config: &Config) -> Result<Vec<(String, MetadataValue)>> {
-    let path = directory.join("tokenizer.json");
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let tokenizer = Tokenizer::from_json(&text, &config.special).with_context(|| path.display().to_string())?;
+/// The metadata that `tokenizer.json`, given as text, becomes.
+pub(crate) fn metadata(text: String, config: &Config) -> Result<Vec<(String, MetadataValue)>> {
+    let tokenizer = Tokenizer::from_json(&text, &config.special)?;
     let rows = config.text.vocabulary;
     ensure!(
         tokenizer.used_vocabulary() <= rows,
-        "{}: its ids go up to {}, the embedding has {rows} rows",
-        path.display(),
+        "its ids go up to {}, the embedding has {rows} rows",
         tokenizer.used_vocabulary() - 1
     );
     let json: Value = serde_json::from_str(&text)?;
-    let mut metadata = token_table(&json, rows).with_context(|| path.display().to_string())?;
+    let mut metadata = token_table(&json, rows)?;
     for (key, value) in [(keys::MODEL, "llama"), (keys::PRE, "default")] {
         metadata.push((key.to_owned(), MetadataValue::String(value.to_owned())));
     }

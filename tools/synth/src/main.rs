@@ -1,6 +1,7 @@
-//! `gemmule-synth`: checkpoints of the real sizes, in Hugging Face layout, with random weights. They say nothing sensible;
-//! they show speed and memory.
+//! `gemmule-synth`: models of the real sizes with random weights, as GGUF or in Hugging Face layout. They say nothing
+//! sensible; they show speed and memory.
 
+mod blocks;
 mod sizes;
 mod tokenizer;
 
@@ -12,19 +13,22 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use gemmule::quant::Format;
+use gemmule_quantize::MadeModel;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use serde_json::json;
 
-/// Write a PaliGemma 2 checkpoint of a real size with random bf16 weights, in the layout of the released ones.
+/// Write a PaliGemma 2 model of a real size with random weights: a GGUF file, ready to run, or with --safetensors a
+/// checkpoint in the layout of the released ones.
 ///
 /// Exit codes: 0 success, 1 failure (a message says why), 2 wrong usage.
 #[derive(Parser)]
 #[command(name = "gemmule-synth", version, max_term_width = 100)]
 struct Cli {
-    /// Directory to make.
+    /// The file to write, or with --safetensors the directory to make.
     output: PathBuf,
     /// Size of the model.
     #[arg(long, value_enum, default_value = "3b")]
@@ -32,6 +36,19 @@ struct Cli {
     /// Pixels of the picture's side.
     #[arg(long, default_value_t = 224, value_parser = parse_resolution)]
     resolution: usize,
+    /// Type of the decoder's matrices, from which those of embedding and vision tower follow as in gemmule-quantize:
+    /// q4_0, q4_k, q5_k, q6_k, q8_0, f16, bf16, f32.
+    #[arg(long = "type", value_name = "TYPE", default_value = "q4_0", value_parser = gemmule_quantize::parse_format)]
+    body: Format,
+    /// Write a checkpoint in bf16 instead, for the converter.
+    #[arg(long, conflicts_with_all = ["body", "split", "force"])]
+    safetensors: bool,
+    /// Write the pair that llama.cpp's tools expect: OUT.gguf (text) and OUT-mmproj.gguf (vision).
+    #[arg(long)]
+    split: bool,
+    /// Replace existing output files.
+    #[arg(long)]
+    force: bool,
     /// The same seed makes the same weights.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -125,6 +142,23 @@ fn write_shard(path: &Path, tensors: &[Tensor], seed: u64, bar: &ProgressBar) ->
 
 impl Cli {
     fn execute(&self) -> Result<()> {
+        if self.safetensors { self.write_checkpoint() } else { self.write_gguf() }
+    }
+
+    fn write_gguf(&self) -> Result<()> {
+        let config = sizes::config(self.size, self.resolution);
+        let model = MadeModel {
+            name: format!("random {:?} {}", self.size, self.resolution),
+            tokenizer_json: tokenizer::json(config.text.vocabulary).to_string(),
+            config,
+            body: self.body,
+        };
+        gemmule_quantize::write_made(model, &self.output, (self.split, self.force), |rows| {
+            blocks::random_rows(&rows, self.seed)
+        })
+    }
+
+    fn write_checkpoint(&self) -> Result<()> {
         ensure!(!self.output.exists(), "{} exists already; name a new directory", self.output.display());
         std::fs::create_dir_all(&self.output).with_context(|| self.output.display().to_string())?;
         let config = sizes::config(self.size, self.resolution);

@@ -8,10 +8,10 @@ use super::floats::{add_scaled_half, dot_float, float_tile};
 use super::panels::pack;
 use super::rows::avx2::dot_integer;
 use crate::activation::{QuantizedRow, QuantizedRowMut};
-use crate::formats::with_block;
+use crate::formats::{self, with_block};
 use crate::isa::{Avx2Token, Isa};
 use crate::kernels::{FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, TileOut, portable};
-use crate::{Format, MatrixView, vector};
+use crate::{EncodeError, Format, MatrixView, vector};
 
 /// The kernels; holding one proves that the CPU runs them.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,12 @@ macro_rules! proven {
 impl Kernels for Avx2 {
     fn isa(&self) -> Isa {
         Isa::Avx2
+    }
+    fn encode_row(&self, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+        proven!(encode_row(format, values, out))
+    }
+    fn decode_row(&self, format: Format, bytes: &[u8], out: &mut [f32]) {
+        proven!(decode_row(format, bytes, out));
     }
     fn quantize(&self, x: &[f32], row: QuantizedRowMut<'_>) {
         proven!(quantize(x, row));
@@ -149,6 +155,8 @@ macro_rules! instantiate {
 }
 
 instantiate! {
+    encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row;
+    decode_row(format: Format, bytes: &[u8], out: &mut [f32]) = formats::decode_row;
     quantize(x: &[f32], row: QuantizedRowMut<'_>) = vector::quantize;
     gelu(x: &mut [f32]) = vector::gelu;
     gelu_multiply(gate: &mut [f32], up: &[f32]) = vector::gelu_multiply;

@@ -1,0 +1,81 @@
+//! Random weights made directly in their storage format: random codes under fixed scales, as fast as the disk takes them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use gemmule::quant::{Format, encode_row};
+use gemmule_quantize::RowsToMake;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// The rows' bytes. Values have the spread of trained weights, 1 / sqrt(columns).
+pub(crate) fn random_rows(rows: &RowsToMake<'_>, seed: u64) -> Vec<u8> {
+    let mut hasher = DefaultHasher::new();
+    (seed, rows.tensor, rows.first).hash(&mut hasher);
+    let mut random = ChaCha8Rng::seed_from_u64(hasher.finish());
+    let info = rows.format.info();
+    let spread = 1.0 / (rows.columns as f32).sqrt();
+    let mut bytes = vec![0; rows.columns / info.block_len * info.block_bytes * rows.count];
+    if info.block_len == 1 {
+        let values: Vec<f32> = (0..rows.columns * rows.count)
+            .map(|_| f32::from(rows.norm as u8) + (random.next_u32() as f32 / u32::MAX as f32 - 0.5) * 3.46 * spread)
+            .collect();
+        encode_row(rows.format, &values, &mut bytes).expect("finite values, and room for them");
+        return bytes;
+    }
+    random.fill_bytes(&mut bytes);
+    for block in bytes.chunks_exact_mut(info.block_bytes) {
+        set_scales(rows.format, block, spread);
+    }
+    bytes
+}
+
+/// Gives a block of random codes the scales with which its values spread by `spread` around zero.
+fn set_scales(format: Format, block: &mut [u8], spread: f32) {
+    let mut half = |at: usize, value: f32| {
+        block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
+    };
+    // n equally likely codes spread by n / sqrt(12).
+    let step = |codes: f32| spread * 12f32.sqrt() / codes;
+    match format {
+        Format::Q4_0 => half(0, step(16.0)),
+        Format::Q5_0 => half(0, step(32.0)),
+        Format::Q8_0 => half(0, step(256.0)),
+        Format::Q4_1 => (half(0, step(16.0)), half(2, -7.5 * step(16.0))).0,
+        Format::Q5_1 => (half(0, step(32.0)), half(2, -15.5 * step(32.0))).0,
+        Format::Q4K | Format::Q5K => {
+            let codes = if format == Format::Q4K { 16.0 } else { 32.0 };
+            half(0, step(codes) / 32.0);
+            half(2, step(codes) * (codes - 1.0) / 2.0 / 32.0);
+            // Eight scales and eight minima of 32, in six bits each.
+            block[4..12].fill(0xa0);
+            block[12..16].fill(0);
+        }
+        Format::Q6K => {
+            half(208, step(64.0) / 64.0);
+            block[192..208].fill(64);
+        }
+        Format::F32 | Format::F16 | Format::BF16 => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gemmule::quant::{FORMATS, decode_row};
+
+    use super::*;
+
+    #[test]
+    fn values_spread_as_trained_weights_do() {
+        for info in FORMATS {
+            let rows = RowsToMake { tensor: "x", format: info.format, columns: 1024, first: 0, count: 16, norm: false };
+            let bytes = random_rows(&rows, 1);
+            let mut values = vec![0.0; 1024 * 16];
+            for (bytes, values) in bytes.chunks_exact(bytes.len() / 16).zip(values.chunks_exact_mut(1024)) {
+                decode_row(info.format, bytes, values);
+            }
+            let mean = values.iter().sum::<f32>() / values.len() as f32;
+            let spread = (values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32).sqrt() * 32.0;
+            assert!(mean.abs() < 0.003 && (0.93..1.07).contains(&spread), "{}: {mean}, {spread}", info.name);
+        }
+    }
+}
