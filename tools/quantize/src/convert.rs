@@ -135,23 +135,30 @@ fn write_tensor(
     item: &Item,
     make: &MakeRows<'_>,
     interrupted: &AtomicBool,
-    mut write: impl FnMut(&[u8]) -> Result<()>,
+    mut write: impl FnMut(&[u8]) -> Result<()> + Send,
 ) -> Result<Total> {
     let rows_at_once = (STRETCH / item.columns).clamp(1, item.rows);
     let stretches: Vec<usize> = (0..item.rows).step_by(rows_at_once).collect();
     let mut total = Total::default();
+    let mut store = |made: Vec<Result<(Vec<u8>, Total)>>| -> Result<()> {
+        made.into_iter().try_for_each(|stretch| {
+            let (bytes, part) = stretch?;
+            total.add(&part);
+            write(&bytes)
+        })
+    };
+    let mut made = Vec::new();
     for batch in stretches.chunks(rayon::current_num_threads() * 2) {
         if interrupted.load(Ordering::Relaxed) {
             bail!("interrupted; nothing was changed");
         }
-        let encoded: Vec<Result<(Vec<u8>, Total)>> =
-            batch.par_iter().map(|first| make(item, *first, rows_at_once.min(item.rows - first))).collect();
-        for stretch in encoded {
-            let (bytes, part) = stretch?;
-            write(&bytes)?;
-            total.add(&part);
-        }
+        // One batch is written while the next is made.
+        let make_batch = || batch.par_iter().map(|first| make(item, *first, rows_at_once.min(item.rows - first)));
+        let (written, next) = rayon::join(|| store(std::mem::take(&mut made)), || make_batch().collect());
+        written?;
+        made = next;
     }
+    store(made)?;
     Ok(total)
 }
 

@@ -4,13 +4,25 @@
 //! offset adds is taken off at the end (Σ scale · offset · Σ activations). Codes of six and eight bits enter as
 //! magnitudes, with their sign moved to the activations.
 
-/// Defines `dot_rows` for one instruction set: `$features`, and `$products`, which multiplies 32 unsigned with 32 signed
+/// Asks for the weights that follow: the hardware's own prefetching stops at every page. Rows lie one behind the other.
+#[inline(always)]
+fn prefetch(block: *const u8, bytes: usize) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    const AHEAD: usize = 2048;
+    for line in 0..bytes.div_ceil(64) {
+        // SAFETY: a prefetch reads nothing and may point anywhere; every x86-64 processor has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + line * 64).cast()) };
+    }
+}
+
+/// Defines `dot_integer` for one instruction set: `$features`, and `$products`, which multiplies 32 unsigned with 32 signed
 /// bytes and adds neighbouring fours.
 macro_rules! define_row_dots {
     ($features:literal, $products:path) => {
         use std::arch::x86_64::*;
 
-        use super::super::blocks::{Blocks, half};
+        use super::super::blocks::Blocks;
+        use super::prefetch;
         use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
         use crate::formats::MAX_GROUPS;
 
@@ -41,94 +53,112 @@ macro_rules! define_row_dots {
             _mm256_cvtepi32_ps(sums)
         }
 
-        /// `ROWS` weight rows times `TOKENS` rows of activations; `out[token][row]`.
+        /// The half-precision numbers at `offset` of eight blocks that follow each other.
+        ///
+        /// # Safety
+        /// Eight blocks are readable.
+        #[inline]
         #[target_feature(enable = $features)]
-        fn dot_rows<B: Blocks, const ROWS: usize, const TOKENS: usize>(
-            rows: [&[u8]; ROWS],
-            x: [QuantizedRow<'_>; TOKENS],
-        ) -> [[f32; ROWS]; TOKENS] {
-            let blocks = rows[0].len() / B::BYTES;
-            for row in rows {
-                assert!(row.len() == blocks * B::BYTES);
+        unsafe fn halves<B: Blocks>(block: *const u8, offset: usize) -> __m256 {
+            let mut bits = [0i16; 8];
+            for (index, bits) in bits.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *bits = unsafe { block.add(index * B::BYTES + offset).cast::<i16>().read_unaligned() };
             }
+            let [a, b, c, d, e, f, g, h] = bits;
+            _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
+        }
+
+        /// A weight row times `TOKENS` rows of activations.
+        #[target_feature(enable = $features)]
+        fn dot_row<B: Blocks, const TOKENS: usize>(row: &[u8], x: [QuantizedRow<'_>; TOKENS]) -> [f32; TOKENS] {
+            let blocks = row.len() / B::BYTES;
+            assert!(row.len() == blocks * B::BYTES);
             for x in &x {
                 let k = blocks * B::LEN;
                 assert!(x.codes.len() == k && x.scales.len() * ACTIVATION_BLOCK == k);
                 assert!(x.sums.len() * ACTIVATION_BLOCK == k && x.half_sums.len() * SUM_BLOCK == k);
             }
-            let mut sums = [[_mm256_setzero_ps(); ROWS]; TOKENS];
-            // Σ scale · Σ activations, or Σ bias · Σ activations: block by block, or eight blocks at once.
-            let mut corrections = [[_mm_setzero_ps(); ROWS]; TOKENS];
-            let mut wide_corrections = [[_mm256_setzero_ps(); ROWS]; TOKENS];
-            let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
-            let pairs = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
-            for index in 0..blocks {
-                for r in 0..ROWS {
-                    // SAFETY: `index < blocks`, so the block lies in the row; activations have `LEN / 32` blocks for each
-                    // weight block (asserted above).
-                    unsafe {
-                        let block = rows[r].as_ptr().add(index * B::BYTES);
-                        // The rows after these: the hardware's own prefetching stops at every page, and loses the thread
-                        // where two rows are read at once. A prefetch reads nothing and may point anywhere.
-                        let ahead = block.wrapping_add(ROWS * blocks * B::BYTES);
-                        for line in 0..B::BYTES.div_ceil(64) {
-                            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * 64).cast());
-                        }
-                        if B::LEN == 32 {
-                            let scale = _mm256_set1_ps(half(block));
-                            for t in 0..TOKENS {
-                                let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(index * 32).cast());
-                                let factor =
-                                    _mm256_mul_ps(scale, _mm256_broadcast_ss(x[t].scales.get_unchecked(index)));
-                                let products = block_products::<B>(block, 0, codes);
-                                sums[t][r] = _mm256_fmadd_ps(products, factor, sums[t][r]);
-                                if B::BITS <= 5 {
-                                    let by = if B::BIASED {
-                                        _mm_set_ss(half(block.add(2)))
-                                    } else {
-                                        _mm256_castps256_ps128(scale)
-                                    };
-                                    let sum = _mm_load_ss(x[t].sums.as_ptr().add(index));
-                                    corrections[t][r] = _mm_fmadd_ss(by, sum, corrections[t][r]);
-                                }
-                            }
-                            continue;
-                        }
-                        B::read_scales(block, &mut scales, &mut biases);
-                        for part in 0..B::LEN / 32 {
-                            let at = index * (B::LEN / 32) + part;
-                            let scale = if B::GROUP == 16 {
-                                // Lanes 0..4 hold the products of the first 16 codes, lanes 4..8 those of the others.
-                                let two = _mm_castsi128_ps(_mm_loadl_epi64(scales.as_ptr().add(part * 2).cast()));
-                                _mm256_permutevar8x32_ps(_mm256_castps128_ps256(two), pairs)
-                            } else {
-                                _mm256_broadcast_ss(&scales[part])
-                            };
-                            for t in 0..TOKENS {
-                                let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(at * 32).cast());
-                                let factor = _mm256_mul_ps(scale, _mm256_broadcast_ss(x[t].scales.get_unchecked(at)));
-                                let products = block_products::<B>(block, part, codes);
-                                sums[t][r] = _mm256_fmadd_ps(products, factor, sums[t][r]);
+            // Two chains of additions hide the latency of one.
+            let mut sums = [[_mm256_setzero_ps(); 2]; TOKENS];
+            // Σ scale · Σ activations, or Σ bias · Σ activations: eight blocks at once, and what is left over.
+            let mut corrections = [_mm256_setzero_ps(); TOKENS];
+            let mut rest_corrections = [0.0f32; TOKENS];
+            // SAFETY: `index < blocks` for every block that is read, and activations have `LEN / 32` blocks for each weight
+            // block (asserted above). A prefetch reads nothing and may point anywhere.
+            unsafe {
+                let mut index = 0;
+                if B::LEN == 32 {
+                    let mut factors = [[0.0f32; 8]; TOKENS];
+                    while index + 8 <= blocks {
+                        let first = row.as_ptr().add(index * B::BYTES);
+                        prefetch(first, 8 * B::BYTES);
+                        let scales = halves::<B>(first, 0);
+                        for t in 0..TOKENS {
+                            let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index));
+                            _mm256_storeu_ps(factors[t].as_mut_ptr(), _mm256_mul_ps(scales, activations));
+                            if B::BITS <= 5 {
+                                let by = if B::BIASED { halves::<B>(first, 2) } else { scales };
+                                let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index));
+                                corrections[t] = _mm256_fmadd_ps(by, activations, corrections[t]);
                             }
                         }
-                        if B::BIASED {
-                            let biases = _mm256_loadu_ps(biases.as_ptr());
+                        for part in 0..8 {
+                            let block = first.add(part * B::BYTES);
                             for t in 0..TOKENS {
-                                let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index * 8));
-                                wide_corrections[t][r] = _mm256_fmadd_ps(biases, activations, wide_corrections[t][r]);
+                                let codes = x[t].codes.as_ptr().add((index + part) * 32);
+                                let products = block_products::<B>(block, 0, _mm256_loadu_si256(codes.cast()));
+                                let factor = _mm256_broadcast_ss(&factors[t][part]);
+                                sums[t][part % 2] = _mm256_fmadd_ps(products, factor, sums[t][part % 2]);
                             }
                         }
+                        index += 8;
                     }
                 }
-            }
-            let mut out = [[0.0; ROWS]; TOKENS];
-            for t in 0..TOKENS {
-                for r in 0..ROWS {
-                    out[t][r] = horizontal_sum(sums[t][r]);
-                    if B::BITS <= 5 {
-                        let correction = _mm_cvtss_f32(corrections[t][r]) + horizontal_sum(wide_corrections[t][r]);
-                        out[t][r] += if B::BIASED { correction } else { -f32::from(B::OFFSET) * correction };
+                let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
+                let pairs = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
+                while index < blocks {
+                    let block = row.as_ptr().add(index * B::BYTES);
+                    if B::LEN > 32 {
+                        prefetch(block, B::BYTES);
                     }
+                    B::read_scales(block, &mut scales, &mut biases);
+                    for part in 0..B::LEN / 32 {
+                        let at = index * (B::LEN / 32) + part;
+                        let scale = if B::GROUP == 16 {
+                            // Lanes 0..4 hold the products of the first 16 codes, lanes 4..8 those of the others.
+                            let two = _mm_castsi128_ps(_mm_loadl_epi64(scales.as_ptr().add(part * 2).cast()));
+                            _mm256_permutevar8x32_ps(_mm256_castps128_ps256(two), pairs)
+                        } else {
+                            _mm256_broadcast_ss(&scales[part])
+                        };
+                        for t in 0..TOKENS {
+                            let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(at * 32).cast());
+                            let factor = _mm256_mul_ps(scale, _mm256_broadcast_ss(x[t].scales.get_unchecked(at)));
+                            let products = block_products::<B>(block, part, codes);
+                            sums[t][part % 2] = _mm256_fmadd_ps(products, factor, sums[t][part % 2]);
+                            if B::LEN == 32 && B::BITS <= 5 {
+                                let by = if B::BIASED { biases[0] } else { scales[0] };
+                                rest_corrections[t] += by * *x[t].sums.get_unchecked(at);
+                            }
+                        }
+                    }
+                    if B::LEN > 32 && B::BIASED {
+                        let biases = _mm256_loadu_ps(biases.as_ptr());
+                        for t in 0..TOKENS {
+                            let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index * 8));
+                            corrections[t] = _mm256_fmadd_ps(biases, activations, corrections[t]);
+                        }
+                    }
+                    index += 1;
+                }
+            }
+            let mut out = [0.0; TOKENS];
+            for t in 0..TOKENS {
+                out[t] = horizontal_sum(_mm256_add_ps(sums[t][0], sums[t][1]));
+                if B::BITS <= 5 {
+                    let correction = horizontal_sum(corrections[t]) + rest_corrections[t];
+                    out[t] += if B::BIASED { correction } else { -f32::from(B::OFFSET) * correction };
                 }
             }
             out
@@ -143,34 +173,21 @@ macro_rules! define_row_dots {
             out: &mut [f32],
         ) {
             let count = rows.len();
-            let first = rows.start;
-            for (chunk, x) in x.chunks(4).enumerate() {
-                let out = &mut out[chunk * 4 * count..];
-                let mut j = 0;
-                if let ([x], 4) = (x, B::BITS) {
-                    // Two rows at a time share the activations and hide each other's latencies; blocks of more bits leave
-                    // the memory less time to spare, and a single stream then reads faster.
-                    while j + 2 <= count {
-                        let [pair] = dot_rows::<B, 2, 1>([weights.row(first + j), weights.row(first + j + 1)], [*x]);
-                        out[j..j + 2].copy_from_slice(&pair);
-                        j += 2;
-                    }
-                }
-                while j < count {
-                    let row = [weights.row(first + j)];
-                    let mut put = |results: &[[f32; 1]]| {
-                        for (t, [result]) in results.iter().enumerate() {
-                            out[t * count + j] = *result;
+            for (j, row) in rows.enumerate() {
+                let row = weights.row(row);
+                for (chunk, x) in x.chunks(4).enumerate() {
+                    let mut put = |results: &[f32]| {
+                        for (t, result) in results.iter().enumerate() {
+                            out[(chunk * 4 + t) * count + j] = *result;
                         }
                     };
                     match *x {
-                        [a] => put(&dot_rows::<B, 1, 1>(row, [a])),
-                        [a, b] => put(&dot_rows::<B, 1, 2>(row, [a, b])),
-                        [a, b, c] => put(&dot_rows::<B, 1, 3>(row, [a, b, c])),
-                        [a, b, c, d] => put(&dot_rows::<B, 1, 4>(row, [a, b, c, d])),
+                        [a] => put(&dot_row::<B, 1>(row, [a])),
+                        [a, b] => put(&dot_row::<B, 2>(row, [a, b])),
+                        [a, b, c] => put(&dot_row::<B, 3>(row, [a, b, c])),
+                        [a, b, c, d] => put(&dot_row::<B, 4>(row, [a, b, c, d])),
                         _ => unreachable!("chunks of one to four"),
                     }
-                    j += 1;
                 }
             }
         }

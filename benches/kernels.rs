@@ -1,0 +1,256 @@
+//! Every kernel of every instruction set this machine has, beside the limits that bound it: `cargo bench --bench kernels`.
+//!
+//! Row dots are bound by memory: compare their bytes per second with `limits/read`. Panel products are bound by the
+//! processor's byte products: compare their elements (two operations for each weight and row) with `limits/products`.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gemmule::quant::activation::QuantizedRows;
+use gemmule::quant::kernels::{FloatRows, IntegerRows, TileOut};
+use gemmule::quant::{Format, IntegerPanel, Kernels, MatrixView, PANEL_ROWS, encode_row, isa};
+
+/// Values in a row: the hidden size of the 3B decoder.
+const K: usize = 2304;
+/// Rows of activations of a prompt with one picture at 224.
+const ROWS: usize = 264;
+/// Depth of a panel, as the runtime chooses it.
+const DEPTH: usize = 512;
+/// More than any cache holds.
+const MEMORY: usize = 256 << 20;
+const FORMATS: [Format; 5] = [Format::Q4_0, Format::Q8_0, Format::Q4K, Format::Q5K, Format::Q6K];
+
+fn values(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect()
+}
+
+fn quantized(kernels: &dyn Kernels, rows: usize) -> QuantizedRows {
+    let mut quantized = QuantizedRows::default();
+    quantized.resize(rows, K);
+    for (x, row) in values(rows * K).chunks_exact(K).zip(quantized.rows_mut()) {
+        kernels.quantize(x, row);
+    }
+    quantized
+}
+
+fn row_of(format: Format) -> Vec<u8> {
+    let mut row = vec![0; format.row_bytes(K).expect("whole blocks")];
+    encode_row(format, &values(K), &mut row).expect("finite values");
+    row
+}
+
+fn each_kernels() -> impl Iterator<Item = &'static dyn Kernels> {
+    isa::available().filter_map(isa::kernels)
+}
+
+/// Products of bytes with their additions, eight chains of them, as the panel products use them.
+#[cfg(target_arch = "x86_64")]
+fn products(kernels: &dyn Kernels, count: usize) -> Option<usize> {
+    use std::arch::asm;
+    macro_rules! chains {
+        ($operations:expr, $($line:literal),*) => {{
+            // SAFETY: only registers are touched, by instructions of the set that `kernels` proves.
+            unsafe {
+                asm!("2:", $($line,)* "dec {count}", "jnz 2b", count = inout(reg) count => _,
+                    out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+                    out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                    out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _, options(nomem, nostack));
+            }
+            Some($operations * count)
+        }};
+    }
+    match kernels.isa() {
+        isa::Isa::Avx2 => chains!(
+            4 * 64,
+            "vpmaddubsw ymm8, ymm12, ymm13",
+            "vpaddw ymm0, ymm0, ymm8",
+            "vpmaddubsw ymm9, ymm12, ymm13",
+            "vpaddw ymm1, ymm1, ymm9",
+            "vpmaddubsw ymm10, ymm12, ymm13",
+            "vpaddw ymm2, ymm2, ymm10",
+            "vpmaddubsw ymm11, ymm12, ymm13",
+            "vpaddw ymm3, ymm3, ymm11"
+        ),
+        isa::Isa::AvxVnni => chains!(
+            12 * 64,
+            "{{vex}} vpdpbusd ymm0, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm1, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm2, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm3, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm4, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm5, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm6, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm7, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm8, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm9, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm10, ymm12, ymm13",
+            "{{vex}} vpdpbusd ymm11, ymm12, ymm13"
+        ),
+        isa::Isa::Avx512 => chains!(
+            12 * 128,
+            "vpdpbusd zmm0, zmm12, zmm13",
+            "vpdpbusd zmm1, zmm12, zmm13",
+            "vpdpbusd zmm2, zmm12, zmm13",
+            "vpdpbusd zmm3, zmm12, zmm13",
+            "vpdpbusd zmm4, zmm12, zmm13",
+            "vpdpbusd zmm5, zmm12, zmm13",
+            "vpdpbusd zmm6, zmm12, zmm13",
+            "vpdpbusd zmm7, zmm12, zmm13",
+            "vpdpbusd zmm8, zmm12, zmm13",
+            "vpdpbusd zmm9, zmm12, zmm13",
+            "vpdpbusd zmm10, zmm12, zmm13",
+            "vpdpbusd zmm11, zmm12, zmm13"
+        ),
+        isa::Isa::Portable => None,
+    }
+}
+
+/// As on x86-64; eight chains hide the latency of two products a cycle.
+#[cfg(target_arch = "aarch64")]
+fn products(kernels: &dyn Kernels, count: usize) -> Option<usize> {
+    use std::arch::asm;
+    macro_rules! chains {
+        ($operations:expr, $extension:literal, $($line:literal),*) => {{
+            // SAFETY: only registers are touched, by instructions of the set that `kernels` proves.
+            unsafe {
+                asm!(concat!(".arch_extension ", $extension), "2:", $($line,)* "subs {count}, {count}, #1", "b.ne 2b",
+                    count = inout(reg) count => _, out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _,
+                    out("v5") _, out("v6") _, out("v7") _, options(nomem, nostack));
+            }
+            Some($operations * count)
+        }};
+    }
+    match kernels.isa() {
+        isa::Isa::Dotprod => chains!(
+            8 * 32,
+            "dotprod",
+            "sdot v0.4s, v30.16b, v31.16b",
+            "sdot v1.4s, v30.16b, v31.16b",
+            "sdot v2.4s, v30.16b, v31.16b",
+            "sdot v3.4s, v30.16b, v31.16b",
+            "sdot v4.4s, v30.16b, v31.16b",
+            "sdot v5.4s, v30.16b, v31.16b",
+            "sdot v6.4s, v30.16b, v31.16b",
+            "sdot v7.4s, v30.16b, v31.16b"
+        ),
+        isa::Isa::I8mm => chains!(
+            8 * 64,
+            "i8mm",
+            "smmla v0.4s, v30.16b, v31.16b",
+            "smmla v1.4s, v30.16b, v31.16b",
+            "smmla v2.4s, v30.16b, v31.16b",
+            "smmla v3.4s, v30.16b, v31.16b",
+            "smmla v4.4s, v30.16b, v31.16b",
+            "smmla v5.4s, v30.16b, v31.16b",
+            "smmla v6.4s, v30.16b, v31.16b",
+            "smmla v7.4s, v30.16b, v31.16b"
+        ),
+        isa::Isa::Portable | isa::Isa::Neon => None,
+    }
+}
+
+fn limits(c: &mut Criterion) {
+    let mut group = c.benchmark_group("limits");
+    let memory = vec![1u64; MEMORY / 8];
+    group.throughput(Throughput::Bytes(MEMORY as u64));
+    group.bench_function("read", |b| b.iter(|| black_box(&memory).iter().fold(0, |sum, word| sum ^ word)));
+    for kernels in each_kernels() {
+        const COUNT: usize = 100_000;
+        if let Some(operations) = products(kernels, COUNT) {
+            group.throughput(Throughput::Elements(operations as u64));
+            group.bench_function(BenchmarkId::new("products", kernels.isa()), |b| b.iter(|| products(kernels, COUNT)));
+        }
+    }
+}
+
+fn row_dots(c: &mut Criterion) {
+    let mut group = c.benchmark_group("row dots");
+    for format in FORMATS {
+        let row = row_of(format);
+        let rows = MEMORY / row.len();
+        let data = row.repeat(rows);
+        let weights = MatrixView::new(format, rows, K, &data).expect("whole rows");
+        group.throughput(Throughput::Bytes(data.len() as u64));
+        for kernels in each_kernels() {
+            for tokens in [1, 4] {
+                let x = quantized(kernels, tokens);
+                let x: Vec<_> = (0..tokens).map(|token| x.row(token)).collect();
+                let mut out = vec![0.0; 64 * tokens];
+                group.bench_function(BenchmarkId::new(format!("{format} x{tokens}"), kernels.isa()), |b| {
+                    b.iter(|| {
+                        for first in (0..rows - 63).step_by(64) {
+                            kernels.dot_integer(weights, first..first + 64, &x, &mut out);
+                        }
+                    });
+                });
+            }
+        }
+    }
+}
+
+fn panel_products(c: &mut Criterion) {
+    let mut group = c.benchmark_group("panel products");
+    group.throughput(Throughput::Elements((2 * K * ROWS * PANEL_ROWS) as u64));
+    let mut out = vec![0.0; ROWS * PANEL_ROWS];
+    for kernels in each_kernels() {
+        let x = quantized(kernels, ROWS);
+        for format in FORMATS {
+            let row = row_of(format);
+            let mut panel = IntegerPanel::default();
+            group.bench_function(BenchmarkId::new(format.name(), kernels.isa()), |b| {
+                b.iter(|| {
+                    for column in (0..K).step_by(DEPTH) {
+                        let depth = DEPTH.min(K - column);
+                        let bytes = |values: usize| format.row_bytes(values).expect("whole blocks");
+                        let part = &row[bytes(column)..bytes(column + depth)];
+                        kernels.pack_integer(format, &[part; PANEL_ROWS], depth, &mut panel);
+                        let rows = IntegerRows { values: &x, first: 0, rows: ROWS, column };
+                        let out = TileOut { values: &mut out, stride: PANEL_ROWS, accumulate: column > 0 };
+                        kernels.integer_tile(&panel, rows, out);
+                    }
+                });
+            });
+        }
+        let (panel, x) = (values(K * PANEL_ROWS), values(K * ROWS));
+        group.bench_function(BenchmarkId::new("f32", kernels.isa()), |b| {
+            b.iter(|| {
+                let rows = FloatRows { values: &x, stride: K, rows: ROWS, k: K };
+                let out = TileOut { values: &mut out, stride: PANEL_ROWS, accumulate: false };
+                kernels.float_tile(&panel, PANEL_ROWS, rows, out);
+            });
+        });
+    }
+}
+
+fn vectors(c: &mut Criterion) {
+    let mut group = c.benchmark_group("vectors");
+    group.throughput(Throughput::Elements(K as u64));
+    let x = values(K);
+    for kernels in each_kernels() {
+        let mut y = x.clone();
+        let isa = kernels.isa();
+        group.bench_function(BenchmarkId::new("gelu", isa), |b| b.iter(|| kernels.gelu(black_box(&mut y))));
+        group.bench_function(BenchmarkId::new("softcap", isa), |b| b.iter(|| kernels.softcap(black_box(&mut y), 50.0)));
+        group.bench_function(BenchmarkId::new("softmax", isa), |b| b.iter(|| kernels.softmax(black_box(&mut y))));
+        group.bench_function(BenchmarkId::new("rms_norm", isa), |b| {
+            b.iter(|| kernels.rms_norm(black_box(&x), &x, 1e-6, &mut y));
+        });
+        let mut rows = quantized(kernels, 1);
+        group.bench_function(BenchmarkId::new("quantize", isa), |b| {
+            b.iter(|| rows.rows_mut().for_each(|row| kernels.quantize(black_box(&x), row)));
+        });
+        let mut bytes = vec![0; Format::Q4_0.row_bytes(K).expect("whole blocks")];
+        group.bench_function(BenchmarkId::new("encode q4_0", isa), |b| {
+            b.iter(|| kernels.encode_row(Format::Q4_0, black_box(&x), &mut bytes));
+        });
+    }
+}
+
+criterion_group! {
+    name = kernels;
+    config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    targets = limits, row_dots, panel_products, vectors
+}
+criterion_main!(kernels);

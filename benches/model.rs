@@ -1,0 +1,68 @@
+//! Attention, parallel regions, loading and whole answers: `cargo bench --bench model`.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gemmule::ops::Compute;
+use gemmule::ops::attention::{AttentionBuffer, AttentionShape, attend_all};
+use gemmule::sched::default_threads;
+use gemmule::{GenerateOptions, Model, Picture, Session, SessionOptions};
+
+fn threads() -> impl Iterator<Item = usize> {
+    let all = default_threads();
+    std::iter::once(1).chain((all > 1).then_some(all))
+}
+
+/// Elements are floating-point operations: two products of every query with every key.
+fn attention(c: &mut Criterion) {
+    let mut group = c.benchmark_group("attention");
+    let tower = AttentionShape { heads: 16, kv_heads: 16, head_dim: 72, scale: 0.118, softcap: None };
+    let decoder = AttentionShape { heads: 8, kv_heads: 4, head_dim: 256, scale: 0.0625, softcap: Some(50.0) };
+    for threads in threads() {
+        let compute = Compute::new(None, threads).expect("threads");
+        for (name, shape) in [("tower", tower), ("decoder", decoder)] {
+            for tokens in [256, 1024] {
+                let values = |heads: usize| vec![0.01f32; tokens * heads * shape.head_dim];
+                let (q, k) = (values(shape.heads), values(shape.kv_heads));
+                let (mut out, mut buffer) = (q.clone(), AttentionBuffer::default());
+                group.throughput(Throughput::Elements((4 * tokens * tokens * shape.heads * shape.head_dim) as u64));
+                group.bench_function(BenchmarkId::new(format!("{name} {tokens}"), threads), |b| {
+                    b.iter(|| {
+                        compute.pool.enter(|| attend_all(&compute, &shape, (&q, &k, &k), &mut buffer, &mut out));
+                    });
+                });
+            }
+        }
+    }
+}
+
+/// What a parallel region costs when it has nothing to do.
+fn regions(c: &mut Criterion) {
+    let mut group = c.benchmark_group("region");
+    for threads in threads() {
+        let compute = Compute::new(None, threads).expect("threads");
+        group.bench_function(BenchmarkId::from_parameter(threads), |b| {
+            compute.pool.enter(|| b.iter(|| compute.pool.run(threads * 8, |_, task| _ = black_box(task))));
+        });
+    }
+}
+
+fn answers(c: &mut Criterion) {
+    c.bench_function("load the bundled model", |b| b.iter(|| Model::bundled().and_then(|m| m.tokenizer().map(|_| ()))));
+    let model = Model::bundled().expect("the bundled model");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png");
+    let picture = Picture::open(&path).expect("the committed picture");
+    let mut session = Session::new(&model, &SessionOptions::default()).expect("a session");
+    c.bench_function("answer about a picture", |b| {
+        b.iter(|| session.generate(std::slice::from_ref(&picture), "describe en", &GenerateOptions::default()));
+    });
+}
+
+criterion_group! {
+    name = model;
+    config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    targets = attention, regions, answers
+}
+criterion_main!(model);
