@@ -86,6 +86,19 @@ impl QuantizedRows {
         }
     }
 
+    /// As [`row`](Self::row), with the rows after it behind it: what a kernel that takes several rows points into.
+    pub(crate) fn rows_from(&self, first: usize) -> QuantizedRow<'_> {
+        let (blocks, halves) = (self.k / ACTIVATION_BLOCK, self.k / SUM_BLOCK);
+        QuantizedRow {
+            codes: &self.codes[first * self.k..],
+            scales: &self.scales[first * blocks..],
+            sums: &self.sums[first * blocks..],
+            block_sums: &self.block_sums[first * blocks..],
+            half_sums: &self.half_sums[first * halves..],
+            nibble_offsets: &self.nibble_offsets[first * blocks..],
+        }
+    }
+
     /// All rows as views that may be filled at the same time.
     pub fn rows_mut(&mut self) -> impl Iterator<Item = QuantizedRowMut<'_>> {
         let k = self.k.max(1);

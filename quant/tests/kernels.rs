@@ -25,8 +25,11 @@ impl Random {
     }
 }
 
+/// Those of every instruction set this machine has, or of the one that `GEMMULE_ISA` names, after the reference.
 fn all_kernels() -> Vec<&'static dyn Kernels> {
-    isa::available().filter_map(isa::kernels).collect()
+    let wanted = std::env::var("GEMMULE_ISA").ok();
+    let chosen = |isa: &isa::Isa| wanted.as_ref().is_none_or(|name| name == isa.name() || *isa == isa::Isa::Portable);
+    isa::available().filter(chosen).filter_map(isa::kernels).collect()
 }
 
 /// Random bytes as blocks, with the scales made finite and moderate: extreme codes included.

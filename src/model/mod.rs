@@ -6,6 +6,7 @@ pub mod vision;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 
 pub use config::Config;
 
@@ -18,10 +19,42 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Model {
     pub(crate) config: Config,
-    tokenizer: Arc<OnceLock<std::result::Result<Tokenizer, String>>>,
+    tokenizer: BackgroundTokenizer,
     pub(crate) store: Arc<Store>,
     pub(crate) vision: vision::VisionWeights,
     pub(crate) decoder: decoder::DecoderWeights,
+}
+
+type TokenizerCell = OnceLock<std::result::Result<Tokenizer, String>>;
+
+/// A tokenizer that a thread of its own reads. The thread reads the mapped file, so it ends before the model does: whoever
+/// has dropped a model may rewrite its file.
+#[derive(Debug)]
+struct BackgroundTokenizer {
+    cell: Arc<TokenizerCell>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl BackgroundTokenizer {
+    /// Starts reading. Where the system has no thread to give, the first use reads.
+    fn start(store: Arc<Store>, config: Config) -> Self {
+        let cell = Arc::new(TokenizerCell::new());
+        let shared = Arc::clone(&cell);
+        let read = move || {
+            shared.get_or_init(|| read_tokenizer(&store, &config));
+        };
+        let reader = std::thread::Builder::new().name("gemmule-tokenizer".to_owned()).spawn(read).ok();
+        Self { cell, reader }
+    }
+}
+
+impl Drop for BackgroundTokenizer {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            // A panic there left the cell empty; there is nothing to report at this point.
+            let _ = reader.join();
+        }
+    }
 }
 
 /// The bundled model, aligned as mapped files are.
@@ -58,7 +91,8 @@ impl Model {
         Self::from_files(vec![GgufFile::from_static("the bundled model", &BUNDLED.0)?])
     }
 
-    /// A model over opened files, the text half first.
+    /// A model over opened files, the text half first. A damaged tokenizer shows only at its first use, see
+    /// [`tokenizer`](Self::tokenizer).
     ///
     /// # Errors
     /// When a key or tensor is missing, or does not fit the others.
@@ -68,9 +102,8 @@ impl Model {
         tokenizer_json(&store)?;
         let vision = vision::VisionWeights::find(&store, &config.vision, config.text.hidden)?;
         let decoder = decoder::DecoderWeights::find(&store, &config.text)?;
-        let model = Self { config, tokenizer: Arc::default(), store, vision, decoder };
-        model.start_tokenizer();
-        Ok(model)
+        let tokenizer = BackgroundTokenizer::start(Arc::clone(&store), config.clone());
+        Ok(Self { config, tokenizer, store, vision, decoder })
     }
 
     /// The configuration.
@@ -84,17 +117,8 @@ impl Model {
     /// # Errors
     /// When the file's tokenizer is damaged, or lacks the tokens that the configuration names.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        let read = self.tokenizer.get_or_init(|| read_tokenizer(&self.store, &self.config));
+        let read = self.tokenizer.cell.get_or_init(|| read_tokenizer(&self.store, &self.config));
         read.as_ref().map_err(|reason| Error::model(self.store.files()[0].gguf().name(), reason))
-    }
-
-    /// Reads the tokenizer on a thread of its own. Where the system has none to give, the first use reads it.
-    fn start_tokenizer(&self) {
-        let (cell, store, config) = (Arc::clone(&self.tokenizer), Arc::clone(&self.store), self.config.clone());
-        let read = move || {
-            cell.get_or_init(|| read_tokenizer(&store, &config));
-        };
-        let _ = std::thread::Builder::new().name("gemmule-tokenizer".to_owned()).spawn(read);
     }
 
     /// The files and tensors.
@@ -114,5 +138,10 @@ fn tokenizer_json(store: &Store) -> Result<&str> {
 
 fn read_tokenizer(store: &Store, config: &Config) -> std::result::Result<Tokenizer, String> {
     let json = tokenizer_json(store).map_err(|error| error.to_string())?;
-    Tokenizer::from_json(json, &config.special).map_err(|error| error.to_string())
+    let tokenizer = Tokenizer::from_json(json, &config.special).map_err(|error| error.to_string())?;
+    let (used, rows) = (tokenizer.used_vocabulary(), config.text.vocabulary);
+    if used > rows {
+        return Err(format!("the tokenizer's ids go up to {}, the embedding has {rows} rows", used - 1));
+    }
+    Ok(tokenizer)
 }

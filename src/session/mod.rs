@@ -257,22 +257,16 @@ impl<'m> Session<'m> {
     fn prefill(&mut self, prompt: &str, room: usize, timings: &mut Timings) -> Result<Vec<u32>> {
         let (config, model) = (self.config(), self.model);
         let image_tokens = self.pixels.len() / (3 * config.vision.image_size.pow(2)) * config.vision.tokens();
+        // What the pictures alone exceed is known before the work.
+        self.check_length(image_tokens, room)?;
         let start = Instant::now();
         self.encode_pictures(image_tokens);
         timings.vision = start.elapsed();
 
-        let start = Instant::now();
         // After the pictures: a large tokenizer is read while they are encoded.
         let prefix = model.tokenizer()?.prefix(image_tokens, prompt)?;
-        let total = prefix.len().saturating_add(room);
-        if total > config.text.context {
-            return Err(Error::Request(format!(
-                "{} prompt tokens and up to {room} generated ones exceed the model's context of {}: use fewer pictures, a \
-                 shorter prompt or a smaller limit",
-                prefix.len(),
-                config.text.context
-            )));
-        }
+        let total = self.check_length(prefix.len(), room)?;
+        let start = Instant::now();
         let hidden = config.text.hidden;
         self.x.clear();
         // Image features enter as they are; only text embeddings are scaled.
@@ -284,6 +278,18 @@ impl<'m> Session<'m> {
         self.advance();
         timings.prefill = start.elapsed();
         Ok(prefix)
+    }
+
+    /// The length that a prefix and `room` more tokens have together, if the model's context holds it.
+    fn check_length(&self, prefix: usize, room: usize) -> Result<usize> {
+        let (total, context) = (prefix.saturating_add(room), self.config().text.context);
+        if total > context {
+            return Err(Error::Request(format!(
+                "{prefix} prompt tokens and up to {room} generated ones exceed the model's context of {context}: use fewer \
+                 pictures, a shorter prompt or a smaller limit"
+            )));
+        }
+        Ok(total)
     }
 
     /// The loaded pictures' features into `self.features`.

@@ -48,8 +48,7 @@ impl Sampler {
         let used = used_vocabulary.min(logits.len());
         let logits = &logits[..used];
         if logits.iter().any(|logit| logit.is_nan()) {
-            let reason = "the model's output is not a number: the weights are damaged or overflow in this format";
-            return Err(Error::Request(reason.to_owned()));
+            return Err(damaged());
         }
         if self.options.temperature == 0.0 {
             // The first of equals, as in the reference.
@@ -57,12 +56,17 @@ impl Sampler {
             return best.map(|(id, _)| id as u32).ok_or_else(|| Error::Request("the vocabulary is empty".to_owned()));
         }
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        if !largest.is_finite() {
+            return Err(damaged());
+        }
         let weight = |logit: f32| ((logit - largest) / self.options.temperature).exp();
         self.candidates.clear();
         self.candidates.extend(logits.iter().zip(0..).map(|(logit, id)| (weight(*logit), id)));
         if (1..used).contains(&self.options.top_k) {
             self.candidates.select_nth_unstable_by(self.options.top_k - 1, descending);
             self.candidates.truncate(self.options.top_k);
+            // In an order of our own: a seed has to draw the same tokens everywhere.
+            self.candidates.sort_unstable_by(descending);
         }
         if self.options.top_p < 1.0 {
             keep_mass(&mut self.candidates, f64::from(self.options.top_p));
@@ -79,6 +83,10 @@ impl Sampler {
         let last = self.candidates.iter().rfind(|(weight, _)| *weight > 0.0);
         last.map(|(_, id)| *id).ok_or_else(|| Error::Request("the vocabulary is empty".to_owned()))
     }
+}
+
+fn damaged() -> Error {
+    Error::Request("the model's output is not a number: the weights are damaged or overflow in this format".to_owned())
 }
 
 fn descending(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {

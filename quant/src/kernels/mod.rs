@@ -39,6 +39,7 @@ pub(crate) enum Arrangement {
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "an arrangement of x86"))]
     Nibbles,
     /// `[k / 8][16 rows][8]` signed codes.
+    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "an arrangement of ARM"))]
     SignedOctets,
 }
 
@@ -109,6 +110,24 @@ pub struct TileOut<'a> {
     pub stride: usize,
     /// Whether to add to what is there.
     pub accumulate: bool,
+}
+
+/// Whether `len` values hold `rows` rows of `width`, `stride` apart.
+pub(crate) fn fits(len: usize, rows: usize, stride: usize, width: usize) -> bool {
+    let end = rows.checked_sub(1).map(|last| last.checked_mul(stride).and_then(|start| start.checked_add(width)));
+    end.is_none_or(|end| end.is_some_and(|end| end <= len))
+}
+
+/// Checks that activations and results have the rows and columns that a product with `panel` touches.
+///
+/// # Panics
+/// When they have not.
+pub(crate) fn check_rows(panel: &IntegerPanel, x: &IntegerRows<'_>, out: &TileOut<'_>) {
+    let (k, rows) = (x.values.k(), x.values.rows());
+    assert!(x.column.is_multiple_of(crate::activation::ACTIVATION_BLOCK), "a product starts between blocks");
+    assert!(x.column.checked_add(panel.k).is_some_and(|end| end <= k), "a panel is deeper than the activations");
+    assert!(x.first.checked_add(x.rows).is_some_and(|end| end <= rows), "more rows asked for than there are");
+    assert!(fits(out.values.len(), x.rows, out.stride, PANEL_ROWS), "the results do not fit");
 }
 
 /// Calls the set that `$self` builds on, or the portable function.

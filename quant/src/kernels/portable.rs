@@ -88,11 +88,8 @@ pub(crate) fn pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut F
     with_float!(format, E => pack_float_rows::<E>(rows, k, panel), else panic!("{format} is no floating-point format"));
 }
 
-/// Codes `[k / DEPTH][16 rows][DEPTH]`, signed, for every instruction set whose byte products take signed codes.
-#[inline(always)]
-pub(crate) fn pack_signed<B: Block, const DEPTH: usize>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    let arrangement = if DEPTH == 8 { Arrangement::SignedOctets } else { Arrangement::SignedQuads };
-    panel.prepare::<B>(arrangement, k, 1);
+fn pack_quads<B: Block>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    panel.prepare::<B>(Arrangement::SignedQuads, k, 1);
     if rows.len() < PANEL_ROWS {
         panel.codes.fill(Line([0; 64]));
         panel.scales.fill(0.0);
@@ -105,9 +102,9 @@ pub(crate) fn pack_signed<B: Block, const DEPTH: usize>(rows: &[&[u8]], k: usize
         for (index, block) in row.chunks_exact(B::BYTES).take(k / B::LEN).enumerate() {
             B::scales(block, &mut scales, &mut biases);
             B::codes(block, &mut codes);
-            for (step, codes) in codes[..B::LEN].chunks_exact(DEPTH).enumerate() {
-                let at = (index * (B::LEN / DEPTH) + step) * PANEL_ROWS * DEPTH + j * DEPTH;
-                for (out, code) in panel.codes[at / 64].0[at % 64..][..DEPTH].iter_mut().zip(codes) {
+            for (step, codes) in codes[..B::LEN].chunks_exact(4).enumerate() {
+                let line = &mut panel.codes[index * (B::LEN / 4) + step];
+                for (out, code) in line.0[j * 4..][..4].iter_mut().zip(codes) {
                     *out = *code as u8;
                 }
             }
@@ -122,7 +119,7 @@ pub(crate) fn pack_signed<B: Block, const DEPTH: usize>(rows: &[&[u8]], k: usize
 }
 
 pub(crate) fn pack_integer(format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    with_block!(format, B => pack_signed::<B, 4>(rows, k, panel), else panic!("{format} is no quantized format"));
+    with_block!(format, B => pack_quads::<B>(rows, k, panel), else panic!("{format} is no quantized format"));
 }
 
 pub(crate) fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {

@@ -106,6 +106,9 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
         let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(context)?;
         finished.push((file, &output.path));
     }
+    if interrupted.load(Ordering::Relaxed) {
+        bail!("interrupted; nothing was changed");
+    }
     bar.finish_and_clear();
     for (file, path) in finished {
         files::persist(file, path).with_context(|| path.display().to_string())?;

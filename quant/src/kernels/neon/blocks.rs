@@ -20,12 +20,12 @@ pub(super) trait Blocks: Block {
 /// 2 bytes are readable.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn half(bytes: *const u8) -> f32 {
+unsafe fn half(bytes: *const u8) -> f32 {
     let value: f32;
     // SAFETY: the caller's promise.
     unsafe {
         asm!("ldr {value:h}, [{bytes}]", "fcvt {value:s}, {value:h}", value = out(vreg) value, bytes = in(reg) bytes,
-            options(pure, readonly, nostack, preserves_flags));
+            options(pure, readonly, nostack));
     }
     value
 }

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use crate::formats::Float;
-use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, portable};
+use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, fits, portable};
 
 /// Four values of a floating-point row.
 pub(super) trait Load4: Float {
@@ -30,7 +30,7 @@ impl Load4 for crate::formats::F16 {
         // SAFETY: the caller's promise; conversion from half precision is part of every ARMv8 processor.
         unsafe {
             asm!("ldr {out:d}, [{bytes}]", "fcvtl {out:v}.4s, {out:v}.4h", out = out(vreg) out, bytes = in(reg) bytes,
-                options(pure, readonly, nostack, preserves_flags));
+                options(pure, readonly, nostack));
         }
         out
     }
@@ -87,7 +87,7 @@ pub(super) fn to_half(x: &[f32], out: &mut [u16]) {
         unsafe {
             let mut value = vld1q_f32(x.as_ptr());
             asm!("fcvtn {value:v}.4h, {value:v}.4s", "str {value:d}, [{out}]", value = inout(vreg) value,
-                out = in(reg) out.as_mut_ptr(), options(nostack, preserves_flags));
+                out = in(reg) out.as_mut_ptr(), options(nostack));
             let _ = value;
         }
     }
@@ -97,11 +97,9 @@ pub(super) fn to_half(x: &[f32], out: &mut [u16]) {
 /// `ROWS` rows of activations times a panel; 16 columns are four registers.
 #[target_feature(enable = "neon")]
 pub(super) fn float_tile<const ROWS: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-    if x.k > 0 {
-        assert!(panel.len() >= (x.k - 1) * stride + PANEL_ROWS);
-    }
+    assert!(fits(panel.len(), x.k, stride, PANEL_ROWS));
     let x_rows: [&[f32]; ROWS] = std::array::from_fn(|i| &x.values[i * x.stride..][..x.k]);
-    assert!(out.values.len() >= (ROWS - 1) * out.stride + PANEL_ROWS);
+    assert!(fits(out.values.len(), ROWS, out.stride, PANEL_ROWS));
     let mut sums = [[vdupq_n_f32(0.0); 4]; ROWS];
     // SAFETY: the assertions above: `k < x.k` keeps panel and rows inside, and each result row has 16 values.
     unsafe {

@@ -4,7 +4,7 @@
 /// and adds them up in four sums.
 macro_rules! define_row_dots {
     ($features:literal, $products:path) => {
-        use super::super::blocks::{Blocks, half, read_scales};
+        use super::super::blocks::{Blocks, read_scales};
         use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
         use crate::formats::MAX_GROUPS;
 
@@ -24,14 +24,7 @@ macro_rules! define_row_dots {
                 // SAFETY: `chunks_exact` gave `BYTES` bytes; activations have `LEN / 32` blocks for each weight block
                 // (asserted above).
                 unsafe {
-                    if B::LEN == 32 {
-                        scales[0] = half(block);
-                        if B::BIASED {
-                            biases[0] = half(block.add(2));
-                        }
-                    } else {
-                        read_scales::<B>(block, &mut scales, &mut biases);
-                    }
+                    read_scales::<B>(block, &mut scales, &mut biases);
                     for part in 0..B::LEN / 32 {
                         let at = index * (B::LEN / 32) + part;
                         let codes = B::codes32(block, part);

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
-use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut};
+use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut, check_rows};
 
 /// What a tile reads and writes, as pointers: rows of activations follow each other at fixed distances.
 #[derive(Clone, Copy)]
@@ -35,17 +35,16 @@ impl Tile {
         let groups = panel.k / panel.group;
         assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS && panel.scales.len() >= groups * PANEL_ROWS);
         assert!(panel.biases.is_empty() || panel.biases.len() >= groups * PANEL_ROWS);
-        assert!(x.column.is_multiple_of(ACTIVATION_BLOCK) && x.column + panel.k <= x.values.k());
-        assert!(row < x.rows && x.first + x.rows <= x.values.rows());
-        assert!(out.values.len() >= (x.rows - 1) * out.stride + PANEL_ROWS);
-        let QuantizedRow { codes, scales, sums, .. } = x.values.row(x.first + row);
+        check_rows(panel, x, out);
+        assert!(row < x.rows);
+        let QuantizedRow { codes, scales, sums, .. } = x.values.rows_from(x.first + row);
         let block = x.column / ACTIVATION_BLOCK;
         Self {
             codes: codes[x.column..].as_ptr(),
-            row_len: codes.len(),
+            row_len: x.values.k(),
             scales: scales[block..].as_ptr(),
             sums: sums[block..].as_ptr(),
-            blocks: scales.len(),
+            blocks: x.values.k() / ACTIVATION_BLOCK,
             out: out.values[row * out.stride..].as_mut_ptr(),
             stride: out.stride,
             accumulate: out.accumulate,

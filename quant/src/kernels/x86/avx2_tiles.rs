@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
-use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut};
+use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut, check_rows};
 
 /// Rows of activations in a register tile.
 const TILE_ROWS: usize = 4;
@@ -102,12 +102,10 @@ pub(super) fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     let groups = panel.k / GROUP;
     assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS * if split { 2 } else { 1 });
     assert!(panel.scales.len() >= groups * PANEL_ROWS && (!BIASED || panel.biases.len() >= groups * PANEL_ROWS));
-    assert!(x.column.is_multiple_of(ACTIVATION_BLOCK) && x.column + panel.k <= x.values.k());
-    assert!(x.first + x.rows <= x.values.rows());
-    assert!(x.rows == 0 || out.values.len() >= (x.rows - 1) * out.stride + PANEL_ROWS);
+    check_rows(panel, &x, &out);
     let mut row = 0;
     while row < x.rows {
-        let first = x.values.row(x.first + row);
+        let first = (x.values.rows_from(x.first + row), x.values.k(), x.column);
         // Without a split, one pass makes all sixteen columns; with it, each pass makes eight.
         for pass in 0..if split { 2 } else { 1 } {
             // SAFETY: sizes are asserted above; `pass` is below the number of passes.
@@ -115,10 +113,10 @@ pub(super) fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
                 let target = out.values.as_mut_ptr().add(row * out.stride + pass * 8);
                 let target = (target, out.stride, out.accumulate);
                 match x.rows - row {
-                    1 => rows_of_tile::<1, GROUP, BITS, BIASED>(panel, pass, (first, x.column), target),
-                    2 => rows_of_tile::<2, GROUP, BITS, BIASED>(panel, pass, (first, x.column), target),
-                    3 => rows_of_tile::<3, GROUP, BITS, BIASED>(panel, pass, (first, x.column), target),
-                    _ => rows_of_tile::<4, GROUP, BITS, BIASED>(panel, pass, (first, x.column), target),
+                    1 => rows_of_tile::<1, GROUP, BITS, BIASED>(panel, pass, first, target),
+                    2 => rows_of_tile::<2, GROUP, BITS, BIASED>(panel, pass, first, target),
+                    3 => rows_of_tile::<3, GROUP, BITS, BIASED>(panel, pass, first, target),
+                    _ => rows_of_tile::<4, GROUP, BITS, BIASED>(panel, pass, first, target),
                 }
             }
         }
@@ -136,12 +134,12 @@ pub(super) fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
 unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, const BIASED: bool>(
     panel: &IntegerPanel,
     pass: usize,
-    (x, column): (QuantizedRow<'_>, usize),
+    (x, row_len, column): (QuantizedRow<'_>, usize, usize),
     (out, stride, accumulate): (*mut f32, usize, bool),
 ) {
     let split = BITS == 8;
     let sides = if split { 1 } else { 2 };
-    let (k, row_len, blocks) = (panel.k, x.codes.len(), x.scales.len());
+    let (k, blocks) = (panel.k, row_len / ACTIVATION_BLOCK);
     let first_block = column / ACTIVATION_BLOCK;
     let ones = _mm256_set1_epi16(1);
     // SAFETY: the caller's promise covers every read and write below.

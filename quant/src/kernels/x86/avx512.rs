@@ -10,7 +10,7 @@ use super::vnni::check;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::formats::with_block;
 use crate::isa::{Avx512Token, Isa};
-use crate::kernels::{FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, portable};
+use crate::kernels::{FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, fits, portable};
 use crate::{Format, MatrixView};
 
 /// The kernels; holding one proves that the CPU runs them.
@@ -63,9 +63,8 @@ const TILE_ROWS: usize = 12;
 
 #[target_feature(enable = "avx512f")]
 fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-    assert!(x.k == 0 || panel.len() >= (x.k - 1) * stride + PANEL_ROWS);
-    assert!(x.rows == 0 || x.values.len() >= (x.rows - 1) * x.stride + x.k);
-    assert!(x.rows == 0 || out.values.len() >= (x.rows - 1) * out.stride + PANEL_ROWS);
+    assert!(fits(panel.len(), x.k, stride, PANEL_ROWS) && fits(x.values.len(), x.rows, x.stride, x.k));
+    assert!(fits(out.values.len(), x.rows, out.stride, PANEL_ROWS));
     let mut row = 0;
     while row < x.rows {
         // SAFETY: sizes are asserted above for all rows.
@@ -136,7 +135,7 @@ fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     check(panel, &x, &out);
     let mut row = 0;
     while row < x.rows {
-        let first = (x.values.row(x.first + row), x.column);
+        let first = (x.values.rows_from(x.first + row), x.values.k(), x.column);
         // SAFETY: sizes are checked above for all rows.
         unsafe {
             let target = (out.values.as_mut_ptr().add(row * out.stride), out.stride, out.accumulate);
@@ -169,10 +168,10 @@ fn times_offset<const BITS: u32>(x: __m512i) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, const BIASED: bool>(
     panel: &IntegerPanel,
-    (x, column): (QuantizedRow<'_>, usize),
+    (x, row_len, column): (QuantizedRow<'_>, usize, usize),
     (out, stride, accumulate): (*mut f32, usize, bool),
 ) -> usize {
-    let (row_len, blocks, first_block) = (x.codes.len(), x.scales.len(), column / ACTIVATION_BLOCK);
+    let (blocks, first_block) = (row_len / ACTIVATION_BLOCK, column / ACTIVATION_BLOCK);
     // SAFETY: the caller's promise covers every read and write below.
     unsafe {
         let lines = panel.codes.as_ptr().cast::<__m512i>();

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::formats::Float;
-use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, portable};
+use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, fits, portable};
 
 /// Eight values of a floating-point row.
 pub(super) trait Load8: Float {
@@ -42,7 +42,7 @@ impl Load8 for crate::formats::Bf16 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn horizontal_sum(x: __m256) -> f32 {
+pub(super) fn horizontal_sum(x: __m256) -> f32 {
     let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
     let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
@@ -85,9 +85,7 @@ pub(super) fn add_scaled_half(weight: f32, row: &[u8], out: &mut [f32]) {
 pub(super) fn float_tile<const ROWS: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     let x_rows: [&[f32]; ROWS] = std::array::from_fn(|i| &x.values[i * x.stride..][..x.k]);
-    if x.k > 0 {
-        assert!(panel.len() >= (x.k - 1) * stride + PANEL_ROWS);
-    }
+    assert!(fits(panel.len(), x.k, stride, PANEL_ROWS));
     if out.accumulate {
         for (i, sums) in sums.iter_mut().enumerate() {
             let row = &out.values[i * out.stride..][..PANEL_ROWS];

@@ -22,17 +22,10 @@ macro_rules! define_row_dots {
         use std::arch::x86_64::*;
 
         use super::super::blocks::Blocks;
+        use super::super::floats::horizontal_sum;
         use super::prefetch;
         use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
         use crate::formats::MAX_GROUPS;
-
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn horizontal_sum(x: __m256) -> f32 {
-            let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-            _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
-        }
 
         /// Products of 32 codes with 32 activations, in eight partial sums.
         ///

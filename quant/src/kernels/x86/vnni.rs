@@ -11,7 +11,7 @@ use super::rows::vnni::dot_integer;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::formats::with_block;
 use crate::isa::{AvxVnniToken, Isa};
-use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, portable};
+use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, check_rows, portable};
 use crate::{Format, MatrixView};
 
 /// The kernels; holding one proves that the CPU runs them.
@@ -82,7 +82,7 @@ fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     check(panel, &x, &out);
     let mut row = 0;
     while row < x.rows {
-        let first = (x.values.row(x.first + row), x.column);
+        let first = (x.values.rows_from(x.first + row), x.values.k(), x.column);
         // SAFETY: sizes are checked above.
         unsafe {
             let target = (out.values.as_mut_ptr().add(row * out.stride), out.stride, out.accumulate);
@@ -106,9 +106,7 @@ pub(super) fn check(panel: &IntegerPanel, x: &IntegerRows<'_>, out: &TileOut<'_>
     let groups = panel.k / panel.group;
     assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS && panel.scales.len() >= groups * PANEL_ROWS);
     assert!(panel.biases.is_empty() || panel.biases.len() >= groups * PANEL_ROWS);
-    assert!(x.column.is_multiple_of(ACTIVATION_BLOCK) && x.column + panel.k <= x.values.k());
-    assert!(x.first + x.rows <= x.values.rows());
-    assert!(x.rows == 0 || out.values.len() >= (x.rows - 1) * out.stride + PANEL_ROWS);
+    check_rows(panel, x, out);
 }
 
 /// `ROWS` rows of activations, of which `x` is the first, times a panel.
@@ -119,10 +117,10 @@ pub(super) fn check(panel: &IntegerPanel, x: &IntegerRows<'_>, out: &TileOut<'_>
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, const BIASED: bool>(
     panel: &IntegerPanel,
-    (x, column): (QuantizedRow<'_>, usize),
+    (x, row_len, column): (QuantizedRow<'_>, usize, usize),
     (out, stride, accumulate): (*mut f32, usize, bool),
 ) {
-    let (row_len, blocks, first_block) = (x.codes.len(), x.scales.len(), column / ACTIVATION_BLOCK);
+    let (blocks, first_block) = (row_len / ACTIVATION_BLOCK, column / ACTIVATION_BLOCK);
     // SAFETY: the caller's promise covers every read and write below.
     unsafe {
         let lines = panel.codes.as_ptr().cast::<__m256i>();
