@@ -52,7 +52,7 @@ struct ComputeArguments {
     /// Threads [default: the CPUs this process may use].
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
-    /// Instruction set: portable, avx2 [default: the environment's GEMMULE_ISA, else the best].
+    /// Instruction set; `gemmule --version` lists them [default: the environment's GEMMULE_ISA, else the best].
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
 }
