@@ -1,6 +1,8 @@
 //! x86-64 with AVX-512 (F, BW, VL) and VNNI: a register holds all sixteen columns of a panel.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
+use std::array::from_fn;
 use std::ops::Range;
 
 use super::avx2::Avx2;
@@ -61,6 +63,12 @@ impl Kernels for Avx512 {
 /// Rows of a register tile: as many independent chains of additions as hide their latency at two a cycle.
 const TILE_ROWS: usize = 12;
 
+/// Panel lines that a tile holds in registers at once: a group of 32 codes has eight.
+const STEPS: usize = ACTIVATION_BLOCK / 4;
+
+/// Groups whose sums' first values are made together: the offset of unsigned codes, taken off before the products are added.
+const STARTS: usize = 16;
+
 #[target_feature(enable = "avx512f")]
 fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
     assert!(fits(panel.len(), x.k, stride, PANEL_ROWS) && fits(x.values.len(), x.rows, x.stride, x.k));
@@ -100,7 +108,17 @@ unsafe fn float_rows<const ROWS: usize>(
                 sums[i] = _mm512_loadu_ps(out.add(i * stride));
             }
         }
-        for k in 0..depth {
+        let whole = depth - depth % STEPS;
+        for first in (0..whole).step_by(STEPS) {
+            let weights: [__m512; STEPS] = from_fn(|step| _mm512_loadu_ps(panel.add((first + step) * panel_stride)));
+            for i in 0..ROWS {
+                for step in 0..STEPS {
+                    let x = _mm512_set1_ps(*x.add(i * x_stride + first + step));
+                    sums[i] = _mm512_fmadd_ps(weights[step], x, sums[i]);
+                }
+            }
+        }
+        for k in whole..depth {
             let weights = _mm512_loadu_ps(panel.add(k * panel_stride));
             for i in 0..ROWS {
                 sums[i] = _mm512_fmadd_ps(weights, _mm512_set1_ps(*x.add(i * x_stride + k)), sums[i]);
@@ -160,6 +178,44 @@ fn times_offset<const BITS: u32>(x: __m512i) -> __m512i {
     }
 }
 
+/// Adds the products of one line of a panel and four codes of each of `ROWS` rows, `stride` apart.
+///
+/// Four rows at a time are written as instructions: from intrinsics the compiler computes each row's address from the one
+/// before, or takes row after row, and both are chains that take longer than the products.
+///
+/// # Safety
+/// Four codes lie at every row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn add_products<const ROWS: usize>(sums: &mut [__m512i; ROWS], weights: __m512i, x: *const i8, stride: usize) {
+    let (fours, rest) = sums.as_chunks_mut::<4>();
+    for (four, [a, b, c, d]) in fours.iter_mut().enumerate() {
+        // SAFETY: reads four codes of each of four rows, the caller's promise.
+        unsafe {
+            asm!(
+                "vpdpbusd {a}, {weights}, dword ptr [{x}]{{1to16}}",
+                "vpdpbusd {b}, {weights}, dword ptr [{x} + {stride}]{{1to16}}",
+                "vpdpbusd {c}, {weights}, dword ptr [{x} + 2*{stride}]{{1to16}}",
+                "vpdpbusd {d}, {weights}, dword ptr [{x} + {thrice}]{{1to16}}",
+                a = inout(zmm_reg) *a,
+                b = inout(zmm_reg) *b,
+                c = inout(zmm_reg) *c,
+                d = inout(zmm_reg) *d,
+                weights = in(zmm_reg) weights,
+                x = in(reg) x.add(four * 4 * stride),
+                stride = in(reg) stride,
+                thrice = in(reg) 3 * stride,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+    }
+    for (i, sum) in rest.iter_mut().enumerate() {
+        // SAFETY: as above, of the rows after the fours.
+        let x = unsafe { x.add((ROWS / 4 * 4 + i) * stride).cast::<i32>().read_unaligned() };
+        *sum = _mm512_dpbusd_epi32(*sum, weights, _mm512_set1_epi32(x));
+    }
+}
+
 /// `ROWS` rows of activations, of which `x` is the first, times a panel; returns `ROWS`.
 ///
 /// # Safety
@@ -182,32 +238,47 @@ unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, c
                 totals[i] = _mm512_loadu_ps(out.add(i * stride));
             }
         }
-        for group in 0..panel.k / GROUP {
-            let mut sums = [_mm512_setzero_si512(); ROWS];
-            for step in group * (GROUP / 4)..(group + 1) * (GROUP / 4) {
-                let weights = _mm512_load_si512(lines.add(step));
+        let groups = panel.k / GROUP;
+        let mut starts = [[0; STARTS]; ROWS];
+        for first in (0..groups).step_by(STARTS) {
+            let last = groups.min(first + STARTS);
+            if !BIASED {
                 for i in 0..ROWS {
-                    let x = codes.add(i * row_len + step * 4).cast::<i32>().read_unaligned();
-                    sums[i] = _mm512_dpbusd_epi32(sums[i], weights, _mm512_set1_epi32(x));
+                    let code_sums = match GROUP {
+                        SUM_BLOCK => x.half_sums.as_ptr().add((i * blocks + first_block) * 2 + first),
+                        _ => x.block_sums.as_ptr().add(i * blocks + first_block + first),
+                    };
+                    let code_sums = _mm512_maskz_loadu_epi32(u16::MAX >> (STARTS - (last - first)), code_sums);
+                    let start = _mm512_sub_epi32(_mm512_setzero_si512(), times_offset::<BITS>(code_sums));
+                    _mm512_storeu_si512(starts[i].as_mut_ptr().cast(), start);
                 }
             }
-            let block = first_block + group * GROUP / ACTIVATION_BLOCK;
-            let scales = _mm512_loadu_ps(panel.scales.as_ptr().add(group * PANEL_ROWS));
-            for i in 0..ROWS {
-                if !BIASED {
-                    let code_sum = if GROUP == SUM_BLOCK {
-                        *x.half_sums.as_ptr().add((i * blocks + first_block) * 2 + group)
-                    } else {
-                        *x.block_sums.as_ptr().add(i * blocks + block)
-                    };
-                    sums[i] = _mm512_sub_epi32(sums[i], times_offset::<BITS>(_mm512_set1_epi32(code_sum)));
+            for group in first..last {
+                let mut sums = [_mm512_setzero_si512(); ROWS];
+                for i in 0..ROWS {
+                    sums[i] = _mm512_set1_epi32(starts[i][group - first]);
                 }
-                let factor = _mm512_mul_ps(scales, _mm512_set1_ps(*x.scales.as_ptr().add(i * blocks + block)));
-                totals[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), factor, totals[i]);
-                if BIASED {
-                    let biases = _mm512_loadu_ps(panel.biases.as_ptr().add(group * PANEL_ROWS));
-                    let sum = _mm512_set1_ps(*x.sums.as_ptr().add(i * blocks + block));
-                    totals[i] = _mm512_fmadd_ps(biases, sum, totals[i]);
+                if (group * GROUP).is_multiple_of(64) {
+                    // The rows of the next tile: in the second-level cache, a line of them for two groups.
+                    for i in 0..ROWS {
+                        let next = codes.wrapping_add((ROWS + i) * row_len + group * GROUP);
+                        _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                    }
+                }
+                for step in 0..GROUP / 4 {
+                    let weights = _mm512_load_si512(lines.add(group * (GROUP / 4) + step));
+                    add_products(&mut sums, weights, codes.add(group * GROUP + step * 4), row_len);
+                }
+                let block = first_block + group * GROUP / ACTIVATION_BLOCK;
+                let scales = _mm512_loadu_ps(panel.scales.as_ptr().add(group * PANEL_ROWS));
+                for i in 0..ROWS {
+                    let factor = _mm512_mul_ps(scales, _mm512_set1_ps(*x.scales.as_ptr().add(i * blocks + block)));
+                    totals[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), factor, totals[i]);
+                    if BIASED {
+                        let biases = _mm512_loadu_ps(panel.biases.as_ptr().add(group * PANEL_ROWS));
+                        let sum = _mm512_set1_ps(*x.sums.as_ptr().add(i * blocks + block));
+                        totals[i] = _mm512_fmadd_ps(biases, sum, totals[i]);
+                    }
                 }
             }
         }
