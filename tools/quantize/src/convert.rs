@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -72,10 +72,8 @@ pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile]) -> Result
 
 /// Writes files whose tensors `make` makes; each appears under its name when all are complete.
 pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
     // Ending in order removes the unfinished file.
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for interrupts")?;
+    let interrupted = watch_for_interrupts()?;
 
     let plans: Vec<Vec<TensorPlan>> =
         outputs.iter().map(|output| output.items.iter().map(TensorPlan::from).collect()).collect();
@@ -95,7 +93,7 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
             Writer::new(BufWriter::with_capacity(1 << 20, file), &output.metadata, plan).with_context(context)?;
         for item in &output.items {
             bar.set_message(item.name.clone());
-            let result = write_tensor(item, make, &interrupted, |bytes| {
+            let result = write_tensor(item, make, interrupted, |bytes| {
                 bar.inc(bytes.len() as u64);
                 writer.write(bytes).with_context(context)
             });
@@ -114,6 +112,15 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
         files::persist(file, path).with_context(|| path.display().to_string())?;
     }
     report(outputs, &totals)
+}
+
+/// A flag that the signals set which ask a process to end. They concern the whole process, so all conversions share it.
+fn watch_for_interrupts() -> Result<&'static AtomicBool> {
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    static WATCHED: LazyLock<std::result::Result<(), ctrlc::Error>> =
+        LazyLock::new(|| ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)));
+    WATCHED.as_ref().context("cannot watch for interrupts")?;
+    Ok(&INTERRUPTED)
 }
 
 /// Fails before the work where the disk cannot hold the result.
