@@ -75,27 +75,24 @@ impl QuantizedRows {
 
     /// One row.
     pub fn row(&self, row: usize) -> QuantizedRow<'_> {
-        let (blocks, halves) = (self.k / ACTIVATION_BLOCK, self.k / SUM_BLOCK);
-        QuantizedRow {
-            codes: &self.codes[row * self.k..][..self.k],
-            scales: &self.scales[row * blocks..][..blocks],
-            sums: &self.sums[row * blocks..][..blocks],
-            block_sums: &self.block_sums[row * blocks..][..blocks],
-            half_sums: &self.half_sums[row * halves..][..halves],
-            nibble_offsets: &self.nibble_offsets[row * blocks..][..blocks],
-        }
+        self.stretch(row, 1)
     }
 
     /// As [`row`](Self::row), with the rows after it behind it: what a kernel that takes several rows points into.
     pub(crate) fn rows_from(&self, first: usize) -> QuantizedRow<'_> {
+        self.stretch(first, self.rows() - first)
+    }
+
+    /// `count` rows, one behind the other.
+    fn stretch(&self, first: usize, count: usize) -> QuantizedRow<'_> {
         let (blocks, halves) = (self.k / ACTIVATION_BLOCK, self.k / SUM_BLOCK);
         QuantizedRow {
-            codes: &self.codes[first * self.k..],
-            scales: &self.scales[first * blocks..],
-            sums: &self.sums[first * blocks..],
-            block_sums: &self.block_sums[first * blocks..],
-            half_sums: &self.half_sums[first * halves..],
-            nibble_offsets: &self.nibble_offsets[first * blocks..],
+            codes: &self.codes[first * self.k..][..count * self.k],
+            scales: &self.scales[first * blocks..][..count * blocks],
+            sums: &self.sums[first * blocks..][..count * blocks],
+            block_sums: &self.block_sums[first * blocks..][..count * blocks],
+            half_sums: &self.half_sums[first * halves..][..count * halves],
+            nibble_offsets: &self.nibble_offsets[first * blocks..][..count * blocks],
         }
     }
 

@@ -118,11 +118,15 @@ pub(crate) fn fits(len: usize, rows: usize, stride: usize, width: usize) -> bool
     end.is_none_or(|end| end.is_some_and(|end| end <= len))
 }
 
-/// Checks that activations and results have the rows and columns that a product with `panel` touches.
+/// Checks that scales and biases, activations and results have what a product with `panel` touches. How many bytes the codes
+/// take is each arrangement's own.
 ///
 /// # Panics
 /// When they have not.
-pub(crate) fn check_rows(panel: &IntegerPanel, x: &IntegerRows<'_>, out: &TileOut<'_>) {
+pub(crate) fn check_product(panel: &IntegerPanel, x: &IntegerRows<'_>, out: &TileOut<'_>) {
+    let groups = panel.k / panel.group;
+    assert!(panel.scales.len() >= groups * PANEL_ROWS, "a panel lacks scales");
+    assert!(panel.biases.is_empty() || panel.biases.len() >= groups * PANEL_ROWS, "a panel lacks biases");
     let (k, rows) = (x.values.k(), x.values.rows());
     assert!(x.column.is_multiple_of(crate::activation::ACTIVATION_BLOCK), "a product starts between blocks");
     assert!(x.column.checked_add(panel.k).is_some_and(|end| end <= k), "a panel is deeper than the activations");

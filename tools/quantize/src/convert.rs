@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use gemmule::files;
 use gemmule::gguf::writer::{TensorPlan, Writer, planned_size};
 use gemmule::quant::{Format, Kernels};
@@ -104,9 +104,7 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
         let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(context)?;
         finished.push((file, &output.path));
     }
-    if interrupted.load(Ordering::Relaxed) {
-        bail!("interrupted; nothing was changed");
-    }
+    go_on(interrupted)?;
     bar.finish_and_clear();
     for (file, path) in finished {
         files::persist(file, path).with_context(|| path.display().to_string())?;
@@ -121,6 +119,12 @@ fn watch_for_interrupts() -> Result<&'static AtomicBool> {
         LazyLock::new(|| ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)));
     WATCHED.as_ref().context("cannot watch for interrupts")?;
     Ok(&INTERRUPTED)
+}
+
+/// Fails once the process was asked to end.
+fn go_on(interrupted: &AtomicBool) -> Result<()> {
+    ensure!(!interrupted.load(Ordering::Relaxed), "interrupted; nothing was changed");
+    Ok(())
 }
 
 /// Fails before the work where the disk cannot hold the result.
@@ -159,9 +163,7 @@ fn write_tensor(
     };
     let mut made = Vec::new();
     for batch in stretches.chunks(rayon::current_num_threads() * 2) {
-        if interrupted.load(Ordering::Relaxed) {
-            bail!("interrupted; nothing was changed");
-        }
+        go_on(interrupted)?;
         // One batch is written while the next is made.
         let make_batch = || batch.par_iter().map(|first| make(item, *first, rows_at_once.min(item.rows - first)));
         let (written, next) = rayon::join(|| store(std::mem::take(&mut made)), || make_batch().collect());

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
-use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut, check_rows};
+use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut, check_product};
 
 /// What a tile reads and writes, as pointers: rows of activations follow each other at fixed distances.
 #[derive(Clone, Copy)]
@@ -32,10 +32,8 @@ impl Tile {
         row: usize,
     ) -> Self {
         assert!(panel.arrangement == arrangement, "a panel of other kernels");
-        let groups = panel.k / panel.group;
-        assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS && panel.scales.len() >= groups * PANEL_ROWS);
-        assert!(panel.biases.is_empty() || panel.biases.len() >= groups * PANEL_ROWS);
-        check_rows(panel, x, out);
+        assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS);
+        check_product(panel, x, out);
         assert!(row < x.rows);
         let QuantizedRow { codes, scales, sums, .. } = x.values.rows_from(x.first + row);
         let block = x.column / ACTIVATION_BLOCK;

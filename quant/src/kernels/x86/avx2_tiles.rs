@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
-use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut, check_rows};
+use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut, check_product};
 
 /// Rows of activations in a register tile.
 const TILE_ROWS: usize = 4;
@@ -99,10 +99,8 @@ pub(super) fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
 ) {
     let split = BITS == 8;
     assert!(panel.arrangement == if split { Arrangement::Nibbles } else { Arrangement::StoredQuads });
-    let groups = panel.k / GROUP;
     assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS * if split { 2 } else { 1 });
-    assert!(panel.scales.len() >= groups * PANEL_ROWS && (!BIASED || panel.biases.len() >= groups * PANEL_ROWS));
-    check_rows(panel, &x, &out);
+    check_product(panel, &x, &out);
     let mut row = 0;
     while row < x.rows {
         let first = (x.values.rows_from(x.first + row), x.values.k(), x.column);

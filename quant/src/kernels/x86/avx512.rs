@@ -2,7 +2,6 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::array::from_fn;
 use std::ops::Range;
 
 use super::avx2::Avx2;
@@ -63,9 +62,6 @@ impl Kernels for Avx512 {
 /// Rows of a register tile: as many independent chains of additions as hide their latency at two a cycle.
 const TILE_ROWS: usize = 12;
 
-/// Panel lines that a tile holds in registers at once: a group of 32 codes has eight.
-const STEPS: usize = ACTIVATION_BLOCK / 4;
-
 /// Groups whose sums' first values are made together: the offset of unsigned codes, taken off before the products are added.
 const STARTS: usize = 16;
 
@@ -108,17 +104,7 @@ unsafe fn float_rows<const ROWS: usize>(
                 sums[i] = _mm512_loadu_ps(out.add(i * stride));
             }
         }
-        let whole = depth - depth % STEPS;
-        for first in (0..whole).step_by(STEPS) {
-            let weights: [__m512; STEPS] = from_fn(|step| _mm512_loadu_ps(panel.add((first + step) * panel_stride)));
-            for i in 0..ROWS {
-                for step in 0..STEPS {
-                    let x = _mm512_set1_ps(*x.add(i * x_stride + first + step));
-                    sums[i] = _mm512_fmadd_ps(weights[step], x, sums[i]);
-                }
-            }
-        }
-        for k in whole..depth {
+        for k in 0..depth {
             let weights = _mm512_loadu_ps(panel.add(k * panel_stride));
             for i in 0..ROWS {
                 sums[i] = _mm512_fmadd_ps(weights, _mm512_set1_ps(*x.add(i * x_stride + k)), sums[i]);

@@ -11,7 +11,7 @@ use super::rows::vnni::dot_integer;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::formats::with_block;
 use crate::isa::{AvxVnniToken, Isa};
-use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, check_rows, portable};
+use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, check_product, portable};
 use crate::{Format, MatrixView};
 
 /// The kernels; holding one proves that the CPU runs them.
@@ -103,10 +103,8 @@ fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
 /// When panel, activations or results are smaller than they say, or the panel was packed for other kernels.
 pub(super) fn check(panel: &IntegerPanel, x: &IntegerRows<'_>, out: &TileOut<'_>) {
     assert!(panel.arrangement == Arrangement::StoredQuads, "a panel of other kernels");
-    let groups = panel.k / panel.group;
-    assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS && panel.scales.len() >= groups * PANEL_ROWS);
-    assert!(panel.biases.is_empty() || panel.biases.len() >= groups * PANEL_ROWS);
-    check_rows(panel, x, out);
+    assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS);
+    check_product(panel, x, out);
 }
 
 /// `ROWS` rows of activations, of which `x` is the first, times a panel.
