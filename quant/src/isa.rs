@@ -40,6 +40,9 @@ instruction_sets! {
     /// AVX-512 (F, BW, VL) with the 512-bit dot products of bytes (VNNI).
     #[cfg(target_arch = "x86_64")]
     Avx512 = "avx512";
+    /// AVX-512 and the matrix unit for bf16 (AMX).
+    #[cfg(target_arch = "x86_64")]
+    Amx = "amx";
     /// 64-bit ARM.
     #[cfg(target_arch = "aarch64")]
     Neon = "neon";
@@ -60,7 +63,8 @@ impl std::fmt::Display for Isa {
 /// Defines a proof token: a value that exists only where all the features were detected, and that gives the tokens of the
 /// sets it includes.
 macro_rules! token {
-    ($(#[$attributes:meta])* $token:ident: $detected:ident[$($feature:tt),*] $(, $part:ident: $included:ident)?) => {
+    ($(#[$attributes:meta])* $token:ident: $detected:ident[$($feature:tt),*]
+        $(, $part:ident: $included:ident)? $(, and $check:path)?) => {
         $(#[$attributes])*
         #[derive(Clone, Copy, Debug)]
         pub struct $token(());
@@ -68,7 +72,7 @@ macro_rules! token {
         impl $token {
             /// The token, if this CPU has the set.
             pub fn detect() -> Option<Self> {
-                let found = $(std::arch::$detected!($feature))&&* $(&& $included::detect().is_some())?;
+                let found = $(std::arch::$detected!($feature))&&* $(&& $included::detect().is_some())? $(&& $check())?;
                 found.then_some(Self(()))
             }
             $(
@@ -90,6 +94,9 @@ token!(/// Proof that the CPU has AVX-VNNI beside AVX2.
 #[cfg(target_arch = "x86_64")]
 token!(/// Proof that the CPU has AVX-512 F, BW, VL and VNNI beside AVX2.
     Avx512Token: is_x86_feature_detected["avx512f", "avx512bw", "avx512vl", "avx512vnni"], avx2: Avx2Token);
+#[cfg(target_arch = "x86_64")]
+token!(/// Proof that the CPU has AMX tiles with bf16 beside AVX-512, and that the system lets this process use them.
+    AmxToken: is_x86_feature_detected["avx512bf16"], avx512: Avx512Token, and crate::kernels::x86::amx::is_usable);
 #[cfg(target_arch = "aarch64")]
 token!(/// Proof that the CPU has NEON.
     NeonToken: is_aarch64_feature_detected["neon"]);
@@ -118,6 +125,8 @@ pub fn kernels(isa: Isa) -> Option<&'static dyn Kernels> {
         Isa::AvxVnni => detected!(AvxVnniToken, crate::kernels::x86::vnni::AvxVnni),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => detected!(Avx512Token, crate::kernels::x86::avx512::Avx512),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => detected!(AmxToken, crate::kernels::x86::amx::Amx),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => detected!(NeonToken, crate::kernels::neon::Neon),
         #[cfg(target_arch = "aarch64")]

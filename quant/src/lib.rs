@@ -12,6 +12,7 @@ pub mod formats;
 pub mod isa;
 pub mod kernels;
 pub mod matrix;
+pub mod matrix_unit;
 pub mod vector;
 
 pub use activation::{QuantizedRow, QuantizedRows};
@@ -19,3 +20,4 @@ pub use format::{FORMATS, Format, FormatInfo, ggml_type_name};
 pub use formats::{EncodeError, decode_row, encode_row};
 pub use kernels::{FloatPanel, IntegerPanel, Kernels, PANEL_ROWS};
 pub use matrix::MatrixView;
+pub use matrix_unit::{MatrixUnit, Operand};

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use crate::activation::{QuantizedRow, QuantizedRowMut, QuantizedRows};
 use crate::isa::Isa;
-use crate::{EncodeError, Format, MatrixView, vector};
+use crate::{EncodeError, Format, MatrixUnit, MatrixView, vector};
 
 /// Weight rows in a panel: the width of the register tile of every panel product.
 pub const PANEL_ROWS: usize = 16;
@@ -151,6 +151,11 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
 
     /// The kernels of the set that this one builds on: they do what this one does not override.
     fn base(&self) -> Option<&dyn Kernels> {
+        None
+    }
+
+    /// The CPU's matrix unit, where products of many rows are made in place of panel products.
+    fn matrix_unit(&self) -> Option<&dyn MatrixUnit> {
         None
     }
 

@@ -1,0 +1,503 @@
+//! x86-64 with AMX: a matrix unit that multiplies tiles of 16 × 32 bf16 numbers, eight tile registers of its own.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::avx512::Avx512;
+use super::blocks::Blocks;
+use crate::Format;
+use crate::formats::{MAX_GROUPS, with_block};
+use crate::isa::{AmxToken, Isa};
+use crate::kernels::{FloatRows, Kernels, TileOut, fits};
+use crate::matrix_unit::{MatrixUnit, OperandView, TILE_DEPTH, TILE_ROWS, Tile, weight_pieces};
+
+/// The kernels; holding one proves that the CPU runs them.
+#[derive(Clone, Copy, Debug)]
+pub struct Amx {
+    base: Avx512,
+    _proof: AmxToken,
+}
+
+impl Amx {
+    /// The kernels, given the proof.
+    pub fn new(proof: AmxToken) -> Self {
+        Self { base: Avx512::new(proof.avx512()), _proof: proof }
+    }
+}
+
+/// Whether the CPU has tiles and bf16 products, and the system gives them to this process: Linux does so when asked, for
+/// all threads from then on.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_usable() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+    let features = __cpuid_count(7, 0).edx;
+    if features & AMX_BF16 == 0 || features & AMX_TILE == 0 {
+        return false;
+    }
+    // SAFETY: the call takes two numbers and touches no memory of this process.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+/// Elsewhere nobody knows how to ask.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_usable() -> bool {
+    false
+}
+
+/// Calls a `target_feature` function of this module.
+macro_rules! proven {
+    ($call:expr) => {
+        // SAFETY: `self` holds an `AmxToken`, which exists only where AVX-512 with bf16, AVX2 and AMX were detected.
+        unsafe { $call }
+    };
+}
+
+impl Kernels for Amx {
+    fn isa(&self) -> Isa {
+        Isa::Amx
+    }
+    fn base(&self) -> Option<&dyn Kernels> {
+        Some(&self.base)
+    }
+    fn matrix_unit(&self) -> Option<&dyn MatrixUnit> {
+        Some(self)
+    }
+}
+
+impl MatrixUnit for Amx {
+    fn pack_left(&self, rows: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
+        proven!(pack_left(rows, pieces, strip));
+    }
+    fn pack_weights(&self, format: Format, rows: &[&[u8]], k: usize, strip: &mut [Tile]) {
+        let pieces = weight_pieces(format);
+        match format {
+            Format::F32 => proven!(pack_floats::<crate::formats::F32>(rows, k, pieces, strip)),
+            Format::F16 => proven!(pack_floats::<crate::formats::F16>(rows, k, pieces, strip)),
+            Format::BF16 => proven!(pack_floats::<crate::formats::Bf16>(rows, k, pieces, strip)),
+            _ => with_block!(format, B => proven!(pack_blocks::<B>(rows, k, strip)), else unreachable!()),
+        }
+    }
+    fn pack_right(&self, columns: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
+        proven!(pack_right(columns, pieces, strip));
+    }
+    fn pack_right_columns(&self, matrix: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
+        proven!(pack_right_columns(matrix, pieces, strip));
+    }
+    fn multiply(&self, left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>) {
+        proven!(multiply(left, right, out));
+    }
+    fn transpose(&self, x: FloatRows<'_>, out: TileOut<'_>) {
+        proven!(transpose(x, out));
+    }
+}
+
+/// Thirty-two values of a row, as two registers.
+type Values = [__m512; 2];
+
+/// The lanes of `values` values of a row of which `taken` come before.
+#[inline]
+fn lanes(values: usize, taken: usize) -> u16 {
+    let rest = values.saturating_sub(taken).min(16) as u32;
+    ((1u32 << rest) - 1) as u16
+}
+
+/// Sixteen elements of a floating-point format.
+trait Load16: crate::formats::Float {
+    /// # Safety
+    /// The elements of `mask` are readable at `bytes`.
+    unsafe fn load16(bytes: *const u8, mask: u16) -> __m512;
+}
+
+impl Load16 for crate::formats::F32 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn load16(bytes: *const u8, mask: u16) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_maskz_loadu_ps(mask, bytes.cast()) }
+    }
+}
+
+impl Load16 for crate::formats::F16 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn load16(bytes: *const u8, mask: u16) -> __m512 {
+        // SAFETY: the caller's promise.
+        _mm512_cvtph_ps(unsafe { _mm256_maskz_loadu_epi16(mask, bytes.cast()) })
+    }
+}
+
+impl Load16 for crate::formats::Bf16 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn load16(bytes: *const u8, mask: u16) -> __m512 {
+        // SAFETY: the caller's promise.
+        widen(unsafe { _mm256_maskz_loadu_epi16(mask, bytes.cast()) })
+    }
+}
+
+/// bf16 to f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widen(halves: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+}
+
+/// The values in bf16; they become what that leaves of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn take_piece(values: &mut Values) -> __m512i {
+    // SAFETY: both are 512 bits without invalid values.
+    let piece: __m512i = unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(values[1], values[0])) };
+    values[0] = _mm512_sub_ps(values[0], widen(_mm512_castsi512_si256(piece)));
+    values[1] = _mm512_sub_ps(values[1], widen(_mm512_extracti64x4_epi64::<1>(piece)));
+    piece
+}
+
+/// The lines of a strip's tiles, `[pieces][steps][16]`.
+#[inline]
+fn lines(strip: &mut [Tile], pieces: usize, steps: usize) -> *mut __m512i {
+    assert!(strip.len() >= pieces * steps, "a strip lacks tiles");
+    strip.as_mut_ptr().cast()
+}
+
+/// Rows of `k` elements for the left side.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pack_floats<E: Load16>(rows: &[&[u8]], k: usize, pieces: usize, strip: &mut [Tile]) {
+    let steps = k.div_ceil(TILE_DEPTH);
+    let lines = lines(strip, pieces, steps);
+    assert!(rows.len() <= TILE_ROWS && rows.iter().all(|row| row.len() >= k * E::BYTES));
+    for row in 0..TILE_ROWS {
+        for step in 0..steps {
+            let first = step * TILE_DEPTH;
+            let mut values = [_mm512_setzero_ps(); 2];
+            if let Some(row) = rows.get(row) {
+                for (half, values) in values.iter_mut().enumerate() {
+                    let at = first + half * 16;
+                    // SAFETY: the mask leaves out what lies behind the row's `k` elements.
+                    *values = unsafe { E::load16(row.as_ptr().wrapping_add(at * E::BYTES), lanes(k, at)) };
+                }
+            }
+            for piece in 0..pieces {
+                // SAFETY: the strip has `pieces * steps` tiles of sixteen lines.
+                unsafe { lines.add((piece * steps + step) * TILE_ROWS + row).write(take_piece(&mut values)) };
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pack_left(x: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
+    let mut rows = [&[][..]; TILE_ROWS];
+    for (index, row) in rows[..x.rows].iter_mut().enumerate() {
+        let values = &x.values[index * x.stride..][..x.k];
+        // SAFETY: any bytes of numbers are bytes.
+        *row = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
+    }
+    pack_floats::<crate::formats::F32>(&rows[..x.rows], x.k, pieces, strip);
+}
+
+/// Rows of quantized weights for the left side: decoded as [`decode_row`](crate::decode_row) does, and rounded.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")]
+fn pack_blocks<B: Blocks>(rows: &[&[u8]], k: usize, strip: &mut [Tile]) {
+    let steps = k / TILE_DEPTH;
+    let lines = lines(strip, 1, steps);
+    assert!(k.is_multiple_of(B::LEN) && rows.len() <= TILE_ROWS);
+    assert!(rows.iter().all(|row| row.len() >= k / B::LEN * B::BYTES));
+    if rows.len() < TILE_ROWS {
+        // SAFETY: the strip has that many lines.
+        unsafe { lines.write_bytes(0, steps * TILE_ROWS) };
+    }
+    let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
+    for (row, bytes) in rows.iter().enumerate() {
+        for index in 0..k / B::LEN {
+            // SAFETY: row lengths are asserted above, and `part` counts the block's parts; the strip has `steps` tiles of
+            // sixteen lines.
+            unsafe {
+                let block = bytes.as_ptr().add(index * B::BYTES);
+                B::read_scales(block, &mut scales, &mut biases);
+                for part in 0..B::LEN / 32 {
+                    let codes = B::signed32(block, part);
+                    let halves = [_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes)];
+                    let mut values = [_mm512_setzero_ps(); 2];
+                    for half in 0..2 {
+                        let group = (part * 32 + half * 16) / B::GROUP;
+                        let codes = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(halves[half]));
+                        values[half] = _mm512_mul_ps(codes, _mm512_set1_ps(scales[group]));
+                        if B::BIASED {
+                            values[half] = _mm512_add_ps(values[half], _mm512_set1_ps(biases[group]));
+                        }
+                    }
+                    let step = index * (B::LEN / 32) + part;
+                    let line: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(values[1], values[0]));
+                    lines.add(step * TILE_ROWS + row).write(line);
+                }
+            }
+        }
+    }
+}
+
+/// Transposes 16 × 16 values of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_lines(x: [__m512i; 16]) -> [__m512i; 16] {
+    let mut pairs = x;
+    for i in 0..8 {
+        pairs[2 * i] = _mm512_unpacklo_epi32(x[2 * i], x[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi32(x[2 * i], x[2 * i + 1]);
+    }
+    // Four rows each: lane l of `fours[4 * i + c]` holds column 4 l + c.
+    let mut fours = x;
+    for i in 0..4 {
+        for side in 0..2 {
+            let (a, b) = (pairs[4 * i + side], pairs[4 * i + 2 + side]);
+            fours[4 * i + 2 * side] = _mm512_unpacklo_epi64(a, b);
+            fours[4 * i + 2 * side + 1] = _mm512_unpackhi_epi64(a, b);
+        }
+    }
+    let mut out = x;
+    for c in 0..4 {
+        let even = |a, b| _mm512_shuffle_i32x4::<0x88>(a, b);
+        let odd = |a, b| _mm512_shuffle_i32x4::<0xdd>(a, b);
+        let [a, b, c4, d] = [fours[c], fours[4 + c], fours[8 + c], fours[12 + c]];
+        let (even_ab, even_cd) = (even(a, b), even(c4, d));
+        let (odd_ab, odd_cd) = (odd(a, b), odd(c4, d));
+        (out[c], out[8 + c]) = (even(even_ab, even_cd), odd(even_ab, even_cd));
+        (out[4 + c], out[12 + c]) = (even(odd_ab, odd_cd), odd(odd_ab, odd_cd));
+    }
+    out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pack_right(x: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
+    let steps = x.k.div_ceil(TILE_DEPTH);
+    let lines = lines(strip, pieces, steps);
+    assert!(x.rows <= TILE_ROWS && fits(x.values.len(), x.rows, x.stride, x.k));
+    for step in 0..steps {
+        let mut values = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
+        for (row, values) in values[..x.rows].iter_mut().enumerate() {
+            for (half, values) in values.iter_mut().enumerate() {
+                let at = step * TILE_DEPTH + half * 16;
+                let start = x.values.as_ptr().wrapping_add(row * x.stride + at);
+                // SAFETY: the row's size is asserted above, and the mask leaves out what lies behind it.
+                *values = unsafe { _mm512_maskz_loadu_ps(lanes(x.k, at), start) };
+            }
+        }
+        for piece in 0..pieces {
+            let mut rows = [_mm512_setzero_si512(); TILE_ROWS];
+            for (row, values) in rows.iter_mut().zip(&mut values) {
+                *row = take_piece(values);
+            }
+            for (pair, line) in transpose_lines(rows).into_iter().enumerate() {
+                // SAFETY: the strip has `pieces * steps` tiles of sixteen lines.
+                unsafe { lines.add((piece * steps + step) * TILE_ROWS + pair).write(line) };
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pack_right_columns(x: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
+    let steps = x.rows.div_ceil(TILE_DEPTH);
+    let lines = lines(strip, pieces, steps);
+    assert!(x.k <= TILE_ROWS && fits(x.values.len(), x.rows, x.stride, x.k));
+    // Values of two rows in turn: 0, 16, 1, 17, …
+    let mut in_turn = [0u16; 32];
+    for (index, from) in in_turn.iter_mut().enumerate() {
+        *from = (index / 2 + index % 2 * 16) as u16;
+    }
+    // SAFETY: 64 bytes are read.
+    let in_turn = unsafe { _mm512_loadu_si512(in_turn.as_ptr().cast()) };
+    for pair in 0..steps * TILE_DEPTH / 2 {
+        let mut values = [_mm512_setzero_ps(); 2];
+        for (row, values) in (pair * 2..x.rows.min(pair * 2 + 2)).zip(&mut values) {
+            // SAFETY: the row's size is asserted above.
+            *values = unsafe { _mm512_maskz_loadu_ps(lanes(x.k, 0), x.values.as_ptr().add(row * x.stride)) };
+        }
+        for piece in 0..pieces {
+            let line = _mm512_permutexvar_epi16(in_turn, take_piece(&mut values));
+            // SAFETY: the strip has `pieces * steps` tiles of sixteen lines.
+            unsafe { lines.add(piece * steps * TILE_ROWS + pair).write(line) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn transpose(x: FloatRows<'_>, out: TileOut<'_>) {
+    assert!(x.rows.is_multiple_of(16) && x.k.is_multiple_of(16) && !out.accumulate);
+    assert!(fits(x.values.len(), x.rows, x.stride, x.k) && fits(out.values.len(), x.k, out.stride, x.rows));
+    for row in (0..x.rows).step_by(16) {
+        for column in (0..x.k).step_by(16) {
+            let mut lines = [_mm512_setzero_si512(); 16];
+            // SAFETY: sixteen rows and columns from here on are inside both matrices, as asserted above.
+            unsafe {
+                for (i, line) in lines.iter_mut().enumerate() {
+                    *line = _mm512_loadu_si512(x.values.as_ptr().add((row + i) * x.stride + column).cast());
+                }
+                for (i, line) in transpose_lines(lines).into_iter().enumerate() {
+                    _mm512_storeu_si512(out.values.as_mut_ptr().add((column + i) * out.stride + row).cast(), line);
+                }
+            }
+        }
+    }
+}
+
+/// What `ldtilecfg` reads: for each register its bytes in a row and its rows.
+#[repr(C, align(64))]
+struct TileShapes {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// All eight registers hold whole tiles.
+static SHAPES: TileShapes = TileShapes {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+#[target_feature(enable = "avx512f")]
+fn multiply(left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>) {
+    let (rows, columns) = (left.strips * TILE_ROWS, right.strips * TILE_ROWS);
+    assert!(left.steps == right.steps, "two sides of different depth");
+    assert!(fits(out.values.len(), rows, out.stride, columns), "the results do not fit");
+    // SAFETY: the configuration is valid; the compiler uses no tile registers. They are given back below.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(readonly, nostack, preserves_flags)) };
+    for column in (0..right.strips).step_by(2) {
+        for row in (0..left.strips).step_by(2) {
+            // SAFETY: the strips exist, and the results fit, both asserted above.
+            unsafe {
+                let target = out.values.as_mut_ptr().add(row * TILE_ROWS * out.stride + column * TILE_ROWS);
+                let target = (target, out.stride, out.accumulate);
+                match (left.strips - row, right.strips - column) {
+                    (1, 1) => strips::<1, 1>((left, row), (right, column), target),
+                    (1, _) => strips::<1, 2>((left, row), (right, column), target),
+                    (_, 1) => strips::<2, 1>((left, row), (right, column), target),
+                    _ => strips::<2, 2>((left, row), (right, column), target),
+                }
+            }
+        }
+    }
+    // SAFETY: as above.
+    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+}
+
+/// `LEFT × RIGHT` tiles of the result, in registers 0 to 3: `2 * left + right`.
+///
+/// # Safety
+/// The strips exist, the results fit, and the tile registers are configured.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn strips<const LEFT: usize, const RIGHT: usize>(
+    (left, row): (OperandView<'_>, usize),
+    (right, column): (OperandView<'_>, usize),
+    (out, stride, accumulate): (*mut f32, usize, bool),
+) {
+    /// One instruction on a tile of the results.
+    macro_rules! result {
+        ($instruction:literal, $row:literal, $column:literal) => {
+            if $row < LEFT && $column < RIGHT {
+                let tile = out.add($row * TILE_ROWS * stride + $column * TILE_ROWS);
+                asm!($instruction, tile = in(reg) tile, stride = in(reg) stride * 4, options(nostack, preserves_flags));
+            }
+        };
+    }
+    // SAFETY: reads and writes 16 rows of 16 values of the results, the caller's promise.
+    unsafe {
+        if accumulate {
+            result!("tileloadd tmm0, [{tile} + {stride}]", 0, 0);
+            result!("tileloadd tmm1, [{tile} + {stride}]", 0, 1);
+            result!("tileloadd tmm2, [{tile} + {stride}]", 1, 0);
+            result!("tileloadd tmm3, [{tile} + {stride}]", 1, 1);
+        } else {
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nomem, nostack));
+        }
+        let pieces = left.pieces.max(right.pieces);
+        for i in 0..left.pieces {
+            for j in 0..right.pieces.min(pieces - i) {
+                let tiles = |side: OperandView<'_>, strip, piece| side.tiles(strip, piece).as_ptr();
+                let lefts = [tiles(left, row, i), tiles(left, row + LEFT - 1, i)];
+                let rights = [tiles(right, column, j), tiles(right, column + RIGHT - 1, j)];
+                add_products::<LEFT, RIGHT>(lefts, rights, left.steps);
+            }
+        }
+        result!("tilestored [{tile} + {stride}], tmm0", 0, 0);
+        result!("tilestored [{tile} + {stride}], tmm1", 0, 1);
+        result!("tilestored [{tile} + {stride}], tmm2", 1, 0);
+        result!("tilestored [{tile} + {stride}], tmm3", 1, 1);
+    }
+}
+
+/// Adds the products of `steps` tiles of each strip to registers 0 to 3.
+///
+/// # Safety
+/// Every pointer has `steps` tiles, and the tile registers are configured.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_products<const LEFT: usize, const RIGHT: usize>(
+    left: [*const Tile; 2],
+    right: [*const Tile; 2],
+    steps: usize,
+) {
+    macro_rules! repeat {
+        ($($instruction:literal),*) => {
+            asm!(
+                "2:",
+                $($instruction,)*
+                "add {a}, 1024",
+                "add {b}, 1024",
+                "add {x}, 1024",
+                "add {y}, 1024",
+                "dec {steps}",
+                "jnz 2b",
+                a = inout(reg) left[0] => _, b = inout(reg) left[1] => _,
+                x = inout(reg) right[0] => _, y = inout(reg) right[1] => _,
+                steps = inout(reg) steps => _, line = in(reg) 64usize, options(readonly, nostack)
+            )
+        };
+    }
+    if steps == 0 {
+        return;
+    }
+    // SAFETY: reads `steps` tiles from each pointer, the caller's promise.
+    unsafe {
+        match (LEFT, RIGHT) {
+            (2, 2) => repeat!(
+                "tileloadd tmm4, [{a} + {line}]",
+                "tileloadd tmm6, [{x} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{y} + {line}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{b} + {line}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7"
+            ),
+            (2, 1) => repeat!(
+                "tileloadd tmm4, [{a} + {line}]",
+                "tileloadd tmm6, [{x} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{b} + {line}]",
+                "tdpbf16ps tmm2, tmm5, tmm6"
+            ),
+            (1, 2) => repeat!(
+                "tileloadd tmm4, [{a} + {line}]",
+                "tileloadd tmm6, [{x} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{y} + {line}]",
+                "tdpbf16ps tmm1, tmm4, tmm7"
+            ),
+            _ => repeat!(
+                "tileloadd tmm4, [{a} + {line}]",
+                "tileloadd tmm6, [{x} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6"
+            ),
+        }
+    }
+}

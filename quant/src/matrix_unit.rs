@@ -1,0 +1,127 @@
+//! Products of many rows in a unit of the CPU that multiplies tiles of bf16 numbers and adds them up in f32.
+//!
+//! Weights of a quantized format and the activations they meet are rounded to bf16: 8 significant bits, more than the
+//! codes of 8 bits per block that integer products use have on average. What is held in floating point is multiplied as
+//! floating point is: a number is split into *pieces*, each the bf16 number nearest to what those before it leave. Two
+//! pieces hold 16 bits, enough for F16; three hold the 24 of f32. The product of pieces `i` and `j` is left out where
+//! `i + j` reaches the greater number of pieces: it is smaller than what f32 rounds off.
+
+use crate::Format;
+use crate::kernels::{FloatRows, TileOut};
+
+/// Rows of a tile.
+pub const TILE_ROWS: usize = 16;
+/// Values of a row in a tile.
+pub const TILE_DEPTH: usize = 32;
+/// Pieces that hold an f32.
+pub const FLOAT_PIECES: usize = 3;
+
+/// 16 × 32 bf16 numbers. On the left of a product `[16 rows][32]`, on the right `[32 / 2][16 columns][2]`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Tile([u16; TILE_ROWS * TILE_DEPTH]);
+
+/// Pieces that hold a weight of `format`; one for quantized formats, whose products are those of rounded numbers.
+pub fn weight_pieces(format: Format) -> usize {
+    match format {
+        Format::F32 => FLOAT_PIECES,
+        Format::F16 => 2,
+        _ => 1,
+    }
+}
+
+/// One side of products: strips of sixteen rows (on the right: columns), `[strips][pieces][steps of 32]` tiles. Where rows
+/// or depth are no multiple of a tile, zeros fill it up.
+#[derive(Debug, Default)]
+pub struct Operand {
+    tiles: Vec<Tile>,
+    pieces: usize,
+    steps: usize,
+}
+
+impl Operand {
+    /// Makes room for `rows` rows of `depth` values in `pieces` pieces. Contents are unspecified.
+    pub fn resize(&mut self, rows: usize, depth: usize, pieces: usize) {
+        (self.pieces, self.steps) = (pieces, depth.div_ceil(TILE_DEPTH));
+        let strips = rows.div_ceil(TILE_ROWS);
+        self.tiles.resize(strips * pieces * self.steps, Tile([0; TILE_ROWS * TILE_DEPTH]));
+    }
+
+    /// The strips, to be filled.
+    pub fn strips_mut(&mut self) -> std::slice::ChunksExactMut<'_, Tile> {
+        self.tiles.chunks_exact_mut((self.pieces * self.steps).max(1))
+    }
+
+    /// Strips `first .. first + strips`, all of their depth.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn view(&self, first: usize, strips: usize) -> OperandView<'_> {
+        let (pieces, steps) = (self.pieces, self.steps);
+        let strip_len = pieces * steps;
+        let tiles = &self.tiles[first * strip_len..(first + strips) * strip_len];
+        OperandView { tiles, strips, pieces, steps, strip_len, piece_len: steps }
+    }
+}
+
+/// Strips of an operand, or a stretch of their depth.
+#[derive(Clone, Copy, Debug)]
+pub struct OperandView<'a> {
+    tiles: &'a [Tile],
+    pub(crate) strips: usize,
+    pub(crate) pieces: usize,
+    pub(crate) steps: usize,
+    /// Tiles from a strip to the next.
+    strip_len: usize,
+    /// Tiles from a piece to the next.
+    piece_len: usize,
+}
+
+impl<'a> OperandView<'a> {
+    /// Values `start .. start + len` of the depth; whole tiles, but for the end of the depth.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    pub fn stretch(self, start: usize, len: usize) -> Self {
+        let (first, steps) = (start / TILE_DEPTH, len.div_ceil(TILE_DEPTH));
+        assert!(start.is_multiple_of(TILE_DEPTH) && first + steps <= self.steps, "a stretch of an operand");
+        Self { tiles: &self.tiles[first.min(self.tiles.len())..], steps, ..self }
+    }
+
+    /// The same numbers, rounded to their first `pieces` pieces.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    pub fn rounded(self, pieces: usize) -> Self {
+        assert!((1..=self.pieces).contains(&pieces), "pieces of an operand");
+        Self { pieces, ..self }
+    }
+
+    /// The tiles of one piece of a strip.
+    pub(crate) fn tiles(&self, strip: usize, piece: usize) -> &'a [Tile] {
+        &self.tiles[strip * self.strip_len + piece * self.piece_len..][..self.steps]
+    }
+}
+
+/// A unit that multiplies tiles. All methods take up to [`TILE_ROWS`] rows for one strip and fill the strip, zeros included.
+pub trait MatrixUnit: Sync + std::fmt::Debug {
+    /// Rows for the left side.
+    fn pack_left(&self, rows: FloatRows<'_>, pieces: usize, strip: &mut [Tile]);
+
+    /// Rows of weights, `k` values each, for the left side, in [`weight_pieces`] pieces.
+    fn pack_weights(&self, format: Format, rows: &[&[u8]], k: usize, strip: &mut [Tile]);
+
+    /// Columns for the right side, given as rows.
+    fn pack_right(&self, columns: FloatRows<'_>, pieces: usize, strip: &mut [Tile]);
+
+    /// Columns for the right side, given as a matrix of `depth` rows and up to [`TILE_ROWS`] columns.
+    fn pack_right_columns(&self, matrix: FloatRows<'_>, pieces: usize, strip: &mut [Tile]);
+
+    /// `out[i][j] (+)= Σ_k left[i][k] · right[j][k]`, for whole strips on both sides.
+    fn multiply(&self, left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>);
+
+    /// `out[j][i] = x[i][j]`; rows and columns are multiples of [`TILE_ROWS`].
+    fn transpose(&self, x: FloatRows<'_>, out: TileOut<'_>);
+}
