@@ -13,6 +13,7 @@ pub mod isa;
 pub mod kernels;
 pub mod matrix;
 pub mod matrix_unit;
+mod prefetch;
 pub mod vector;
 
 pub use activation::{QuantizedRow, QuantizedRows};
@@ -21,3 +22,4 @@ pub use formats::{EncodeError, decode_row, encode_row};
 pub use kernels::{FloatPanel, IntegerPanel, Kernels, PANEL_ROWS};
 pub use matrix::MatrixView;
 pub use matrix_unit::{MatrixUnit, Operand};
+pub use prefetch::prefetch;

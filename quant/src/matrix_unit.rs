@@ -21,6 +21,41 @@ pub const FLOAT_PIECES: usize = 3;
 #[repr(C, align(64))]
 pub struct Tile([u16; TILE_ROWS * TILE_DEPTH]);
 
+/// Numbers from the start of a cache line on: tiles of results that lie in whole lines are read and written faster.
+#[derive(Debug, Default)]
+pub struct AlignedFloats {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+/// A cache line of numbers.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+impl AlignedFloats {
+    /// Makes room for `len` numbers. Contents are unspecified.
+    pub fn resize(&mut self, len: usize) {
+        self.lines.resize(len.div_ceil(16), Line([0.0; 16]));
+        self.len = len;
+    }
+}
+
+impl std::ops::Deref for AlignedFloats {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: the lines are arrays of numbers one behind the other, `len` of them or more.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for AlignedFloats {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
 /// Pieces that hold a weight of `format`; one for quantized formats, whose products are those of rounded numbers.
 pub fn weight_pieces(format: Format) -> usize {
     match format {

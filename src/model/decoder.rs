@@ -6,7 +6,8 @@ use crate::gguf::keys::tensor;
 use crate::ops::Compute;
 use crate::ops::attention::{AttentionBuffer, attend_all, attend_cached};
 use crate::ops::embedding::embed;
-use crate::ops::linear::{InputBuffer, Product, Tail, gated, linear};
+use crate::ops::input::{InputBuffer, Needs};
+use crate::ops::linear::{Product, Tail, gated, linear};
 use crate::ops::norm::add_rms_norm;
 use crate::weights::{Matrix, Store, Vector};
 
@@ -170,8 +171,8 @@ pub fn forward(
             compute.kernels.rms_norm(row, store.values(norm), config.rms_epsilon, out);
         };
 
-        let integer = any_integer([&layer.query, &layer.key, &layer.value]);
-        let prepared = input.prepare_with(compute, (&mut *normalized, config.hidden), integer, |row, out| {
+        let needed = needs([&layer.query, &layer.key, &layer.value]);
+        let prepared = input.prepare_with(compute, (&mut *normalized, config.hidden), needed, |row, out| {
             norm_input(&layer.attention_norm, x, row, out);
         });
         let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
@@ -185,16 +186,16 @@ pub fn forward(
             let (keys, values) = &cache.layers[index];
             attend_cached(compute, &config.attention(), (q, &keys[seen..], &values[seen..]), attention, attended);
         }
-        let prepared = input.prepare(compute, attended, q_len, any_integer([&layer.output]));
+        let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
         linear(compute, prepared, [product(store, &layer.output, branch)]);
         add_rms_norm(compute, x, branch, (store.values(&layer.post_attention_norm), config.rms_epsilon));
 
-        let integer = any_integer([&layer.gate, &layer.up]);
-        let prepared = input.prepare_with(compute, (&mut *normalized, config.hidden), integer, |row, out| {
+        let needed = needs([&layer.gate, &layer.up]);
+        let prepared = input.prepare_with(compute, (&mut *normalized, config.hidden), needed, |row, out| {
             norm_input(&layer.feed_forward_norm, x, row, out);
         });
         gated(compute, prepared, (view(&layer.gate), view(&layer.up)), gate);
-        let prepared = input.prepare(compute, gate, config.feed_forward, any_integer([&layer.down]));
+        let prepared = input.prepare(compute, gate, config.feed_forward, needs([&layer.down]));
         linear(compute, prepared, [product(store, &layer.down, branch)]);
         add_rms_norm(compute, x, branch, (store.values(&layer.post_feed_forward_norm), config.rms_epsilon));
     }
@@ -205,9 +206,9 @@ fn product<'a>(store: &'a Store, matrix: &Matrix, out: &'a mut [f32]) -> Product
     Product { weight: store.view(matrix), tail: Tail::default(), out }
 }
 
-/// Whether any of these needs quantized activations; one quantization then serves all.
-fn any_integer<const N: usize>(matrices: [&Matrix; N]) -> bool {
-    matrices.iter().any(|matrix| matrix.format().info().integer)
+/// What products with these ask of their input.
+fn needs<const N: usize>(matrices: [&Matrix; N]) -> Needs {
+    Needs::of(matrices.map(Matrix::format))
 }
 
 /// The logits, `[vocabulary]`, of one position of the last layer's output.
@@ -220,8 +221,8 @@ pub fn logits(
 ) {
     scratch.normalized.resize(config.hidden, 0.0);
     compute.kernels.rms_norm(x, store.values(&weights.output_norm), config.rms_epsilon, &mut scratch.normalized);
-    let integer = any_integer([&weights.embedding]);
-    let prepared = scratch.input.prepare(compute, &scratch.normalized, config.hidden, integer);
+    let needed = needs([&weights.embedding]);
+    let prepared = scratch.input.prepare(compute, &scratch.normalized, config.hidden, needed);
     linear(compute, prepared, [product(store, &weights.embedding, out)]);
     if let Some(cap) = config.final_softcap {
         let part = config.vocabulary.div_ceil(compute.pool.threads());

@@ -5,7 +5,8 @@ use crate::Result;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
 use crate::ops::attention::{AttentionBuffer, attend_all};
-use crate::ops::linear::{InputBuffer, Product, Tail, linear};
+use crate::ops::input::{InputBuffer, Needs};
+use crate::ops::linear::{Product, Tail, linear};
 use crate::ops::norm::add;
 use crate::weights::{Matrix, Store, Vector};
 
@@ -116,36 +117,35 @@ pub fn forward(
     }
     inner.resize(tokens * config.padded_feed_forward, 0.0);
     patches.resize(tokens * config.patch_len(), 0.0);
-    let integer = |dense: &Dense| dense.weight.format().info().integer;
+    let needs = |dense: &[&Dense]| Needs::of(dense.iter().map(|dense| dense.weight.format()));
     let norm_input = |norm: &Affine, x: &[f32], row: usize, out: &mut [f32]| {
         let affine = (store.values(&norm.weight), store.values(&norm.bias));
         compute.kernels.layer_norm(&x[row * hidden..][..hidden], affine, config.epsilon, out);
     };
 
     cut_patches(config, pixels, patches);
-    let prepared = input.prepare(compute, patches, config.patch_len(), integer(&weights.patch));
+    let prepared = input.prepare(compute, patches, config.patch_len(), needs(&[&weights.patch]));
     linear(compute, prepared, [product(store, &weights.patch, x, (false, false))]);
     add(x, store.values(&weights.position));
     for layer in &weights.layers {
-        // One quantization serves all three where any of them needs it.
-        let any = [&layer.query, &layer.key, &layer.value].into_iter().any(integer);
-        let prepared = input.prepare_with(compute, (&mut *normalized, hidden), any, |row, out| {
+        let all = needs(&[&layer.query, &layer.key, &layer.value]);
+        let prepared = input.prepare_with(compute, (&mut *normalized, hidden), all, |row, out| {
             norm_input(&layer.norm1, x, row, out);
         });
         let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
         linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, (false, false))));
         attend_all(compute, &config.attention(), (q, k, v), attention, attended);
-        let prepared = input.prepare(compute, attended, hidden, integer(&layer.output));
+        let prepared = input.prepare(compute, attended, hidden, needs(&[&layer.output]));
         linear(compute, prepared, [product(store, &layer.output, x, (false, true))]);
 
-        let prepared = input.prepare_with(compute, (&mut *normalized, hidden), integer(&layer.up), |row, out| {
+        let prepared = input.prepare_with(compute, (&mut *normalized, hidden), needs(&[&layer.up]), |row, out| {
             norm_input(&layer.norm2, x, row, out);
         });
         linear(compute, prepared, [product(store, &layer.up, inner, (true, false))]);
-        let prepared = input.prepare(compute, inner, config.padded_feed_forward, integer(&layer.down));
+        let prepared = input.prepare(compute, inner, config.padded_feed_forward, needs(&[&layer.down]));
         linear(compute, prepared, [product(store, &layer.down, x, (false, true))]);
     }
-    let prepared = input.prepare_with(compute, (&mut *normalized, hidden), integer(&weights.projector), |row, out| {
+    let prepared = input.prepare_with(compute, (&mut *normalized, hidden), needs(&[&weights.projector]), |row, out| {
         norm_input(&weights.post_norm, x, row, out);
     });
     linear(compute, prepared, [product(store, &weights.projector, out, (false, false))]);

@@ -1,83 +1,22 @@
-//! Products with weight matrices.
+//! Products with weight matrices: what is computed together, how it is divided, and what becomes of the results.
 
-use std::ops::Range;
+use gemmule_quant::matrix_unit::TILE_ROWS;
+use gemmule_quant::{Kernels, MatrixView, PANEL_ROWS};
 
-use gemmule_quant::activation::ACTIVATION_BLOCK;
-use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
-use gemmule_quant::{Kernels, MatrixView, PANEL_ROWS, QuantizedRow, QuantizedRows};
-
-use super::{Compute, WorkerScratch};
+use super::Compute;
+use super::input::Input;
+use super::multiply::{PANEL_FROM, multiply};
+use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
-
-/// From so many rows on, weights are unpacked into panels; below, they are multiplied as they lie.
-const PANEL_FROM: usize = 8;
-
-/// Longest stretch of a row that one panel holds (a multiple of every block length): a panel of it stays in the first-level
-/// cache.
-const PANEL_DEPTH: usize = 512;
 
 /// Most panels that a task unpacks at once. They share the stretch of activations, which stays in the second-level cache.
 const PANELS: usize = 4;
 
-/// Most rows of activations in a task; with [`PANEL_DEPTH`] this bounds what the second-level cache has to hold.
+/// As [`PANELS`] for a matrix unit: so fast that a task's activations must not come from farther away more often than this.
+const UNIT_PANELS: usize = 18;
+
+/// Most rows of activations in a task: with the depth of a panel this bounds what the second-level cache has to hold.
 const TASK_ROWS: usize = 384;
-
-/// The left-hand side of products: `rows × k` activations, quantized once for all products that share them.
-#[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
-    values: &'a [f32],
-    quantized: Option<&'a QuantizedRows>,
-    k: usize,
-}
-
-impl<'a> Input<'a> {
-    fn rows(&self) -> usize {
-        self.values.len() / self.k
-    }
-
-    fn quantized(&self) -> &'a QuantizedRows {
-        self.quantized.expect("input prepared for integer products")
-    }
-}
-
-/// A reusable buffer of quantized activations.
-#[derive(Debug, Default)]
-pub struct InputBuffer(QuantizedRows);
-
-impl InputBuffer {
-    /// Prepares `values` (rows of `k`) for products; quantizes them where `integer` products will follow.
-    pub fn prepare<'a>(&'a mut self, compute: &Compute, values: &'a [f32], k: usize, integer: bool) -> Input<'a> {
-        let integer = integer && k.is_multiple_of(ACTIVATION_BLOCK);
-        if integer {
-            self.0.resize(values.len() / k, k);
-            let rows = values.chunks_exact(k).zip(self.0.rows_mut());
-            compute.pool.each(rows, |_, (values, row)| compute.kernels.quantize(values, row));
-        }
-        Input { values, quantized: integer.then_some(&self.0), k }
-    }
-
-    /// As [`prepare`](Self::prepare), where `fill(row, values)` first computes each row of `values`.
-    pub fn prepare_with<'a>(
-        &'a mut self,
-        compute: &Compute,
-        (values, k): (&'a mut [f32], usize),
-        integer: bool,
-        fill: impl Fn(usize, &mut [f32]) + Sync + Send,
-    ) -> Input<'a> {
-        let integer = integer && k.is_multiple_of(ACTIVATION_BLOCK);
-        if integer {
-            self.0.resize(values.len() / k, k);
-            let rows = values.chunks_exact_mut(k).zip(self.0.rows_mut());
-            compute.pool.each(rows, |index, (values, row)| {
-                fill(index, values);
-                compute.kernels.quantize(values, row);
-            });
-        } else {
-            compute.pool.rows(values, k, fill);
-        }
-        Input { values, quantized: integer.then_some(&self.0), k }
-    }
-}
 
 /// What becomes of a product before it is stored.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,14 +73,18 @@ pub fn gated(compute: &Compute, input: Input<'_>, (gate, up): (MatrixView<'_>, M
     compute.pool.blocks([Output::new(out, columns)], task_shape(compute, rows, columns), |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         multiply(compute.kernels, gate, input, &block, scratch);
-        std::mem::swap(&mut scratch.tile, &mut scratch.gate);
+        std::mem::swap(&mut scratch.results, &mut scratch.gate);
         multiply(compute.kernels, up, input, &block, scratch);
-        let stride = scratch.stride;
-        let width = block.columns().len();
-        for (index, row) in block.rows().enumerate() {
-            let gate = &mut scratch.gate[index * stride..][..width];
-            compute.kernels.gelu_multiply(gate, &scratch.tile[index * stride..][..width]);
-            block.row_mut(row).copy_from_slice(gate);
+        let WorkerScratch { results, gate, strips: [strip, other], .. } = scratch;
+        let (rows, width) = (block.rows(), block.columns().len());
+        for first in rows.clone().step_by(TILE_ROWS) {
+            let (gate, stride) = gate.strip(compute.kernels, first - rows.start, strip);
+            let (up, _) = results.strip(compute.kernels, first - rows.start, other);
+            for (index, row) in (first..rows.end.min(first + TILE_ROWS)).enumerate() {
+                let gate = &mut gate[index * stride..][..width];
+                compute.kernels.gelu_multiply(gate, &up[index * stride..][..width]);
+                block.row_mut(row).copy_from_slice(gate);
+            }
         }
     });
 }
@@ -153,109 +96,31 @@ fn task_shape(compute: &Compute, rows: usize, columns: usize) -> (usize, usize) 
         // A few tasks per thread even out threads of different speed.
         return (rows, columns.div_ceil(threads * 8).next_multiple_of(PANEL_ROWS));
     }
-    let height = rows.div_ceil(rows.div_ceil(TASK_ROWS));
-    let panels = columns.div_ceil(PANEL_ROWS * threads * 4).clamp(1, PANELS);
+    let height = rows.div_ceil(rows.div_ceil(TASK_ROWS)).next_multiple_of(TILE_ROWS);
+    let most = if compute.kernels.matrix_unit().is_some() { UNIT_PANELS } else { PANELS };
+    let panels = columns.div_ceil(PANEL_ROWS * threads * 4).clamp(1, most);
     (height, panels * PANEL_ROWS)
-}
-
-/// Multiplies a block's rows of the input with its rows of the weight; `scratch.tile` then holds the results, rows
-/// `scratch.stride` apart.
-fn multiply(
-    kernels: &dyn Kernels,
-    weight: MatrixView<'_>,
-    input: Input<'_>,
-    block: &Block<'_>,
-    scratch: &mut WorkerScratch,
-) {
-    if input.rows() < PANEL_FROM {
-        row_product(kernels, weight, input, block.columns(), scratch);
-    } else {
-        panel_product(kernels, weight, input, (block.rows(), block.columns()), scratch);
-    }
-}
-
-/// A few rows: every row of the weight is read once and multiplied with all of them.
-fn row_product(
-    kernels: &dyn Kernels,
-    weight: MatrixView<'_>,
-    input: Input<'_>,
-    columns: Range<usize>,
-    scratch: &mut WorkerScratch,
-) {
-    let rows = input.rows();
-    scratch.stride = columns.len();
-    scratch.tile.resize(rows * columns.len(), 0.0);
-    if weight.format().info().integer {
-        let quantized = input.quantized();
-        let mut x = [quantized.row(0); PANEL_FROM];
-        for (row, x) in x[..rows].iter_mut().enumerate() {
-            *x = quantized.row(row);
-        }
-        let x: &[QuantizedRow<'_>] = &x[..rows];
-        kernels.dot_integer(weight, columns, x, &mut scratch.tile);
-        return;
-    }
-    for (index, column) in columns.clone().enumerate() {
-        for (row, values) in input.values.chunks_exact(input.k).enumerate() {
-            scratch.tile[row * columns.len() + index] = kernels.dot_float(weight.format(), weight.row(column), values);
-        }
-    }
-}
-
-/// Many rows: a stretch of the weight's rows is unpacked into panels, which all rows of the input are multiplied with
-/// before the next stretch.
-fn panel_product(
-    kernels: &dyn Kernels,
-    weight: MatrixView<'_>,
-    input: Input<'_>,
-    (rows, columns): (Range<usize>, Range<usize>),
-    scratch: &mut WorkerScratch,
-) {
-    let k = input.k;
-    let stride = columns.len().next_multiple_of(PANEL_ROWS);
-    scratch.stride = stride;
-    scratch.tile.resize(rows.len() * stride, 0.0);
-    let integer = weight.format().info().integer;
-    for start in (0..k).step_by(PANEL_DEPTH) {
-        let depth = PANEL_DEPTH.min(k - start);
-        for (panel, first) in columns.clone().step_by(PANEL_ROWS).enumerate() {
-            let width = PANEL_ROWS.min(columns.end - first);
-            let mut parts = [&[][..]; PANEL_ROWS];
-            for (part, column) in parts.iter_mut().zip(first..first + width) {
-                *part = weight.row_part(column, start, depth);
-            }
-            let values = &mut scratch.tile[panel * PANEL_ROWS..];
-            let out = TileOut { values, stride, accumulate: start > 0 };
-            if integer {
-                kernels.pack_integer(weight.format(), &parts[..width], depth, &mut scratch.integer_panel);
-                let x = IntegerRows { values: input.quantized(), first: rows.start, rows: rows.len(), column: start };
-                kernels.integer_tile(&scratch.integer_panel, x, out);
-            } else {
-                kernels.pack_float(weight.format(), &parts[..width], depth, &mut scratch.float_panel);
-                let values = &input.values[rows.start * k + start..];
-                let x = FloatRows { values, stride: k, rows: rows.len(), k: depth };
-                kernels.float_tile(&scratch.float_panel.values, PANEL_ROWS, x, out);
-            }
-        }
-    }
 }
 
 /// Applies the tail to the results and stores them.
 fn finish(kernels: &dyn Kernels, block: &mut Block<'_>, scratch: &mut WorkerScratch, tail: Tail<'_>) {
-    let columns = block.columns();
-    for (index, row) in block.rows().enumerate() {
-        let result = &mut scratch.tile[index * scratch.stride..][..columns.len()];
-        if let Some(bias) = tail.bias {
-            super::norm::add(result, &bias[columns.clone()]);
-        }
-        if tail.gelu {
-            kernels.gelu(result);
-        }
-        let out = block.row_mut(row);
-        if tail.add {
-            super::norm::add(out, result);
-        } else {
-            out.copy_from_slice(result);
+    let (rows, columns) = (block.rows(), block.columns());
+    for first in rows.clone().step_by(TILE_ROWS) {
+        let (strip, stride) = scratch.results.strip(kernels, first - rows.start, &mut scratch.strips[0]);
+        for (index, row) in (first..rows.end.min(first + TILE_ROWS)).enumerate() {
+            let result = &mut strip[index * stride..][..columns.len()];
+            if let Some(bias) = tail.bias {
+                super::norm::add(result, &bias[columns.clone()]);
+            }
+            if tail.gelu {
+                kernels.gelu(result);
+            }
+            let out = block.row_mut(row);
+            if tail.add {
+                super::norm::add(out, result);
+            } else {
+                out.copy_from_slice(result);
+            }
         }
     }
 }

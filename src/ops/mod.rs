@@ -2,11 +2,15 @@
 
 pub mod attention;
 pub mod embedding;
+pub mod input;
 pub mod linear;
+mod multiply;
 pub mod norm;
 
-use gemmule_quant::{FloatPanel, IntegerPanel, Kernels};
+use gemmule_quant::matrix_unit::AlignedFloats;
+use gemmule_quant::{FloatPanel, IntegerPanel, Kernels, Operand};
 
+use self::multiply::Results;
 use crate::Result;
 use crate::sched::{PerWorker, Pool};
 
@@ -15,11 +19,16 @@ use crate::sched::{PerWorker, Pool};
 pub struct WorkerScratch {
     pub(crate) float_panel: FloatPanel,
     pub(crate) integer_panel: IntegerPanel,
-    /// Results of a product, rows `stride` apart.
-    pub(crate) tile: Vec<f32>,
-    pub(crate) stride: usize,
+    /// A matrix unit's stretch of weights.
+    pub(crate) weights: Operand,
+    /// Results of a product.
+    results: Results,
     /// Results of the gate of a gated product.
-    pub(crate) gate: Vec<f32>,
+    gate: Results,
+    /// A few rows of results that were turned.
+    strips: [AlignedFloats; 2],
+    /// Results of attention.
+    pub(crate) tile: Vec<f32>,
     pub(crate) scores: Vec<f32>,
     pub(crate) queries: Vec<f32>,
 }

@@ -370,26 +370,35 @@ fn multiply(left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>) {
     assert!(fits(out.values.len(), rows, out.stride, columns), "the results do not fit");
     // SAFETY: the configuration is valid; the compiler uses no tile registers. They are given back below.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(readonly, nostack, preserves_flags)) };
-    for column in (0..right.strips).step_by(2) {
-        for row in (0..left.strips).step_by(2) {
+    let mut column = 0;
+    while column < right.strips {
+        // An odd last strip goes with the two before it: alone it would wait for each of its products.
+        let (across, down) = match right.strips - column {
+            1 => (1, 2),
+            3 => (3, 1),
+            _ => (2, 2),
+        };
+        for row in (0..left.strips).step_by(down) {
             // SAFETY: the strips exist, and the results fit, both asserted above.
             unsafe {
                 let target = out.values.as_mut_ptr().add(row * TILE_ROWS * out.stride + column * TILE_ROWS);
                 let target = (target, out.stride, out.accumulate);
-                match (left.strips - row, right.strips - column) {
+                match (down.min(left.strips - row), across) {
                     (1, 1) => strips::<1, 1>((left, row), (right, column), target),
-                    (1, _) => strips::<1, 2>((left, row), (right, column), target),
+                    (1, 2) => strips::<1, 2>((left, row), (right, column), target),
+                    (1, _) => strips::<1, 3>((left, row), (right, column), target),
                     (_, 1) => strips::<2, 1>((left, row), (right, column), target),
                     _ => strips::<2, 2>((left, row), (right, column), target),
                 }
             }
         }
+        column += across;
     }
     // SAFETY: as above.
     unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
 }
 
-/// `LEFT × RIGHT` tiles of the result, in registers 0 to 3: `2 * left + right`.
+/// `LEFT × RIGHT` tiles of the result, at most four, in registers 0 to 3: `2 * left + right`.
 ///
 /// # Safety
 /// The strips exist, the results fit, and the tile registers are configured.
@@ -414,6 +423,7 @@ unsafe fn strips<const LEFT: usize, const RIGHT: usize>(
         if accumulate {
             result!("tileloadd tmm0, [{tile} + {stride}]", 0, 0);
             result!("tileloadd tmm1, [{tile} + {stride}]", 0, 1);
+            result!("tileloadd tmm2, [{tile} + {stride}]", 0, 2);
             result!("tileloadd tmm2, [{tile} + {stride}]", 1, 0);
             result!("tileloadd tmm3, [{tile} + {stride}]", 1, 1);
         } else {
@@ -424,12 +434,13 @@ unsafe fn strips<const LEFT: usize, const RIGHT: usize>(
             for j in 0..right.pieces.min(pieces - i) {
                 let tiles = |side: OperandView<'_>, strip, piece| side.tiles(strip, piece).as_ptr();
                 let lefts = [tiles(left, row, i), tiles(left, row + LEFT - 1, i)];
-                let rights = [tiles(right, column, j), tiles(right, column + RIGHT - 1, j)];
+                let rights = [0, 1, 2].map(|next: usize| tiles(right, column + next.min(RIGHT - 1), j));
                 add_products::<LEFT, RIGHT>(lefts, rights, left.steps);
             }
         }
         result!("tilestored [{tile} + {stride}], tmm0", 0, 0);
         result!("tilestored [{tile} + {stride}], tmm1", 0, 1);
+        result!("tilestored [{tile} + {stride}], tmm2", 0, 2);
         result!("tilestored [{tile} + {stride}], tmm2", 1, 0);
         result!("tilestored [{tile} + {stride}], tmm3", 1, 1);
     }
@@ -443,7 +454,7 @@ unsafe fn strips<const LEFT: usize, const RIGHT: usize>(
 #[target_feature(enable = "avx512f")]
 unsafe fn add_products<const LEFT: usize, const RIGHT: usize>(
     left: [*const Tile; 2],
-    right: [*const Tile; 2],
+    right: [*const Tile; 3],
     steps: usize,
 ) {
     macro_rules! repeat {
@@ -455,10 +466,11 @@ unsafe fn add_products<const LEFT: usize, const RIGHT: usize>(
                 "add {b}, 1024",
                 "add {x}, 1024",
                 "add {y}, 1024",
+                "add {z}, 1024",
                 "dec {steps}",
                 "jnz 2b",
                 a = inout(reg) left[0] => _, b = inout(reg) left[1] => _,
-                x = inout(reg) right[0] => _, y = inout(reg) right[1] => _,
+                x = inout(reg) right[0] => _, y = inout(reg) right[1] => _, z = inout(reg) right[2] => _,
                 steps = inout(reg) steps => _, line = in(reg) 64usize, options(readonly, nostack)
             )
         };
@@ -485,6 +497,15 @@ unsafe fn add_products<const LEFT: usize, const RIGHT: usize>(
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tileloadd tmm5, [{b} + {line}]",
                 "tdpbf16ps tmm2, tmm5, tmm6"
+            ),
+            (1, 3) => repeat!(
+                "tileloadd tmm4, [{a} + {line}]",
+                "tileloadd tmm6, [{x} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{y} + {line}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{z} + {line}]",
+                "tdpbf16ps tmm2, tmm4, tmm5"
             ),
             (1, 2) => repeat!(
                 "tileloadd tmm4, [{a} + {line}]",

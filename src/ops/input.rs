@@ -1,0 +1,144 @@
+//! Activations prepared for products: quantized, or as tiles of a matrix unit, once for all products that share them.
+
+use gemmule_quant::activation::ACTIVATION_BLOCK;
+use gemmule_quant::kernels::FloatRows;
+use gemmule_quant::matrix_unit::{FLOAT_PIECES, Operand, TILE_ROWS, Tile};
+use gemmule_quant::{Format, MatrixUnit, QuantizedRows};
+
+use super::Compute;
+use super::multiply::PANEL_FROM;
+
+/// What the weights of products ask of their input; one preparation serves all that share it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Needs {
+    /// Some weights are quantized.
+    integer: bool,
+    /// Some weights are floating-point numbers.
+    float: bool,
+}
+
+impl Needs {
+    /// Those of weights of these formats.
+    pub fn of(formats: impl IntoIterator<Item = Format>) -> Self {
+        formats.into_iter().fold(Self::default(), |needs, format| {
+            let integer = format.info().integer;
+            Self { integer: needs.integer || integer, float: needs.float || !integer }
+        })
+    }
+}
+
+/// How an input was prepared, beside its values.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Prepared<'a> {
+    /// Not at all: floating-point weights take the values.
+    Values,
+    /// For integer products.
+    Quantized(&'a QuantizedRows),
+    /// For the matrix unit.
+    Tiles(&'a Operand),
+}
+
+/// The left-hand side of products: `rows × k` activations, prepared once for all products that share them.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) prepared: Prepared<'a>,
+    pub(super) k: usize,
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn rows(&self) -> usize {
+        self.values.len() / self.k
+    }
+
+    pub(super) fn quantized(&self) -> &'a QuantizedRows {
+        match self.prepared {
+            Prepared::Quantized(rows) => rows,
+            _ => panic!("input prepared for integer products"),
+        }
+    }
+}
+
+/// A reusable buffer of prepared activations.
+#[derive(Debug, Default)]
+pub struct InputBuffer {
+    quantized: QuantizedRows,
+    tiles: Operand,
+}
+
+impl InputBuffer {
+    /// Prepares `values` (rows of `k`) for products with weights that need `needs`.
+    pub fn prepare<'a>(&'a mut self, compute: &Compute, values: &'a [f32], k: usize, needs: Needs) -> Input<'a> {
+        let prepared = if let Some((unit, pieces)) = self.make_tiles(compute, values.len() / k, k, needs) {
+            let strips = values.chunks(TILE_ROWS * k).zip(self.tiles.strips_mut());
+            compute.pool.each(strips, |_, (values, strip)| pack(unit, values, k, pieces, strip));
+            Prepared::Tiles(&self.tiles)
+        } else if self.make_rows(values.len() / k, k, needs) {
+            let rows = values.chunks_exact(k).zip(self.quantized.rows_mut());
+            compute.pool.each(rows, |_, (values, row)| compute.kernels.quantize(values, row));
+            Prepared::Quantized(&self.quantized)
+        } else {
+            Prepared::Values
+        };
+        Input { values, prepared, k }
+    }
+
+    /// As [`prepare`](Self::prepare), where `fill(row, values)` first computes each row of `values`.
+    pub fn prepare_with<'a>(
+        &'a mut self,
+        compute: &Compute,
+        (values, k): (&'a mut [f32], usize),
+        needs: Needs,
+        fill: impl Fn(usize, &mut [f32]) + Sync + Send,
+    ) -> Input<'a> {
+        let prepared = if let Some((unit, pieces)) = self.make_tiles(compute, values.len() / k, k, needs) {
+            let strips = values.chunks_mut(TILE_ROWS * k).zip(self.tiles.strips_mut());
+            compute.pool.each(strips, |index, (values, strip)| {
+                for (row, values) in values.chunks_exact_mut(k).enumerate() {
+                    fill(index * TILE_ROWS + row, values);
+                }
+                pack(unit, values, k, pieces, strip);
+            });
+            Prepared::Tiles(&self.tiles)
+        } else if self.make_rows(values.len() / k, k, needs) {
+            let rows = values.chunks_exact_mut(k).zip(self.quantized.rows_mut());
+            compute.pool.each(rows, |index, (values, row)| {
+                fill(index, values);
+                compute.kernels.quantize(values, row);
+            });
+            Prepared::Quantized(&self.quantized)
+        } else {
+            compute.pool.rows(values, k, fill);
+            Prepared::Values
+        };
+        Input { values, prepared, k }
+    }
+
+    /// Makes room for tiles, where a matrix unit will take them; returns it and the number of pieces.
+    fn make_tiles(
+        &mut self,
+        compute: &Compute,
+        rows: usize,
+        k: usize,
+        needs: Needs,
+    ) -> Option<(&'static dyn MatrixUnit, usize)> {
+        let unit = compute.kernels.matrix_unit().filter(|_| rows >= PANEL_FROM)?;
+        let pieces = if needs.float { FLOAT_PIECES } else { 1 };
+        self.tiles.resize(rows, k, pieces);
+        Some((unit, pieces))
+    }
+
+    /// Makes room for quantized rows, where integer products will take them.
+    fn make_rows(&mut self, rows: usize, k: usize, needs: Needs) -> bool {
+        let integer = needs.integer && k.is_multiple_of(ACTIVATION_BLOCK);
+        if integer {
+            self.quantized.resize(rows, k);
+        }
+        integer
+    }
+}
+
+/// Up to [`TILE_ROWS`] rows of activations as a strip of a matrix unit's operand.
+fn pack(unit: &dyn MatrixUnit, values: &[f32], k: usize, pieces: usize, strip: &mut [Tile]) {
+    unit.pack_right(FloatRows { values, stride: k, rows: values.len() / k, k }, pieces, strip);
+}

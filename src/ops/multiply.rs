@@ -1,0 +1,206 @@
+//! A task's product: a few rows as they lie, many rows in panels or in a matrix unit.
+
+use std::ops::Range;
+
+use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
+use gemmule_quant::matrix_unit::{AlignedFloats, Operand, TILE_ROWS, weight_pieces};
+use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, QuantizedRow, prefetch};
+
+use super::WorkerScratch;
+use super::input::{Input, Prepared};
+use crate::sched::Block;
+
+/// From so many rows on, weights are unpacked into panels; below, they are multiplied as they lie.
+pub(super) const PANEL_FROM: usize = 8;
+
+/// Longest stretch of a row that one panel holds (a multiple of every block length): a panel of it stays in the first-level
+/// cache.
+const PANEL_DEPTH: usize = 512;
+
+/// As [`PANEL_DEPTH`] for a matrix unit, whose panels are twice as wide and of numbers twice as long.
+const UNIT_DEPTH: usize = 256;
+
+/// Weight rows that a matrix unit multiplies at once: two strips.
+const UNIT_ROWS: usize = 2 * TILE_ROWS;
+
+/// The results of a task's product.
+#[derive(Debug, Default)]
+pub(super) struct Results {
+    values: AlignedFloats,
+    stride: usize,
+    /// Whether a row of these is a column of the output.
+    turned: bool,
+}
+
+impl Results {
+    fn resize(&mut self, rows: usize, stride: usize, turned: bool) {
+        self.values.resize(rows * stride);
+        (self.stride, self.turned) = (stride, turned);
+    }
+
+    /// Rows `first .. first + TILE_ROWS` of the output, as far as there are any, and the distance between them; turned
+    /// results go to `buffer`.
+    pub(super) fn strip<'a>(
+        &'a mut self,
+        kernels: &dyn Kernels,
+        first: usize,
+        buffer: &'a mut AlignedFloats,
+    ) -> (&'a mut [f32], usize) {
+        let Some(unit) = kernels.matrix_unit().filter(|_| self.turned) else {
+            return (&mut self.values[first * self.stride..], self.stride);
+        };
+        let columns = self.values.len() / self.stride;
+        buffer.resize(TILE_ROWS * columns);
+        let values = FloatRows { values: &self.values[first..], stride: self.stride, rows: columns, k: TILE_ROWS };
+        unit.transpose(values, TileOut { values: buffer, stride: columns, accumulate: false });
+        (buffer, columns)
+    }
+}
+
+/// A stretch of up to `ROWS` rows of weights.
+struct Part<'a, const ROWS: usize> {
+    /// The first row.
+    first: usize,
+    /// Where in the rows the stretch begins.
+    start: usize,
+    /// Its values in a row.
+    depth: usize,
+    bytes: [&'a [u8]; ROWS],
+    rows: usize,
+}
+
+impl<'a, const ROWS: usize> Part<'a, ROWS> {
+    /// The parts of `columns` rows of weights: all rows of a stretch of the depth, then the next stretch.
+    fn all(weight: MatrixView<'a>, columns: &Range<usize>, longest: usize) -> impl Iterator<Item = Self> {
+        let (columns, k) = (columns.clone(), weight.columns());
+        (0..k).step_by(longest).flat_map(move |start| {
+            let depth = longest.min(k - start);
+            columns.clone().step_by(ROWS).map(move |first| {
+                let rows = ROWS.min(columns.end - first);
+                let mut bytes = [&[][..]; ROWS];
+                for (bytes, row) in bytes.iter_mut().zip(first..first + rows) {
+                    *bytes = weight.row_part(row, start, depth);
+                }
+                Self { first, start, depth, bytes, rows }
+            })
+        })
+    }
+
+    fn bytes(&self) -> &[&'a [u8]] {
+        &self.bytes[..self.rows]
+    }
+}
+
+/// Multiplies a block's rows of the input with its rows of the weight, into `scratch.results`.
+pub(super) fn multiply(
+    kernels: &dyn Kernels,
+    weight: MatrixView<'_>,
+    input: Input<'_>,
+    block: &Block<'_>,
+    scratch: &mut WorkerScratch,
+) {
+    if let (Prepared::Tiles(tiles), Some(unit)) = (input.prepared, kernels.matrix_unit()) {
+        unit_product(unit, weight, tiles, (block.rows(), block.columns()), scratch);
+    } else if input.rows() < PANEL_FROM {
+        row_product(kernels, weight, input, block.columns(), scratch);
+    } else {
+        panel_product(kernels, weight, input, (block.rows(), block.columns()), scratch);
+    }
+}
+
+/// A few rows: every row of the weight is read once and multiplied with all of them.
+fn row_product(
+    kernels: &dyn Kernels,
+    weight: MatrixView<'_>,
+    input: Input<'_>,
+    columns: Range<usize>,
+    scratch: &mut WorkerScratch,
+) {
+    let rows = input.rows();
+    scratch.results.resize(rows, columns.len(), false);
+    let results = &mut scratch.results.values;
+    if weight.format().info().integer {
+        let quantized = input.quantized();
+        let mut x = [quantized.row(0); PANEL_FROM];
+        for (row, x) in x[..rows].iter_mut().enumerate() {
+            *x = quantized.row(row);
+        }
+        let x: &[QuantizedRow<'_>] = &x[..rows];
+        kernels.dot_integer(weight, columns, x, results);
+        return;
+    }
+    for (index, column) in columns.clone().enumerate() {
+        for (row, values) in input.values.chunks_exact(input.k).enumerate() {
+            results[row * columns.len() + index] = kernels.dot_float(weight.format(), weight.row(column), values);
+        }
+    }
+}
+
+/// Many rows: a stretch of the weight's rows is unpacked into panels, which all rows of the input are multiplied with
+/// before the next stretch.
+fn panel_product(
+    kernels: &dyn Kernels,
+    weight: MatrixView<'_>,
+    input: Input<'_>,
+    (rows, columns): (Range<usize>, Range<usize>),
+    scratch: &mut WorkerScratch,
+) {
+    let k = input.k;
+    let stride = columns.len().next_multiple_of(PANEL_ROWS);
+    scratch.results.resize(rows.len(), stride, false);
+    let integer = weight.format().info().integer;
+    let mut all = Part::<PANEL_ROWS>::all(weight, &columns, PANEL_DEPTH).peekable();
+    while let Some(part) = all.next() {
+        let values = &mut scratch.results.values[part.first - columns.start..];
+        let out = TileOut { values, stride, accumulate: part.start > 0 };
+        let depth = part.depth;
+        if integer {
+            kernels.pack_integer(weight.format(), part.bytes(), depth, &mut scratch.integer_panel);
+        } else {
+            kernels.pack_float(weight.format(), part.bytes(), depth, &mut scratch.float_panel);
+        }
+        all.peek().iter().flat_map(|next| next.bytes()).for_each(|bytes| prefetch(bytes));
+        if integer {
+            let (first, rows) = (rows.start, rows.len());
+            let x = IntegerRows { values: input.quantized(), first, rows, column: part.start };
+            kernels.integer_tile(&scratch.integer_panel, x, out);
+        } else {
+            let values = &input.values[rows.start * k + part.start..];
+            let x = FloatRows { values, stride: k, rows: rows.len(), k: depth };
+            kernels.float_tile(&scratch.float_panel.values, PANEL_ROWS, x, out);
+        }
+    }
+}
+
+/// Many rows in a matrix unit, on whose right side they are: a stretch of two strips of weights is unpacked and multiplied
+/// with all of them before the next stretch. The results come out turned, with the weights'
+/// rows down.
+fn unit_product(
+    unit: &dyn MatrixUnit,
+    weight: MatrixView<'_>,
+    input: &Operand,
+    (rows, columns): (Range<usize>, Range<usize>),
+    scratch: &mut WorkerScratch,
+) {
+    let pieces = weight_pieces(weight.format());
+    let width = rows.len().next_multiple_of(TILE_ROWS);
+    let height = columns.len().next_multiple_of(TILE_ROWS);
+    let WorkerScratch { weights, results, .. } = scratch;
+    results.resize(height, width, true);
+    let mut right = input.view(rows.start / TILE_ROWS, width / TILE_ROWS);
+    if weight.format().info().integer {
+        right = right.rounded(1);
+    }
+    let mut all = Part::<UNIT_ROWS>::all(weight, &columns, UNIT_DEPTH).peekable();
+    while let Some(part) = all.next() {
+        weights.resize(part.rows, part.depth, pieces);
+        for (rows, strip) in part.bytes().chunks(TILE_ROWS).zip(weights.strips_mut()) {
+            unit.pack_weights(weight.format(), rows, part.depth, strip);
+        }
+        all.peek().iter().flat_map(|next| next.bytes()).for_each(|bytes| prefetch(bytes));
+        let values = &mut results.values[(part.first - columns.start) * width..];
+        let out = TileOut { values, stride: width, accumulate: part.start > 0 };
+        let left = weights.view(0, part.rows.div_ceil(TILE_ROWS));
+        unit.multiply(left, right.stretch(part.start, part.depth), out);
+    }
+}
