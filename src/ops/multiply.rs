@@ -18,7 +18,7 @@ pub(super) const PANEL_FROM: usize = 8;
 const PANEL_DEPTH: usize = 512;
 
 /// As [`PANEL_DEPTH`] for a matrix unit, whose panels are twice as wide and of numbers twice as long.
-const UNIT_DEPTH: usize = 256;
+const UNIT_DEPTH: usize = 512;
 
 /// Weight rows that a matrix unit multiplies at once: two strips.
 const UNIT_ROWS: usize = 2 * TILE_ROWS;
