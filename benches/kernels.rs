@@ -6,10 +6,12 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemmule::quant::activation::QuantizedRows;
 use gemmule::quant::kernels::{FloatRows, IntegerRows, TileOut};
-use gemmule::quant::{Format, IntegerPanel, Kernels, MatrixView, PANEL_ROWS, encode_row, isa};
+use gemmule::quant::matrix_unit::{AlignedFloats, FLOAT_PIECES, TILE_ROWS, weight_pieces};
+use gemmule::quant::{Format, IntegerPanel, Kernels, MatrixUnit, MatrixView, Operand, PANEL_ROWS, encode_row, isa};
 
 /// Values in a row: the hidden size of the 3B decoder.
 const K: usize = 2304;
@@ -44,7 +46,7 @@ fn each_kernels() -> impl Iterator<Item = &'static dyn Kernels> {
     isa::available().filter_map(isa::kernels)
 }
 
-/// Products of bytes with their additions, eight chains of them, as the panel products use them.
+/// Products with their additions, as the panel products use them: of bytes, in a matrix unit of bf16 numbers.
 #[cfg(target_arch = "x86_64")]
 fn products(kernels: &dyn Kernels, count: usize) -> Option<usize> {
     use std::arch::asm;
@@ -102,6 +104,26 @@ fn products(kernels: &dyn Kernels, count: usize) -> Option<usize> {
             "vpdpbusd zmm10, zmm12, zmm13",
             "vpdpbusd zmm11, zmm12, zmm13"
         ),
+        isa::Isa::Amx => {
+            // Palette 1, eight tiles of 16 rows of 64 bytes.
+            let mut shapes = [0u8; 64];
+            shapes[0] = 1;
+            for tile in 0..8 {
+                (shapes[16 + 2 * tile], shapes[48 + tile]) = (64, 16);
+            }
+            // SAFETY: as above; the tile registers are given back.
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &shapes, options(readonly, nostack)) };
+            let operations = chains!(
+                4 * 2 * 16 * 16 * 32,
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7"
+            );
+            // SAFETY: as above.
+            unsafe { asm!("tilerelease", options(nomem, nostack)) };
+            operations
+        }
         isa::Isa::Portable => None,
     }
 }
@@ -195,7 +217,9 @@ fn panel_products(c: &mut Criterion) {
     let mut out = vec![0.0; ROWS * PANEL_ROWS];
     for kernels in each_kernels() {
         let x = quantized(kernels, ROWS);
-        for format in FORMATS {
+        // The matrix unit takes the place of these.
+        let formats = if kernels.matrix_unit().is_some() { &[][..] } else { &FORMATS };
+        for &format in formats {
             let row = row_of(format);
             let mut panel = IntegerPanel::default();
             group.bench_function(BenchmarkId::new(format.name(), kernels.isa()), |b| {
@@ -213,6 +237,9 @@ fn panel_products(c: &mut Criterion) {
             });
         }
         let (panel, x) = (values(K * PANEL_ROWS), values(K * ROWS));
+        if let Some(unit) = kernels.matrix_unit() {
+            unit_products(&mut group, unit, &x);
+        }
         group.bench_function(BenchmarkId::new("f32", kernels.isa()), |b| {
             b.iter(|| {
                 let rows = FloatRows { values: &x, stride: K, rows: ROWS, k: K };
@@ -221,6 +248,40 @@ fn panel_products(c: &mut Criterion) {
             });
         });
     }
+}
+
+/// As the runtime multiplies in a matrix unit: packs two strips of weights, multiplies them with all rows.
+fn unit_products(group: &mut BenchmarkGroup<'_, WallTime>, unit: &dyn MatrixUnit, x: &[f32]) {
+    let strips = ROWS.div_ceil(TILE_ROWS);
+    group.throughput(Throughput::Elements((2 * K * ROWS * 2 * TILE_ROWS) as u64));
+    let mut out = AlignedFloats::default();
+    out.resize(2 * TILE_ROWS * strips * TILE_ROWS);
+    for format in FORMATS.into_iter().chain([Format::BF16, Format::F16, Format::F32]) {
+        let row = row_of(format);
+        let (mut left, mut right) = (Operand::default(), Operand::default());
+        let pieces = if format.info().integer { 1 } else { FLOAT_PIECES };
+        right.resize(ROWS, K, pieces);
+        for (x, strip) in x.chunks(TILE_ROWS * K).zip(right.strips_mut()) {
+            unit.pack_right(FloatRows { values: x, stride: K, rows: x.len() / K, k: K }, pieces, strip);
+        }
+        group.bench_function(BenchmarkId::new(format.name(), "matrix unit"), |b| {
+            b.iter(|| {
+                for start in (0..K).step_by(DEPTH) {
+                    let depth = DEPTH.min(K - start);
+                    let bytes = |values: usize| format.row_bytes(values).expect("whole blocks");
+                    let part = &row[bytes(start)..bytes(start + depth)];
+                    left.resize(2 * TILE_ROWS, depth, weight_pieces(format));
+                    for strip in left.strips_mut() {
+                        unit.pack_weights(format, &[part; TILE_ROWS], depth, strip);
+                    }
+                    let stride = strips * TILE_ROWS;
+                    let target = TileOut { values: &mut out, stride, accumulate: start > 0 };
+                    unit.multiply(left.view(0, 2), right.view(0, strips).stretch(start, depth), target);
+                }
+            });
+        });
+    }
+    group.throughput(Throughput::Elements((2 * K * ROWS * PANEL_ROWS) as u64));
 }
 
 fn vectors(c: &mut Criterion) {
@@ -232,7 +293,9 @@ fn vectors(c: &mut Criterion) {
         let isa = kernels.isa();
         group.bench_function(BenchmarkId::new("gelu", isa), |b| b.iter(|| kernels.gelu(black_box(&mut y))));
         group.bench_function(BenchmarkId::new("softcap", isa), |b| b.iter(|| kernels.softcap(black_box(&mut y), 50.0)));
-        group.bench_function(BenchmarkId::new("softmax", isa), |b| b.iter(|| kernels.softmax(black_box(&mut y))));
+        group.bench_function(BenchmarkId::new("softmax_tile", isa), |b| {
+            b.iter(|| kernels.softmax_tile(black_box(&mut y), f32::NEG_INFINITY));
+        });
         group.bench_function(BenchmarkId::new("rms_norm", isa), |b| {
             b.iter(|| kernels.rms_norm(black_box(&x), &x, 1e-6, &mut y));
         });

@@ -29,7 +29,7 @@ fn attention(c: &mut Criterion) {
                 group.throughput(Throughput::Elements((4 * tokens * tokens * shape.heads * shape.head_dim) as u64));
                 group.bench_function(BenchmarkId::new(format!("{name} {tokens}"), threads), |b| {
                     b.iter(|| {
-                        compute.pool.enter(|| attend_all(&compute, &shape, (&q, &k, &k), &mut buffer, &mut out));
+                        compute.pool.enter(|| attend_all(&compute, (&shape, 2), (&q, &k, &k), &mut buffer, &mut out));
                     });
                 });
             }

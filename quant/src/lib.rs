@@ -12,14 +12,12 @@ pub mod formats;
 pub mod isa;
 pub mod kernels;
 pub mod matrix;
-pub mod matrix_unit;
-mod prefetch;
 pub mod vector;
 
 pub use activation::{QuantizedRow, QuantizedRows};
 pub use format::{FORMATS, Format, FormatInfo, ggml_type_name};
 pub use formats::{EncodeError, decode_row, encode_row};
+pub use kernels::matrix_unit::{self, MatrixUnit, Operand};
+pub use kernels::prefetch::prefetch;
 pub use kernels::{FloatPanel, IntegerPanel, Kernels, PANEL_ROWS};
 pub use matrix::MatrixView;
-pub use matrix_unit::{MatrixUnit, Operand};
-pub use prefetch::prefetch;

@@ -179,7 +179,7 @@ pub fn forward(
         linear(compute, prepared, products.map(|(matrix, out)| product(store, matrix, out)));
         cache.append(compute, config, index, (q, k, v), rotation);
         if prefix {
-            attend_all(compute, &config.attention(), (q, k, v), attention, attended);
+            attend_all(compute, (&config.attention(), needed.attention_pieces()), (q, k, v), attention, attended);
         } else {
             let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
             let seen = (cache.tokens + 1).saturating_sub(window) * kv_len;

@@ -134,7 +134,7 @@ pub fn forward(
         });
         let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
         linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, (false, false))));
-        attend_all(compute, &config.attention(), (q, k, v), attention, attended);
+        attend_all(compute, (&config.attention(), all.attention_pieces()), (q, k, v), attention, attended);
         let prepared = input.prepare(compute, attended, hidden, needs(&[&layer.output]));
         linear(compute, prepared, [product(store, &layer.output, x, (false, true))]);
 

@@ -2,13 +2,16 @@
 //! scores of more than a tile of keys: a running softmax carries greatest score and sum from tile to tile.
 
 use gemmule_quant::kernels::{FloatRows, TileOut};
-use gemmule_quant::{Format, Kernels, PANEL_ROWS};
+use gemmule_quant::matrix_unit::{Operand, TILE_ROWS};
+use gemmule_quant::{Format, Kernels, MatrixUnit, PANEL_ROWS};
 
-use super::Compute;
+use super::{Compute, WorkerScratch};
 use crate::sched::Output;
 
 /// Queries that share one pass over the keys.
 const QUERY_TILE: usize = 48;
+/// Queries that share one pass in a matrix unit: two strips.
+const UNIT_QUERIES: usize = 2 * TILE_ROWS;
 /// Keys in a tile: their panels and the scores stay in the second-level cache.
 const KEY_TILE: usize = 256;
 /// Cached tokens in one task of the row form. A fixed number: results must not depend on the number of threads.
@@ -36,13 +39,30 @@ pub struct AttentionBuffer {
     keys: Vec<f32>,
     /// `[kv_heads][padded head_dim / 16][tokens][16]`.
     values: Vec<f32>,
+    /// The same for a matrix unit, heads one behind the other: keys as rows, values as a matrix.
+    key_tiles: Operand,
+    value_tiles: Operand,
     /// `[tiles of cached tokens][heads][head_dim + 2]`: unscaled results, greatest score, sum.
     partial: Vec<f32>,
 }
 
 /// Attention without a mask: every one of the tokens sees all of them. `q` is `[tokens][heads · head_dim]`, `k` and `v`
-/// `[tokens][kv_heads · head_dim]`, `out` as `q`.
+/// `[tokens][kv_heads · head_dim]`, `out` as `q`. In a matrix unit numbers are split into `pieces`.
 pub fn attend_all(
+    compute: &Compute,
+    (shape, pieces): (&AttentionShape, usize),
+    inputs: (&[f32], &[f32], &[f32]),
+    buffer: &mut AttentionBuffer,
+    out: &mut [f32],
+) {
+    match compute.kernels.matrix_unit() {
+        Some(unit) => attend_in_unit(compute, unit, (shape, pieces), inputs, buffer, out),
+        None => attend_in_panels(compute, shape, inputs, buffer, out),
+    }
+}
+
+/// [`attend_all`] in panels.
+fn attend_in_panels(
     compute: &Compute,
     shape: &AttentionShape,
     (q, k, v): (&[f32], &[f32], &[f32]),
@@ -81,15 +101,15 @@ pub fn attend_all(
         let head = block.columns().start / head_dim;
         let kv_head = head / (heads / kv_heads);
         let rows = block.rows().len();
-        scratch.queries.clear();
+        scratch.scaled.clear();
         for row in block.rows() {
             let query = &q[row * row_len + head * head_dim..][..head_dim];
-            scratch.queries.extend(query.iter().map(|q| q * shape.scale));
+            scratch.scaled.extend(query.iter().map(|q| q * shape.scale));
         }
-        let queries = FloatRows { values: &scratch.queries, stride: head_dim, rows, k: head_dim };
-        scratch.tile.resize(rows * padded_dim, 0.0);
+        let queries = FloatRows { values: &scratch.scaled, stride: head_dim, rows, k: head_dim };
+        scratch.tile.resize(rows * padded_dim);
         scratch.tile.fill(0.0);
-        scratch.scores.resize(QUERY_TILE * KEY_TILE, 0.0);
+        scratch.scores.resize(QUERY_TILE * KEY_TILE);
         let mut running = [(f32::NEG_INFINITY, 0.0f32); QUERY_TILE];
         for first in (0..tokens).step_by(KEY_TILE) {
             let count = KEY_TILE.min(tokens - first);
@@ -114,6 +134,87 @@ pub fn attend_all(
             block.row_mut(row).copy_from_slice(&result[..head_dim]);
         }
     });
+}
+
+/// [`attend_all`] in a matrix unit.
+fn attend_in_unit(
+    compute: &Compute,
+    unit: &dyn MatrixUnit,
+    (shape, pieces): (&AttentionShape, usize),
+    (q, k, v): (&[f32], &[f32], &[f32]),
+    buffer: &mut AttentionBuffer,
+    out: &mut [f32],
+) {
+    let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+    let (row_len, kv_len) = (heads * head_dim, kv_heads * head_dim);
+    let tokens = q.len() / row_len;
+    let (key_strips, value_strips) = (tokens.div_ceil(TILE_ROWS), head_dim.div_ceil(TILE_ROWS));
+    let padded_dim = value_strips * TILE_ROWS;
+    let AttentionBuffer { key_tiles, value_tiles, .. } = buffer;
+    key_tiles.resize(kv_heads * key_strips * TILE_ROWS, head_dim, pieces);
+    value_tiles.resize(kv_heads * padded_dim, tokens, pieces);
+    compute.pool.each(key_tiles.strips_mut(), |index, strip| {
+        let (head, first) = (index / key_strips, index % key_strips * TILE_ROWS);
+        let rows = TILE_ROWS.min(tokens - first);
+        let keys = FloatRows { values: &k[first * kv_len + head * head_dim..], stride: kv_len, rows, k: head_dim };
+        unit.pack_right(keys, pieces, strip);
+    });
+    compute.pool.each(value_tiles.strips_mut(), |index, strip| {
+        let (head, first) = (index / value_strips, index % value_strips * TILE_ROWS);
+        let width = TILE_ROWS.min(head_dim - first);
+        let values = FloatRows { values: &v[head * head_dim + first..], stride: kv_len, rows: tokens, k: width };
+        unit.pack_right_columns(values, pieces, strip);
+    });
+    compute.pool.blocks([Output::new(out, row_len)], (UNIT_QUERIES, head_dim), |worker, _, mut block| {
+        let scratch = &mut *compute.scratch.of(worker);
+        let WorkerScratch { queries, scores, tile, weights, .. } = scratch;
+        let head = block.columns().start / head_dim;
+        let kv_head = head / (heads / kv_heads);
+        let keys = key_tiles.view(kv_head * key_strips, key_strips);
+        let values = value_tiles.view(kv_head * value_strips, value_strips);
+        let rows = block.rows().len();
+        let strips = rows.div_ceil(TILE_ROWS);
+        scores.resize(UNIT_QUERIES * KEY_TILE.max(head_dim));
+        for (row, scaled) in block.rows().zip(scores.chunks_exact_mut(head_dim)) {
+            scaled.copy_from_slice(&q[row * row_len + head * head_dim..][..head_dim]);
+            compute.kernels.scale(scaled, shape.scale);
+        }
+        pack_rows(unit, (queries, pieces), (scores, head_dim), (rows, head_dim));
+        tile.resize(strips * TILE_ROWS * padded_dim);
+        tile.fill(0.0);
+        let mut running = [(f32::NEG_INFINITY, 0.0f32); UNIT_QUERIES];
+        for first in (0..tokens).step_by(KEY_TILE) {
+            let count = KEY_TILE.min(tokens - first);
+            let tile_of_keys = keys.strips(first / TILE_ROWS, count.div_ceil(TILE_ROWS));
+            let target = TileOut { values: scores, stride: KEY_TILE, accumulate: false };
+            unit.multiply(queries.view(0, strips), tile_of_keys, target);
+            let rows_of_scores = scores.chunks_exact_mut(KEY_TILE).zip(&mut running).take(rows);
+            for ((scores, running), result) in rows_of_scores.zip(tile.chunks_exact_mut(padded_dim)) {
+                fold_tile(compute.kernels, shape, &mut scores[..count], running, result);
+            }
+            pack_rows(unit, (weights, pieces), (scores, KEY_TILE), (rows, count));
+            let target = TileOut { values: tile, stride: padded_dim, accumulate: true };
+            unit.multiply(weights.view(0, strips), values.stretch(first, count), target);
+        }
+        for ((row, result), (_, sum)) in block.rows().zip(tile.chunks_exact_mut(padded_dim)).zip(running) {
+            compute.kernels.scale(&mut result[..head_dim], 1.0 / sum);
+            block.row_mut(row).copy_from_slice(&result[..head_dim]);
+        }
+    });
+}
+
+/// Fills an operand's strips with `rows` rows of `k` of the values.
+fn pack_rows(
+    unit: &dyn MatrixUnit,
+    (operand, pieces): (&mut Operand, usize),
+    (values, stride): (&[f32], usize),
+    (rows, k): (usize, usize),
+) {
+    operand.resize(rows, k, pieces);
+    for (first, strip) in (0..rows).step_by(TILE_ROWS).zip(operand.strips_mut()) {
+        let rows = FloatRows { values: &values[first * stride..], stride, rows: TILE_ROWS.min(rows - first), k };
+        unit.pack_left(rows, pieces, strip);
+    }
 }
 
 /// Turns a tile's scores into unscaled weights; a greater score than before shrinks the results so far.
@@ -160,7 +261,7 @@ pub fn attend_cached(
         let head = |token: usize| token * kv_len + kv_head * head_dim..token * kv_len + (kv_head + 1) * head_dim;
         let count = tokens.len() / kv_len;
         let queries = &q[kv_head * group * head_dim..][..group * head_dim];
-        scratch.scores.resize(group * count, 0.0);
+        scratch.scores.resize(group * count);
         for token in 0..count {
             for (index, query) in queries.chunks_exact(head_dim).enumerate() {
                 let score = compute.kernels.dot_float(Format::F16, bytemuck::cast_slice(&k[head(token)]), query);

@@ -27,6 +27,13 @@ impl Needs {
     }
 }
 
+impl Needs {
+    /// Pieces that attention over the products needs: quantized weights leave less than two hold.
+    pub fn attention_pieces(self) -> usize {
+        if self.float { FLOAT_PIECES } else { 2 }
+    }
+}
+
 /// How an input was prepared, beside its values.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Prepared<'a> {

@@ -19,7 +19,7 @@ use crate::sched::{PerWorker, Pool};
 pub struct WorkerScratch {
     pub(crate) float_panel: FloatPanel,
     pub(crate) integer_panel: IntegerPanel,
-    /// A matrix unit's stretch of weights.
+    /// A matrix unit's left side: a stretch of weights.
     pub(crate) weights: Operand,
     /// Results of a product.
     results: Results,
@@ -28,9 +28,11 @@ pub struct WorkerScratch {
     /// A few rows of results that were turned.
     strips: [AlignedFloats; 2],
     /// Results of attention.
-    pub(crate) tile: Vec<f32>,
-    pub(crate) scores: Vec<f32>,
-    pub(crate) queries: Vec<f32>,
+    pub(crate) tile: AlignedFloats,
+    pub(crate) scores: AlignedFloats,
+    pub(crate) scaled: Vec<f32>,
+    /// A matrix unit's queries.
+    pub(crate) queries: Operand,
 }
 
 /// What computes: kernels of one instruction set, a pool, and the workers' scratch.

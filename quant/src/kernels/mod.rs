@@ -4,9 +4,11 @@
 //! the portable code. All implementations of a method agree up to the rounding of sums; each one alone gives the same
 //! bits for an output element however the work around it is divided.
 
+pub mod matrix_unit;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 pub mod portable;
+pub mod prefetch;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 

@@ -8,8 +8,8 @@ use super::blocks::Blocks;
 use crate::Format;
 use crate::formats::{MAX_GROUPS, with_block};
 use crate::isa::{AmxToken, Isa};
+use crate::kernels::matrix_unit::{MatrixUnit, OperandView, TILE_DEPTH, TILE_ROWS, Tile, weight_pieces};
 use crate::kernels::{FloatRows, Kernels, TileOut, fits};
-use crate::matrix_unit::{MatrixUnit, OperandView, TILE_DEPTH, TILE_ROWS, Tile, weight_pieces};
 
 /// The kernels; holding one proves that the CPU runs them.
 #[derive(Clone, Copy, Debug)]
@@ -290,9 +290,10 @@ fn pack_right(x: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
             for (row, values) in rows.iter_mut().zip(&mut values) {
                 *row = take_piece(values);
             }
-            for (pair, line) in transpose_lines(rows).into_iter().enumerate() {
+            let tile = transpose_lines(rows);
+            for pair in 0..TILE_DEPTH / 2 {
                 // SAFETY: the strip has `pieces * steps` tiles of sixteen lines.
-                unsafe { lines.add((piece * steps + step) * TILE_ROWS + pair).write(line) };
+                unsafe { lines.add((piece * steps + step) * TILE_ROWS + pair).write(tile[pair]) };
             }
         }
     }
@@ -336,8 +337,9 @@ fn transpose(x: FloatRows<'_>, out: TileOut<'_>) {
                 for (i, line) in lines.iter_mut().enumerate() {
                     *line = _mm512_loadu_si512(x.values.as_ptr().add((row + i) * x.stride + column).cast());
                 }
-                for (i, line) in transpose_lines(lines).into_iter().enumerate() {
-                    _mm512_storeu_si512(out.values.as_mut_ptr().add((column + i) * out.stride + row).cast(), line);
+                let lines = transpose_lines(lines);
+                for i in 0..16 {
+                    _mm512_storeu_si512(out.values.as_mut_ptr().add((column + i) * out.stride + row).cast(), lines[i]);
                 }
             }
         }
@@ -365,25 +367,25 @@ static SHAPES: TileShapes = TileShapes {
 
 #[target_feature(enable = "avx512f")]
 fn multiply(left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>) {
-    let (rows, columns) = (left.strips * TILE_ROWS, right.strips * TILE_ROWS);
+    let (rows, columns) = (left.height * TILE_ROWS, right.height * TILE_ROWS);
     assert!(left.steps == right.steps, "two sides of different depth");
     assert!(fits(out.values.len(), rows, out.stride, columns), "the results do not fit");
     // SAFETY: the configuration is valid; the compiler uses no tile registers. They are given back below.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(readonly, nostack, preserves_flags)) };
     let mut column = 0;
-    while column < right.strips {
+    while column < right.height {
         // An odd last strip goes with the two before it: alone it would wait for each of its products.
-        let (across, down) = match right.strips - column {
+        let (across, down) = match right.height - column {
             1 => (1, 2),
             3 => (3, 1),
             _ => (2, 2),
         };
-        for row in (0..left.strips).step_by(down) {
+        for row in (0..left.height).step_by(down) {
             // SAFETY: the strips exist, and the results fit, both asserted above.
             unsafe {
                 let target = out.values.as_mut_ptr().add(row * TILE_ROWS * out.stride + column * TILE_ROWS);
                 let target = (target, out.stride, out.accumulate);
-                match (down.min(left.strips - row), across) {
+                match (down.min(left.height - row), across) {
                     (1, 1) => strips::<1, 1>((left, row), (right, column), target),
                     (1, 2) => strips::<1, 2>((left, row), (right, column), target),
                     (1, _) => strips::<1, 3>((left, row), (right, column), target),

@@ -104,9 +104,6 @@ impl Kernels for Avx2 {
     fn softcap(&self, x: &mut [f32], cap: f32) {
         proven!(softcap(x, cap));
     }
-    fn softmax(&self, x: &mut [f32]) {
-        proven!(softmax(x));
-    }
     fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         proven!(rms_norm(x, weight, epsilon, out));
     }
@@ -144,24 +141,14 @@ fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
     }
 }
 
-/// Instantiates plain-Rust bodies with this instruction set enabled.
-macro_rules! instantiate {
-    ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $body:path;)*) => {
-        $(#[target_feature(enable = "avx2,fma,f16c")]
-        fn $name($($argument: $type),*) $(-> $result)? {
-            $body($($argument),*)
-        })*
-    };
-}
-
 instantiate! {
+    "avx2,fma,f16c";
     encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row;
     decode_row(format: Format, bytes: &[u8], out: &mut [f32]) = formats::decode_row;
     quantize(x: &[f32], row: QuantizedRowMut<'_>) = vector::quantize;
     gelu(x: &mut [f32]) = vector::gelu;
     gelu_multiply(gate: &mut [f32], up: &[f32]) = vector::gelu_multiply;
     softcap(x: &mut [f32], cap: f32) = vector::softcap;
-    softmax(x: &mut [f32]) = vector::softmax;
     rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = vector::rms_norm;
     add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = vector::add_rms_norm;
     layer_norm(x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) = vector::layer_norm;

@@ -1,5 +1,6 @@
 //! Block formats in AVX2 registers: what row dots and packing are made of, for every x86 tier.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::formats::{Block, MAX_GROUPS, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
@@ -31,7 +32,8 @@ pub(super) trait Blocks: Block {
     unsafe fn read_scales(block: *const u8, scales: &mut [f32; MAX_GROUPS], biases: &mut [f32; MAX_GROUPS]);
 }
 
-/// Half precision to single.
+/// Half precision to single. The bits go to a register of their own by instruction: what the compiler would take for it
+/// leaves the rest of the register as it was, and so waits for whatever used it last.
 ///
 /// # Safety
 /// 2 bytes are readable.
@@ -40,7 +42,13 @@ pub(super) trait Blocks: Block {
 pub(super) unsafe fn half(bytes: *const u8) -> f32 {
     // SAFETY: the caller's promise.
     let bits = unsafe { bytes.cast::<u16>().read_unaligned() };
-    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+    let halves: __m128i;
+    // SAFETY: moves a register.
+    unsafe {
+        asm!("vmovd {halves}, {bits:e}", halves = lateout(xmm_reg) halves, bits = in(reg) u32::from(bits),
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    _mm_cvtss_f32(_mm_cvtph_ps(halves))
 }
 
 /// Sixteen bytes as 32 nibbles: the low ones, then the high ones.

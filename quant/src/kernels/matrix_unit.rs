@@ -95,7 +95,7 @@ impl Operand {
         let (pieces, steps) = (self.pieces, self.steps);
         let strip_len = pieces * steps;
         let tiles = &self.tiles[first * strip_len..(first + strips) * strip_len];
-        OperandView { tiles, strips, pieces, steps, strip_len, piece_len: steps }
+        OperandView { tiles, height: strips, pieces, steps, strip_len, piece_len: steps }
     }
 }
 
@@ -103,7 +103,8 @@ impl Operand {
 #[derive(Clone, Copy, Debug)]
 pub struct OperandView<'a> {
     tiles: &'a [Tile],
-    pub(crate) strips: usize,
+    /// Number of strips.
+    pub(crate) height: usize,
     pub(crate) pieces: usize,
     pub(crate) steps: usize,
     /// Tiles from a strip to the next.
@@ -122,6 +123,16 @@ impl<'a> OperandView<'a> {
         let (first, steps) = (start / TILE_DEPTH, len.div_ceil(TILE_DEPTH));
         assert!(start.is_multiple_of(TILE_DEPTH) && first + steps <= self.steps, "a stretch of an operand");
         Self { tiles: &self.tiles[first.min(self.tiles.len())..], steps, ..self }
+    }
+
+    /// Strips `first .. first + count` of these.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    pub fn strips(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.height, "strips of an operand");
+        Self { tiles: &self.tiles[(first * self.strip_len).min(self.tiles.len())..], height: count, ..self }
     }
 
     /// The same numbers, rounded to their first `pieces` pieces.
