@@ -145,8 +145,11 @@ impl<'a> OperandView<'a> {
         Self { pieces, ..self }
     }
 
-    /// The tiles of one piece of a strip.
-    pub(crate) fn tiles(&self, strip: usize, piece: usize) -> &'a [Tile] {
+    /// The tiles of one piece of a strip, one step after another.
+    ///
+    /// # Panics
+    /// When there is no such piece.
+    pub fn tiles(&self, strip: usize, piece: usize) -> &'a [Tile] {
         &self.tiles[strip * self.strip_len + piece * self.piece_len..][..self.steps]
     }
 }
