@@ -6,7 +6,7 @@ use gemmule_quant::matrix_unit::{Operand, TILE_ROWS};
 use gemmule_quant::{Format, Kernels, MatrixUnit, PANEL_ROWS};
 
 use super::{Compute, WorkerScratch};
-use crate::sched::Output;
+use crate::sched::{Block, Output};
 
 /// Queries that share one pass over the keys.
 const QUERY_TILE: usize = 48;
@@ -118,10 +118,8 @@ fn attend_in_panels(
                 let out = TileOut { values: &mut scratch.scores[token..], stride: KEY_TILE, accumulate: false };
                 compute.kernels.float_tile(panel, PANEL_ROWS, queries, out);
             }
-            let rows_of_scores = scratch.scores.chunks_exact_mut(KEY_TILE).zip(&mut running);
-            for ((scores, running), result) in rows_of_scores.zip(scratch.tile.chunks_exact_mut(padded_dim)) {
-                fold_tile(compute.kernels, shape, &mut scores[..count], running, result);
-            }
+            let results = scratch.tile.chunks_exact_mut(padded_dim);
+            fold_rows(compute.kernels, shape, (&mut scratch.scores, count), running[..rows].iter_mut().zip(results));
             let scores = FloatRows { values: &scratch.scores, stride: KEY_TILE, rows, k: count };
             for column in (0..padded_dim).step_by(PANEL_ROWS) {
                 let panel = &values[(kv_head * padded_dim + column) * tokens + first * PANEL_ROWS..];
@@ -129,10 +127,7 @@ fn attend_in_panels(
                 compute.kernels.float_tile(&panel[..count * PANEL_ROWS], PANEL_ROWS, scores, out);
             }
         }
-        for ((row, result), (_, sum)) in block.rows().zip(scratch.tile.chunks_exact_mut(padded_dim)).zip(running) {
-            compute.kernels.scale(&mut result[..head_dim], 1.0 / sum);
-            block.row_mut(row).copy_from_slice(&result[..head_dim]);
-        }
+        store(compute.kernels, running.iter().zip(scratch.tile.chunks_exact_mut(padded_dim)), &mut block);
     });
 }
 
@@ -188,18 +183,13 @@ fn attend_in_unit(
             let tile_of_keys = keys.strips(first / TILE_ROWS, count.div_ceil(TILE_ROWS));
             let target = TileOut { values: scores, stride: KEY_TILE, accumulate: false };
             unit.multiply(queries.view(0, strips), tile_of_keys, target);
-            let rows_of_scores = scores.chunks_exact_mut(KEY_TILE).zip(&mut running).take(rows);
-            for ((scores, running), result) in rows_of_scores.zip(tile.chunks_exact_mut(padded_dim)) {
-                fold_tile(compute.kernels, shape, &mut scores[..count], running, result);
-            }
+            let results = tile.chunks_exact_mut(padded_dim);
+            fold_rows(compute.kernels, shape, (scores, count), running[..rows].iter_mut().zip(results));
             pack_rows(unit, (weights, pieces), (scores, KEY_TILE), (rows, count));
             let target = TileOut { values: tile, stride: padded_dim, accumulate: true };
             unit.multiply(weights.view(0, strips), values.stretch(first, count), target);
         }
-        for ((row, result), (_, sum)) in block.rows().zip(tile.chunks_exact_mut(padded_dim)).zip(running) {
-            compute.kernels.scale(&mut result[..head_dim], 1.0 / sum);
-            block.row_mut(row).copy_from_slice(&result[..head_dim]);
-        }
+        store(compute.kernels, running.iter().zip(tile.chunks_exact_mut(padded_dim)), &mut block);
     });
 }
 
@@ -217,12 +207,40 @@ fn pack_rows(
     }
 }
 
+/// Greatest score and sum of a query so far.
+type Running = (f32, f32);
+
+/// [`fold_tile`] for `count` scores of each of the queries, `KEY_TILE` apart.
+fn fold_rows<'a>(
+    kernels: &dyn Kernels,
+    shape: &AttentionShape,
+    (scores, count): (&mut [f32], usize),
+    queries: impl Iterator<Item = (&'a mut Running, &'a mut [f32])>,
+) {
+    for (scores, (running, result)) in scores.chunks_exact_mut(KEY_TILE).zip(queries) {
+        fold_tile(kernels, shape, &mut scores[..count], running, result);
+    }
+}
+
+/// Scales the queries' results by their sums and stores them.
+fn store<'a>(
+    kernels: &dyn Kernels,
+    queries: impl Iterator<Item = (&'a Running, &'a mut [f32])>,
+    block: &mut Block<'_>,
+) {
+    let head_dim = block.columns().len();
+    for (row, ((_, sum), result)) in block.rows().zip(queries) {
+        kernels.scale(&mut result[..head_dim], 1.0 / sum);
+        block.row_mut(row).copy_from_slice(&result[..head_dim]);
+    }
+}
+
 /// Turns a tile's scores into unscaled weights; a greater score than before shrinks the results so far.
 fn fold_tile(
     kernels: &dyn Kernels,
     shape: &AttentionShape,
     scores: &mut [f32],
-    (largest, sum): &mut (f32, f32),
+    (largest, sum): &mut Running,
     result: &mut [f32],
 ) {
     if let Some(cap) = shape.softcap {

@@ -25,9 +25,7 @@ impl Needs {
             Self { integer: needs.integer || integer, float: needs.float || !integer }
         })
     }
-}
 
-impl Needs {
     /// Pieces that attention over the products needs: quantized weights leave less than two hold.
     pub fn attention_pieces(self) -> usize {
         if self.float { FLOAT_PIECES } else { 2 }

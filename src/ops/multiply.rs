@@ -17,9 +17,6 @@ pub(super) const PANEL_FROM: usize = 8;
 /// cache.
 const PANEL_DEPTH: usize = 512;
 
-/// As [`PANEL_DEPTH`] for a matrix unit, whose panels are twice as wide and of numbers twice as long.
-const UNIT_DEPTH: usize = 512;
-
 /// Weight rows that a matrix unit multiplies at once: two strips.
 const UNIT_ROWS: usize = 2 * TILE_ROWS;
 
@@ -88,6 +85,11 @@ impl<'a, const ROWS: usize> Part<'a, ROWS> {
 
     fn bytes(&self) -> &[&'a [u8]] {
         &self.bytes[..self.rows]
+    }
+
+    /// Asks for its bytes.
+    fn prefetch(&self) {
+        self.bytes().iter().for_each(|bytes| prefetch(bytes));
     }
 }
 
@@ -159,7 +161,9 @@ fn panel_product(
         } else {
             kernels.pack_float(weight.format(), part.bytes(), depth, &mut scratch.float_panel);
         }
-        all.peek().iter().flat_map(|next| next.bytes()).for_each(|bytes| prefetch(bytes));
+        if let Some(next) = all.peek() {
+            next.prefetch();
+        }
         if integer {
             let (first, rows) = (rows.start, rows.len());
             let x = IntegerRows { values: input.quantized(), first, rows, column: part.start };
@@ -173,8 +177,7 @@ fn panel_product(
 }
 
 /// Many rows in a matrix unit, on whose right side they are: a stretch of two strips of weights is unpacked and multiplied
-/// with all of them before the next stretch. The results come out turned, with the weights'
-/// rows down.
+/// with all of them before the next stretch. The results come out turned, with the weights' rows down.
 fn unit_product(
     unit: &dyn MatrixUnit,
     weight: MatrixView<'_>,
@@ -191,13 +194,15 @@ fn unit_product(
     if weight.format().info().integer {
         right = right.rounded(1);
     }
-    let mut all = Part::<UNIT_ROWS>::all(weight, &columns, UNIT_DEPTH).peekable();
+    let mut all = Part::<UNIT_ROWS>::all(weight, &columns, PANEL_DEPTH).peekable();
     while let Some(part) = all.next() {
         weights.resize(part.rows, part.depth, pieces);
         for (rows, strip) in part.bytes().chunks(TILE_ROWS).zip(weights.strips_mut()) {
             unit.pack_weights(weight.format(), rows, part.depth, strip);
         }
-        all.peek().iter().flat_map(|next| next.bytes()).for_each(|bytes| prefetch(bytes));
+        if let Some(next) = all.peek() {
+            next.prefetch();
+        }
         let values = &mut results.values[(part.first - columns.start) * width..];
         let out = TileOut { values, stride: width, accumulate: part.start > 0 };
         let left = weights.view(0, part.rows.div_ceil(TILE_ROWS));

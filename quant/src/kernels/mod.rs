@@ -8,7 +8,7 @@ pub mod matrix_unit;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 pub mod portable;
-pub mod prefetch;
+pub(crate) mod prefetch;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 

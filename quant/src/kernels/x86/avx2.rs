@@ -7,7 +7,7 @@ use super::avx2_tiles::tile;
 use super::floats::{add_scaled_half, dot_float, float_tile};
 use super::panels::pack;
 use super::rows::avx2::dot_integer;
-use crate::activation::{QuantizedRow, QuantizedRowMut};
+use crate::activation::QuantizedRow;
 use crate::formats::{self, with_block};
 use crate::isa::{Avx2Token, Isa};
 use crate::kernels::{FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, TileOut, portable};
@@ -43,9 +43,6 @@ impl Kernels for Avx2 {
     }
     fn decode_row(&self, format: Format, bytes: &[u8], out: &mut [f32]) {
         proven!(decode_row(format, bytes, out));
-    }
-    fn quantize(&self, x: &[f32], row: QuantizedRowMut<'_>) {
-        proven!(quantize(x, row));
     }
     fn dot_float(&self, format: Format, row: &[u8], x: &[f32]) -> f32 {
         assert_eq!(format.row_bytes(x.len()), Some(row.len()));
@@ -95,33 +92,7 @@ impl Kernels for Avx2 {
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
         proven!(integer_tile(panel, x, out));
     }
-    fn gelu(&self, x: &mut [f32]) {
-        proven!(gelu(x));
-    }
-    fn gelu_multiply(&self, gate: &mut [f32], up: &[f32]) {
-        proven!(gelu_multiply(gate, up));
-    }
-    fn softcap(&self, x: &mut [f32], cap: f32) {
-        proven!(softcap(x, cap));
-    }
-    fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-        proven!(rms_norm(x, weight, epsilon, out));
-    }
-    fn add_rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-        proven!(add_rms_norm(x, weight, epsilon, out));
-    }
-    fn layer_norm(&self, x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
-        proven!(layer_norm(x, affine, epsilon, out));
-    }
-    fn softmax_tile(&self, x: &mut [f32], largest: f32) -> (f32, f32) {
-        proven!(softmax_tile(x, largest))
-    }
-    fn scale(&self, x: &mut [f32], factor: f32) {
-        proven!(scale(x, factor));
-    }
-    fn rotate(&self, head: &mut [f32], rotation: &[(f32, f32)]) {
-        proven!(rotate(head, rotation));
-    }
+    vector_methods!();
     fn to_half(&self, x: &[f32], out: &mut [u16]) {
         assert_eq!(x.len(), out.len());
         proven!(to_half(x, out));
@@ -145,18 +116,10 @@ instantiate! {
     "avx2,fma,f16c";
     encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row;
     decode_row(format: Format, bytes: &[u8], out: &mut [f32]) = formats::decode_row;
-    quantize(x: &[f32], row: QuantizedRowMut<'_>) = vector::quantize;
-    gelu(x: &mut [f32]) = vector::gelu;
-    gelu_multiply(gate: &mut [f32], up: &[f32]) = vector::gelu_multiply;
-    softcap(x: &mut [f32], cap: f32) = vector::softcap;
-    rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = vector::rms_norm;
-    add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = vector::add_rms_norm;
-    layer_norm(x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) = vector::layer_norm;
-    softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) = vector::softmax_tile;
-    scale(x: &mut [f32], factor: f32) = vector::scale;
-    rotate(head: &mut [f32], rotation: &[(f32, f32)]) = vector::rotate;
     pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) = portable::pack_float;
 }
+
+instantiate_vectors!("avx2,fma,f16c");
 
 /// Half-precision bits, with the instruction for it.
 #[target_feature(enable = "avx2,fma,f16c")]

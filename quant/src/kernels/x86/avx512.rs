@@ -8,11 +8,11 @@ use super::avx2::Avx2;
 use super::panels::pack;
 use super::rows::avx512::dot_integer;
 use super::vnni::check;
-use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, QuantizedRowMut, SUM_BLOCK};
+use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::formats::with_block;
 use crate::isa::{Avx512Token, Isa};
 use crate::kernels::{FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, fits, portable};
-use crate::{Format, MatrixView, vector};
+use crate::{Format, MatrixView};
 
 /// The kernels; holding one proves that the CPU runs them.
 #[derive(Clone, Copy, Debug)]
@@ -57,51 +57,10 @@ impl Kernels for Avx512 {
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
         proven!(integer_tile(panel, x, out));
     }
-    fn quantize(&self, x: &[f32], row: QuantizedRowMut<'_>) {
-        proven!(quantize(x, row));
-    }
-    fn gelu(&self, x: &mut [f32]) {
-        proven!(gelu(x));
-    }
-    fn gelu_multiply(&self, gate: &mut [f32], up: &[f32]) {
-        proven!(gelu_multiply(gate, up));
-    }
-    fn softcap(&self, x: &mut [f32], cap: f32) {
-        proven!(softcap(x, cap));
-    }
-    fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-        proven!(rms_norm(x, weight, epsilon, out));
-    }
-    fn add_rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-        proven!(add_rms_norm(x, weight, epsilon, out));
-    }
-    fn layer_norm(&self, x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
-        proven!(layer_norm(x, affine, epsilon, out));
-    }
-    fn softmax_tile(&self, x: &mut [f32], largest: f32) -> (f32, f32) {
-        proven!(softmax_tile(x, largest))
-    }
-    fn scale(&self, x: &mut [f32], factor: f32) {
-        proven!(scale(x, factor));
-    }
-    fn rotate(&self, head: &mut [f32], rotation: &[(f32, f32)]) {
-        proven!(rotate(head, rotation));
-    }
+    vector_methods!();
 }
 
-instantiate! {
-    "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c";
-    quantize(x: &[f32], row: QuantizedRowMut<'_>) = vector::quantize;
-    gelu(x: &mut [f32]) = vector::gelu;
-    gelu_multiply(gate: &mut [f32], up: &[f32]) = vector::gelu_multiply;
-    softcap(x: &mut [f32], cap: f32) = vector::softcap;
-    rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = vector::rms_norm;
-    add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = vector::add_rms_norm;
-    layer_norm(x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) = vector::layer_norm;
-    softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) = vector::softmax_tile;
-    scale(x: &mut [f32], factor: f32) = vector::scale;
-    rotate(head: &mut [f32], rotation: &[(f32, f32)]) = vector::rotate;
-}
+instantiate_vectors!("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c");
 
 /// Rows of a register tile: as many independent chains of additions as hide their latency at two a cycle.
 const TILE_ROWS: usize = 12;

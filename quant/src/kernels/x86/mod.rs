@@ -10,6 +10,61 @@ macro_rules! instantiate {
     };
 }
 
+/// Instantiates the functions on `f32` rows, for [`vector_methods`].
+macro_rules! instantiate_vectors {
+    ($features:literal) => {
+        instantiate! {
+            $features;
+            quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) = crate::vector::quantize;
+            gelu(x: &mut [f32]) = crate::vector::gelu;
+            gelu_multiply(gate: &mut [f32], up: &[f32]) = crate::vector::gelu_multiply;
+            softcap(x: &mut [f32], cap: f32) = crate::vector::softcap;
+            rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = crate::vector::rms_norm;
+            add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = crate::vector::add_rms_norm;
+            layer_norm(x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) = crate::vector::layer_norm;
+            softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) = crate::vector::softmax_tile;
+            scale(x: &mut [f32], factor: f32) = crate::vector::scale;
+            rotate(head: &mut [f32], rotation: &[(f32, f32)]) = crate::vector::rotate;
+        }
+    };
+}
+
+/// The methods of [`Kernels`](super::Kernels) that call what [`instantiate_vectors`] made, by the module's `proven!`.
+macro_rules! vector_methods {
+    () => {
+        fn quantize(&self, x: &[f32], row: crate::activation::QuantizedRowMut<'_>) {
+            proven!(quantize(x, row));
+        }
+        fn gelu(&self, x: &mut [f32]) {
+            proven!(gelu(x));
+        }
+        fn gelu_multiply(&self, gate: &mut [f32], up: &[f32]) {
+            proven!(gelu_multiply(gate, up));
+        }
+        fn softcap(&self, x: &mut [f32], cap: f32) {
+            proven!(softcap(x, cap));
+        }
+        fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+            proven!(rms_norm(x, weight, epsilon, out));
+        }
+        fn add_rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+            proven!(add_rms_norm(x, weight, epsilon, out));
+        }
+        fn layer_norm(&self, x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
+            proven!(layer_norm(x, affine, epsilon, out));
+        }
+        fn softmax_tile(&self, x: &mut [f32], largest: f32) -> (f32, f32) {
+            proven!(softmax_tile(x, largest))
+        }
+        fn scale(&self, x: &mut [f32], factor: f32) {
+            proven!(scale(x, factor));
+        }
+        fn rotate(&self, head: &mut [f32], rotation: &[(f32, f32)]) {
+            proven!(rotate(head, rotation));
+        }
+    };
+}
+
 pub mod amx;
 pub mod avx2;
 mod avx2_tiles;
