@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """Gemmule beside its peers on the same machine, in turn: llama.cpp on the same Gemma 2 weights, PyTorch on the same tower.
 
-usage: compare_speed.py [--threads N] [--generate 16] [--repeat 3] NAME=TEXT.gguf,MMPROJ.gguf ...
+usage: compare_speed.py [--threads N] [--generate 16] [--repeat 3] [--convert CHECKPOINT] NAME=TEXT.gguf,MMPROJ.gguf ...
 needs: target/release/gemmule, and in this Python llama-cpp-python, torch and transformers (what is missing is left out)
 
-The pairs are those of `gemmule-synth --split` or `gemmule-quantize --split`. Prints a Markdown table of medians.
+The pairs are those of `gemmule-synth --split` or `gemmule-quantize --split`. Prints a Markdown table of medians. Each peer runs
+in a process of its own; where llama.cpp crashes (its AMX code does on some machines) it runs again without its extra buffer
+types, and the table says so.
+
+--convert times the conversion to Q4_0 of a safetensors checkpoint (`gemmule-synth --safetensors`), beside llama.cpp's
+quantizer on the same language model in bfloat16.
 """
 
 import argparse
@@ -13,6 +18,8 @@ import json
 import os
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,16 +33,21 @@ def gemmule(text, mmproj, options):
     return json.loads(run.stdout)
 
 
-def llama_cpp(path, prompt_tokens, options):
-    """Tokens per second of a prompt and of generation."""
-    try:
-        import llama_cpp as llama
-    except ImportError:
-        return None
-    quiet = llama.llama_log_callback(lambda level, text, user: None)
-    llama.llama_log_set(quiet, ctypes.c_void_p(0))
+def quiet_llama():
+    import llama_cpp as llama
+    silent = llama.llama_log_callback(lambda level, text, user: None)
+    llama.llama_log_set(silent, ctypes.c_void_p(0))
     llama.llama_backend_init()
-    model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
+    return llama, silent
+
+
+def llama_cpp(options, path, prompt_tokens, extra_buffers):
+    """Tokens per second of a prompt and of generation."""
+    llama, _silent = quiet_llama()
+    prompt_tokens = int(prompt_tokens)
+    model_parameters = llama.llama_model_default_params()
+    model_parameters.use_extra_bufts = extra_buffers == "extra"
+    model = llama.llama_model_load_from_file(path.encode(), model_parameters)
     parameters = llama.llama_context_default_params()
     parameters.n_ctx = prompt_tokens + options.generate + 64
     parameters.n_batch = parameters.n_ubatch = 512
@@ -68,13 +80,23 @@ def llama_cpp(path, prompt_tokens, options):
     return statistics.median(prompt[1:]), statistics.median(generate[1:])
 
 
+def llama_quantize(options, source, target):
+    """Seconds that llama.cpp takes to requantize a GGUF file to Q4_0."""
+    llama, _silent = quiet_llama()
+    parameters = llama.llama_model_quantize_default_params()
+    parameters.ftype = llama.LLAMA_FTYPE_MOSTLY_Q4_0
+    parameters.nthread = options.threads
+    start = time.perf_counter()
+    status = llama.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(parameters))
+    if status != 0:
+        raise SystemExit(f"llama_model_quantize: {status}")
+    return time.perf_counter() - start
+
+
 def torch_tower(options, image_size=224):
     """Milliseconds of SigLIP So400m/14 in float32."""
-    try:
-        import torch
-        from transformers import SiglipVisionConfig, SiglipVisionModel
-    except ImportError:
-        return None
+    import torch
+    from transformers import SiglipVisionConfig, SiglipVisionModel
     torch.set_num_threads(options.threads)
     config = SiglipVisionConfig(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16,
                                 image_size=image_size, patch_size=14, vision_use_head=False)
@@ -89,14 +111,54 @@ def torch_tower(options, image_size=224):
     return statistics.median(samples[1:])
 
 
+PEERS = {peer.__name__: peer for peer in (llama_cpp, llama_quantize, torch_tower)}
+
+
+def run_peer(options, peer, *arguments):
+    """What a peer measures in a process of its own: its result, or None where it is not installed or has crashed."""
+    command = [sys.executable, __file__, "--threads", options.threads, "--generate", options.generate, "--repeat", options.repeat,
+               "--peer", peer.__name__, *arguments]
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if run.returncode != 0:
+        reason = run.stderr.strip().splitlines()[-1:] or [f"exit status {run.returncode}"]
+        print(f"{peer.__name__} {' '.join(map(str, arguments))}: {reason[0]}", file=sys.stderr)
+        return None
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def compare_conversion(options, checkpoint):
+    """Rows of the table: time and greatest memory of a conversion to Q4_0 and time of the peer's."""
+    with tempfile.TemporaryDirectory(dir=Path(checkpoint).parent) as directory:
+        def convert(kind):
+            out = Path(directory) / f"{kind}.gguf"
+            command = [REPOSITORY / "target" / "release" / "gemmule-quantize", checkpoint, out, "--type", kind, "--split"]
+            start = time.perf_counter()
+            process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            if status != 0:
+                raise SystemExit(f"gemmule-quantize: status {status}")
+            return out, time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
+        source, _, _ = convert("bf16")
+        peer = run_peer(options, llama_quantize, source, Path(directory) / "peer.gguf")
+        _, seconds, memory = convert("q4_0")
+        return [f"| conversion of bf16 to Q4_0, s (llama.cpp: without the tower) | {seconds:.1f} | {f'{peer:.1f}' if peer else '-'} | "
+                f"{f'{peer / seconds:.2f}' if peer else ''} |",
+                f"| its greatest memory, MB | {memory:.0f} | - | |"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--generate", type=int, default=16)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("models", nargs="+", metavar="NAME=TEXT.gguf,MMPROJ.gguf")
+    parser.add_argument("--convert", metavar="CHECKPOINT")
+    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("models", nargs="*", metavar="NAME=TEXT.gguf,MMPROJ.gguf")
     options = parser.parse_args()
-    rows = []
+    if options.peer:
+        print(json.dumps(PEERS[options.peer](options, *options.models)))
+        return
+    rows, ours = [], {"isa": "conversion"}
 
     def row(what, ours, peer, larger_is_better):
         ratio = "" if not peer else f"{ours / peer if larger_is_better else peer / ours:.2f}"
@@ -106,14 +168,20 @@ def main():
         name, files = entry.split("=", 1)
         text, mmproj = files.split(",")
         ours = gemmule(text, mmproj, options)
-        peer = llama_cpp(text, ours["prompt_tokens"], options) or (None, None)
-        row(f"{name}: prompt of {ours['prompt_tokens']}, tokens/s (llama.cpp)", ours["prefill_tokens_per_second"], peer[0], True)
-        row(f"{name}: generation, tokens/s (llama.cpp)", ours["generate_tokens_per_second"], peer[1], True)
-        row(f"{name}: picture at 224, ms (PyTorch float32)", ours["vision"]["median_ms"], torch_tower(options), False)
+        peer, label = run_peer(options, llama_cpp, text, ours["prompt_tokens"], "extra"), "llama.cpp"
+        if not peer:
+            peer, label = run_peer(options, llama_cpp, text, ours["prompt_tokens"], "plain"), "llama.cpp without extra buffers"
+        peer = peer or (None, None)
+        row(f"{name}: prompt of {ours['prompt_tokens']}, tokens/s ({label})", ours["prefill_tokens_per_second"], peer[0], True)
+        row(f"{name}: generation, tokens/s ({label})", ours["generate_tokens_per_second"], peer[1], True)
+        tower = run_peer(options, torch_tower)
+        row(f"{name}: picture at 224, ms (PyTorch float32)", ours["vision"]["median_ms"], tower, False)
         read = os.path.getsize(text) * ours["generate_tokens_per_second"] / 1e9
         rows.append(f"| {name}: weights read in generation, GB/s | {read:.1f} | - | |")
         rows.append(f"| {name}: load, ms / anonymous memory, MB | {ours['load']['median_ms']:.0f} / "
                     f"{(ours['anonymous_memory_bytes'] or 0) / 1e6:.0f} | - | |")
+    if options.convert:
+        rows.extend(compare_conversion(options, options.convert))
     print(f"{ours['isa']}, {options.threads} threads, medians of {options.repeat}\n")
     print("| what | gemmule | peer | times better |\n|---|---|---|---|")
     print("\n".join(rows))
