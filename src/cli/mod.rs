@@ -49,7 +49,7 @@ struct ModelArguments {
 /// How to compute.
 #[derive(Args, Clone)]
 struct ComputeArguments {
-    /// Threads [default: the CPUs this process may use].
+    /// Threads [default: the physical cores this process may use].
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
     /// Instruction set; `gemmule --version` lists them [default: the environment's GEMMULE_ISA, else the best].

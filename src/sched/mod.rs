@@ -1,5 +1,6 @@
 //! The thread pool. Work is divided over blocks of the output only, so results do not depend on the number of threads.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,9 +16,34 @@ pub struct Pool {
     threads: rayon::ThreadPool,
 }
 
-/// How many threads to use when nobody says: the CPUs this process may run on, cgroup limits included.
+/// How many threads to use when nobody says: the physical cores this process may run on, cgroup limits included. Products
+/// fill a core's units with one thread; a second one on it only shares its caches.
 pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    let logical = std::thread::available_parallelism().map_or(1, usize::from);
+    physical_cores().map_or(logical, |cores| cores.min(logical))
+}
+
+/// Physical cores among the CPUs that this process may run on, where the system tells.
+#[cfg(target_os = "linux")]
+fn physical_cores() -> Option<usize> {
+    use nix::sched::{CpuSet, sched_getaffinity};
+    let allowed = sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
+    let cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    count_cores(cpus, |cpu| {
+        std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).ok()
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn physical_cores() -> Option<usize> {
+    None
+}
+
+/// Cores that `cpus` belong to: those of one core name the same `siblings`. Nothing where one is unknown.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+fn count_cores(cpus: impl Iterator<Item = usize>, siblings: impl Fn(usize) -> Option<String>) -> Option<usize> {
+    let cores: Option<BTreeSet<String>> = cpus.map(siblings).collect();
+    cores.map(|cores| cores.len()).filter(|cores| *cores > 0)
 }
 
 /// A row-major output that a parallel region divides into blocks.
@@ -186,5 +212,34 @@ impl<T: Default> PerWorker<T> {
     /// The value of `worker`, which alone uses it while its task runs.
     pub fn of(&self, worker: usize) -> MutexGuard<'_, T> {
         self.0[worker].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pool, count_cores, default_threads};
+
+    #[test]
+    fn cpus_of_one_core_count_once() {
+        let siblings = |cpu: usize| (cpu < 4).then(|| ["0,2", "1,3"][cpu % 2].to_owned());
+        assert_eq!(count_cores(0..4, siblings), Some(2));
+        assert_eq!(count_cores([0, 2].into_iter(), siblings), Some(1));
+        assert_eq!(count_cores([0, 1].into_iter(), siblings), Some(2));
+        assert_eq!(count_cores([0, 4].into_iter(), siblings), None, "an unknown CPU");
+        assert_eq!(count_cores(std::iter::empty(), siblings), None);
+        let logical = std::thread::available_parallelism().map_or(1, usize::from);
+        assert!((1..=logical).contains(&default_threads()));
+    }
+
+    /// More threads than cores wait for each other only where they have work, and claim it all the same.
+    #[test]
+    fn four_times_as_many_threads_as_cores_do_every_task_once() {
+        let pool = Pool::new(default_threads() * 4).unwrap();
+        let done: Vec<_> = (0..1000).map(|_| std::sync::atomic::AtomicUsize::new(0)).collect();
+        pool.run(done.len(), |worker, task| {
+            assert!(worker < pool.threads());
+            done[task].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(done.iter().all(|count| count.load(std::sync::atomic::Ordering::Relaxed) == 1));
     }
 }

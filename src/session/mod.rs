@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// How a session computes.
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
-    /// Threads; by default as many as this process may use.
+    /// Threads; by default one for each physical core that this process may use.
     pub threads: Option<usize>,
     /// Instruction set by name; by default the environment's `GEMMULE_ISA`, else the best.
     pub isa: Option<String>,
