@@ -17,6 +17,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("GGUF files are little-endian and used in place: big-endian targets are not supported");
 
+pub mod answer;
 mod error;
 pub mod files;
 pub mod gguf;

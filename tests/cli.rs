@@ -40,8 +40,33 @@ fn json_has_what_the_manual_promises() {
     let tokens = value["tokens"].as_array().unwrap();
     assert_eq!(tokens.last().unwrap(), 1, "the end token is included");
     assert!(value["prompt_tokens"].as_u64().unwrap() > 25);
+    assert_eq!(value["probabilities"].as_array().unwrap().len(), tokens.len());
+    assert_eq!((&value["objects"], &value["malformed"]), (&serde_json::json!([]), &serde_json::json!([])));
     for stage in ["load", "image", "vision", "prefill", "generate"] {
         assert!(value["timings"][stage].as_f64().unwrap() >= 0.0, "{stage}");
+    }
+}
+
+#[test]
+fn detection_is_data() {
+    let found = |pictures: &[&str]| -> serde_json::Value {
+        let arguments = [&["run", "-p", "detect circle", "--json"], pictures].concat();
+        serde_json::from_str(&stdout(&gemmule(&arguments))).unwrap()
+    };
+    let value = found(&["-i", PICTURE]);
+    let object = &value["objects"][0];
+    assert_eq!(object["label"], "circle");
+    let numbers = |key: &str| -> Vec<f64> {
+        object[key].as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+    };
+    let (width, height) = image::image_dimensions(Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE)).unwrap();
+    for (index, (pixels, share)) in numbers("box").into_iter().zip(numbers("normalized_box")).enumerate() {
+        assert!((pixels - share * f64::from([width, height][index % 2])).abs() < 1e-3);
+    }
+    assert!((0.0..=1.0).contains(&object["score"].as_f64().unwrap()));
+    let value = found(&["-i", PICTURE, "-i", PICTURE]);
+    for object in value["objects"].as_array().unwrap() {
+        assert!(object["box"].is_null(), "of two pictures the box could be in either");
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
+use gemmule::answer::{Detections, Malformed, Object, detections};
 use gemmule::session::Sampling;
-use gemmule::{Answer, GenerateOptions};
-use serde_json::json;
+use gemmule::{Answer, GenerateOptions, Picture};
+use serde_json::{Value, json};
 
 use super::{ComputeArguments, ModelArguments, open_pictures, print_json};
 
@@ -36,7 +37,7 @@ pub(super) struct Run {
     /// With a temperature: the same seed gives the same answer.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Print one JSON object (text, tokens, prompt_tokens, finish, timings) instead of text.
+    /// Print one JSON object (text, tokens, probabilities, objects, prompt_tokens, …) instead of text.
     #[arg(long)]
     json: bool,
     /// Print timings to stderr.
@@ -59,6 +60,7 @@ impl Run {
             max_tokens: self.max_tokens,
             sampling: Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed },
             ignore_end: false,
+            probabilities: self.json,
         };
         let mut out = std::io::stdout().lock();
         let mut failed = None;
@@ -79,7 +81,8 @@ impl Run {
         }
         if self.json {
             drop(out);
-            print_json(&to_json(&answer, load, decode))?;
+            let objects = detections(model.tokenizer()?, &answer.tokens, &answer.probabilities)?;
+            print_json(&to_json(&answer, &objects_to_json(&objects, &pictures), load, decode))?;
         } else {
             writeln!(out)?;
         }
@@ -99,11 +102,28 @@ fn rate(count: usize, time: Duration) -> f64 {
     if count == 0 || time.is_zero() { 0.0 } else { (count as f64 / time.as_secs_f64() * 100.0).round() / 100.0 }
 }
 
-fn to_json(answer: &Answer, load: Duration, decode: Duration) -> serde_json::Value {
+/// Boxes in pixels where it is clear of which picture.
+fn objects_to_json(found: &Detections, pictures: &[Picture]) -> (Vec<Value>, Vec<Value>) {
+    let object = |object: &Object| {
+        let pixels = match pictures {
+            [picture] => Some(object.bounds.pixels(picture.width(), picture.height())),
+            _ => None,
+        };
+        let normalized = object.bounds.normalized();
+        json!({ "label": object.label, "box": pixels, "normalized_box": normalized, "score": object.score, "segments": object.segments })
+    };
+    let malformed = |part: &Malformed| json!({ "text": part.text, "reason": part.reason });
+    (found.objects.iter().map(object).collect(), found.malformed.iter().map(malformed).collect())
+}
+
+fn to_json(answer: &Answer, objects: &(Vec<Value>, Vec<Value>), load: Duration, decode: Duration) -> Value {
     let timings = &answer.timings;
     json!({
         "text": answer.text,
         "tokens": answer.tokens,
+        "probabilities": answer.probabilities,
+        "objects": objects.0,
+        "malformed": objects.1,
         "prompt_tokens": answer.prompt_tokens,
         "finish": answer.finish.name(),
         "timings": {

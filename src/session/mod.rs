@@ -35,12 +35,14 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// Go on past end tokens, to measure speed.
     pub ignore_end: bool,
+    /// Report each token's probability.
+    pub probabilities: bool,
 }
 
 impl Default for GenerateOptions {
     /// Greedy, up to 256 tokens.
     fn default() -> Self {
-        Self { max_tokens: 256, sampling: Sampling::default(), ignore_end: false }
+        Self { max_tokens: 256, sampling: Sampling::default(), ignore_end: false, probabilities: false }
     }
 }
 
@@ -86,6 +88,8 @@ pub struct Answer {
     pub text: String,
     /// The generated tokens, the end token included when it came.
     pub tokens: Vec<u32>,
+    /// The model's probability of each of the tokens, before temperature and cuts; empty unless asked for.
+    pub probabilities: Vec<f32>,
     /// Tokens of the prefix, images included.
     pub prompt_tokens: usize,
     /// Why it ended.
@@ -176,14 +180,19 @@ impl<'m> Session<'m> {
         let prefix = self.prefill(prompt, options.max_tokens, &mut timings)?;
         let tokenizer = self.model.tokenizer()?;
         let start = Instant::now();
+        let used = tokenizer.used_vocabulary().min(self.logits.len());
         let mut stream = TextStream::new(tokenizer);
-        let (mut text, mut tokens, mut finish) = (String::new(), Vec::new(), FinishReason::MaxTokens);
+        let (mut text, mut tokens, mut probabilities) = (String::new(), Vec::new(), Vec::new());
+        let mut finish = FinishReason::MaxTokens;
         while tokens.len() < options.max_tokens {
             if !tokens.is_empty() {
                 self.step(*tokens.last().expect("not empty"));
             }
-            let token = sampler.next(&self.logits, tokenizer.used_vocabulary())?;
+            let token = sampler.next(&self.logits, used)?;
             tokens.push(token);
+            if options.probabilities {
+                probabilities.push(sampling::probability(&self.logits[..used], token));
+            }
             if tokenizer.is_end(token) && !options.ignore_end {
                 finish = FinishReason::EndToken;
                 break;
@@ -202,7 +211,7 @@ impl<'m> Session<'m> {
             let _ = on_text(&rest);
         }
         timings.generate = start.elapsed();
-        Ok(Answer { text, tokens, prompt_tokens: prefix.len(), finish, timings })
+        Ok(Answer { text, tokens, probabilities, prompt_tokens: prefix.len(), finish, timings })
     }
 
     /// Every stage of a prefill.

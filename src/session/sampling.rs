@@ -25,6 +25,13 @@ impl Default for Sampling {
     }
 }
 
+/// The probability of a token by the softmax of the logits.
+pub(super) fn probability(logits: &[f32], token: u32) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(gemmule_quant::vector::exp(logit - largest))).sum();
+    (f64::from(logits[token as usize] - largest).exp() / sum) as f32
+}
+
 pub(super) struct Sampler {
     options: Sampling,
     random: ChaCha8Rng,

@@ -61,6 +61,11 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// A token's text as the vocabulary has it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Whether `id` ends an answer.
     pub fn is_end(&self, id: u32) -> bool {
         self.special.eos.contains(&id)

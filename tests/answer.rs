@@ -1,0 +1,106 @@
+//! Objects read from answers' tokens, and from the bundled model's own.
+#![cfg(feature = "bundled-model")]
+
+use gemmule::answer::{Detections, detections};
+use gemmule::{GenerateOptions, Model, Picture, Session, SessionOptions};
+
+/// The objects of a text, all of whose tokens have this probability.
+fn read(text: &str, probability: f32) -> Detections {
+    let model = Model::bundled().unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    let tokens = tokenizer.encode(text).unwrap();
+    detections(tokenizer, &tokens, &vec![probability; tokens.len()]).unwrap()
+}
+
+const BOX: &str = "<loc0000><loc0341><loc0682><loc1023>";
+
+#[test]
+fn objects_come_in_order_with_their_boxes() {
+    let found = read(&format!("{BOX} circle ; <loc0100><loc0100><loc0100><loc0200> blue rectangle"), 0.5);
+    assert!(found.malformed.is_empty(), "{found:?}");
+    let labels: Vec<&str> = found.objects.iter().map(|object| &object.label[..]).collect();
+    assert_eq!(labels, ["circle", "blue rectangle"]);
+    let bounds = found.objects[0].bounds;
+    // Tokens are y before x, boxes x before y.
+    assert_eq!(bounds.normalized(), [341.0 / 1023.0, 0.0, 1.0, 682.0 / 1023.0]);
+    assert_eq!(bounds.pixels(300, 600), [100.0, 0.0, 300.0, 400.0]);
+    assert!(found.objects.iter().all(|object| (object.score - 0.5).abs() < 1e-6 && object.segments.is_empty()));
+}
+
+#[test]
+fn labels_keep_their_punctuation() {
+    for label in ["a; b", "cat, dog & \"owl\"", "(x) ;", "5 < 6 > 4", "- ; -"] {
+        let found = read(&format!("{BOX} {label}"), 1.0);
+        assert_eq!(found.objects[0].label, label);
+        let found = read(&format!("{BOX} {label} ; {BOX} other"), 1.0);
+        assert_eq!(found.objects[0].label, label);
+        assert_eq!(found.objects[1].label, "other");
+    }
+}
+
+#[test]
+fn a_mask_brings_sixteen_codes() {
+    let codes: String = (0..16).map(|code| format!("<seg{:03}>", code * 8)).collect();
+    let found = read(&format!("{BOX}{codes} cat"), 1.0);
+    assert_eq!(found.objects[0].segments, (0..16).map(|code| code * 8).collect::<Vec<u16>>());
+    assert_eq!(found.objects[0].label, "cat");
+}
+
+#[test]
+fn what_is_no_object_is_reported_beside_those_that_are() {
+    let good = format!("{BOX} cat");
+    for (bad, reason) in [
+        ("<loc0001><loc0002><loc0003> dog", "3 location tokens in place of 4"),
+        ("<loc0001><loc0002><loc0003><loc0004><loc0005> dog", "5 location tokens in place of 4"),
+        ("<loc0500><loc0002><loc0003><loc0004> dog", "its far edges lie before its near ones"),
+        ("<loc0001><loc0002><loc0003><loc0004>", "no label"),
+        ("<loc0001><loc0002><loc0003><loc0004><seg001><seg002> dog", "2 segment tokens in place of 16"),
+    ] {
+        for text in [format!("{bad} ; {good}"), format!("{good} ; {bad}")] {
+            let found = read(&text, 1.0);
+            assert_eq!(found.objects.len(), 1, "{text}: {found:?}");
+            assert_eq!(found.objects[0].label, "cat");
+            assert_eq!(found.malformed.len(), 1, "{text}: {found:?}");
+            assert_eq!(found.malformed[0].reason, reason);
+            assert!(found.malformed[0].text.starts_with("<loc0"), "{found:?}");
+        }
+    }
+    let model = Model::bundled().unwrap();
+    let error = detections(model.tokenizer().unwrap(), &[1, 2], &[0.5]).unwrap_err().to_string();
+    assert!(error.contains("2 tokens with 1 probabilities"), "{error}");
+    let found = read(&format!("here it is {good}"), 1.0);
+    assert_eq!((&found.malformed[0].text[..], found.objects.len()), ("here it is", 1));
+    assert_eq!(read("a yellow circle ; nothing else", 1.0), Detections::default(), "prose holds no objects");
+    assert_eq!(read("", 1.0), Detections::default());
+}
+
+#[test]
+fn the_bundled_model_finds_the_circle() {
+    let model = Model::bundled().unwrap();
+    let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+    let picture =
+        Picture::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
+    let options = GenerateOptions { probabilities: true, ..GenerateOptions::default() };
+    let answer = session.generate(std::slice::from_ref(&picture), "detect circle", &options).unwrap();
+    assert_eq!(answer.tokens.len(), answer.probabilities.len());
+    assert!(answer.probabilities.iter().all(|probability| (0.0..=1.0).contains(probability)));
+    let found = detections(model.tokenizer().unwrap(), &answer.tokens, &answer.probabilities).unwrap();
+    let [circle] = &found.objects[..] else { panic!("{found:?}") };
+    assert_eq!(circle.label, "circle");
+    // The pixels that are no background give the box that it should have found.
+    let (width, rgb) = (picture.width() as usize, picture.rgb());
+    let shape = rgb.as_chunks::<3>().0.iter().enumerate().filter(|(_, pixel)| pixel[..] != rgb[..3]);
+    let (mut least, mut most) = ([f32::MAX; 2], [0.0f32; 2]);
+    for (index, _) in shape {
+        for (side, at) in [index % width, index / width].into_iter().enumerate() {
+            least[side] = least[side].min(at as f32);
+            most[side] = most[side].max(at as f32 + 1.0);
+        }
+    }
+    let [x_min, y_min, x_max, y_max] = circle.bounds.pixels(picture.width(), picture.height());
+    let overlap =
+        (x_max.min(most[0]) - x_min.max(least[0])).max(0.0) * (y_max.min(most[1]) - y_min.max(least[1])).max(0.0);
+    let area = |a: [f32; 2], b: [f32; 2]| (b[0] - a[0]) * (b[1] - a[1]);
+    let union = area([x_min, y_min], [x_max, y_max]) + area(least, most) - overlap;
+    assert!(overlap / union > 0.7, "{circle:?} instead of {least:?} … {most:?}");
+}
