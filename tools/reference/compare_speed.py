@@ -126,12 +126,19 @@ def run_peer(options, peer, *arguments):
     return json.loads(run.stdout.splitlines()[-1])
 
 
+def row(what, ours, peer, larger_is_better):
+    """A line of the table."""
+    ratio = "" if not peer else f"{ours / peer if larger_is_better else peer / ours:.2f}"
+    return f"| {what} | {ours:.1f} | {f'{peer:.1f}' if peer else '-'} | {ratio} |"
+
+
 def compare_conversion(options, checkpoint):
     """Rows of the table: time and greatest memory of a conversion to Q4_0 and time of the peer's."""
     with tempfile.TemporaryDirectory(dir=Path(checkpoint).parent) as directory:
         def convert(kind):
             out = Path(directory) / f"{kind}.gguf"
-            command = [REPOSITORY / "target" / "release" / "gemmule-quantize", checkpoint, out, "--type", kind, "--split"]
+            command = [REPOSITORY / "target" / "release" / "gemmule-quantize", checkpoint, out, "--type", kind, "--split",
+                       "--threads", options.threads]
             start = time.perf_counter()
             process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             _, status, usage = os.wait4(process.pid, 0)
@@ -141,8 +148,7 @@ def compare_conversion(options, checkpoint):
         source, _, _ = convert("bf16")
         peer = run_peer(options, llama_quantize, source, Path(directory) / "peer.gguf")
         _, seconds, memory = convert("q4_0")
-        return [f"| conversion of bf16 to Q4_0, s (llama.cpp: without the tower) | {seconds:.1f} | {f'{peer:.1f}' if peer else '-'} | "
-                f"{f'{peer / seconds:.2f}' if peer else ''} |",
+        return [row("conversion of bf16 to Q4_0, s (llama.cpp: without the tower)", seconds, peer, False),
                 f"| its greatest memory, MB | {memory:.0f} | - | |"]
 
 
@@ -160,10 +166,8 @@ def main():
         return
     rows, ours = [], {"isa": "conversion"}
 
-    def row(what, ours, peer, larger_is_better):
-        ratio = "" if not peer else f"{ours / peer if larger_is_better else peer / ours:.2f}"
-        rows.append(f"| {what} | {ours:.1f} | {f'{peer:.1f}' if peer else '-'} | {ratio} |")
-
+    # The tower is the same in every entry.
+    tower = run_peer(options, torch_tower) if options.models else None
     for entry in options.models:
         name, files = entry.split("=", 1)
         text, mmproj = files.split(",")
@@ -172,10 +176,10 @@ def main():
         if not peer:
             peer, label = run_peer(options, llama_cpp, text, ours["prompt_tokens"], "plain"), "llama.cpp without extra buffers"
         peer = peer or (None, None)
-        row(f"{name}: prompt of {ours['prompt_tokens']}, tokens/s ({label})", ours["prefill_tokens_per_second"], peer[0], True)
-        row(f"{name}: generation, tokens/s ({label})", ours["generate_tokens_per_second"], peer[1], True)
-        tower = run_peer(options, torch_tower)
-        row(f"{name}: picture at 224, ms (PyTorch float32)", ours["vision"]["median_ms"], tower, False)
+        prompt = f"{name}: prompt of {ours['prompt_tokens']}, tokens/s ({label})"
+        rows.append(row(prompt, ours["prefill_tokens_per_second"], peer[0], True))
+        rows.append(row(f"{name}: generation, tokens/s ({label})", ours["generate_tokens_per_second"], peer[1], True))
+        rows.append(row(f"{name}: picture at 224, ms (PyTorch float32)", ours["vision"]["median_ms"], tower, False))
         read = os.path.getsize(text) * ours["generate_tokens_per_second"] / 1e9
         rows.append(f"| {name}: weights read in generation, GB/s | {read:.1f} | - | |")
         rows.append(f"| {name}: load, ms / anonymous memory, MB | {ours['load']['median_ms']:.0f} / "
