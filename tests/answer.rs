@@ -1,7 +1,6 @@
 //! Objects read from answers' tokens, and from the bundled model's own.
-#![cfg(feature = "bundled-model")]
 
-use gemmule::answer::{Detections, detections};
+use gemmule::answer::{Detections, Mask, annotate, detections, merge_duplicates};
 use gemmule::{GenerateOptions, Model, Picture, Session, SessionOptions};
 
 /// The objects of a text, all of whose tokens have this probability.
@@ -72,6 +71,80 @@ fn what_is_no_object_is_reported_beside_those_that_are() {
     assert_eq!((&found.malformed[0].text[..], found.objects.len()), ("here it is", 1));
     assert_eq!(read("a yellow circle ; nothing else", 1.0), Detections::default(), "prose holds no objects");
     assert_eq!(read("", 1.0), Detections::default());
+}
+
+#[test]
+fn duplicates_are_merged_within_a_label() {
+    let place = |x: u32, label: &str| format!("<loc0000><loc{x:04}><loc0400><loc{:04}> {label}", x + 400);
+    let text = [place(0, "cat"), place(40, "cat"), place(20, "dog"), place(600, "cat")].join(" ; ");
+    let found = read(&text, 0.5).objects;
+    let merged = |scores: [f32; 4], overlap: f32| {
+        let mut objects = found.clone();
+        objects.iter_mut().zip(scores).for_each(|(object, score)| object.score = score);
+        merge_duplicates(&mut objects, overlap);
+        objects
+            .into_iter()
+            .map(|object| found.iter().position(|o| o.bounds == object.bounds).unwrap())
+            .collect::<Vec<_>>()
+    };
+    // The first two overlap by 360 / 440.
+    assert_eq!(merged([0.5, 0.9, 0.5, 0.5], 0.5), [1, 2, 3]);
+    assert_eq!(merged([0.9, 0.5, 0.5, 0.5], 0.5), [0, 2, 3]);
+    assert_eq!(merged([0.5; 4], 0.5), [0, 2, 3], "of equals the first stays");
+    assert_eq!(merged([0.5; 4], 0.9), [0, 1, 2, 3]);
+    assert!((found[0].bounds.overlap(&found[1].bounds) - 360.0 / 440.0).abs() < 1e-5);
+}
+
+#[test]
+fn only_the_separator_between_objects_leaves_a_score_alone() {
+    let model = Model::bundled().unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    let tokens = tokenizer.encode(&format!("{BOX} a ; b ; {BOX} c")).unwrap();
+    let separators: Vec<usize> =
+        (0..tokens.len()).filter(|at| tokenizer.kind(tokens[*at]) == gemmule::text::TokenKind::Separator).collect();
+    let scores = |unlikely: usize| {
+        let probabilities: Vec<f32> = (0..tokens.len()).map(|at| if at == unlikely { 0.25 } else { 1.0 }).collect();
+        detections(tokenizer, &tokens, &probabilities)
+            .unwrap()
+            .objects
+            .iter()
+            .map(|object| object.score)
+            .collect::<Vec<_>>()
+    };
+    assert!(scores(separators[0])[0] < 1.0, "a semicolon in a label is part of it");
+    assert_eq!(scores(separators[1]), [1.0, 1.0]);
+}
+
+#[test]
+fn drawings_show_boxes_masks_and_labels() {
+    let found = read("<loc0100><loc0100><loc0900><loc0500> kočka", 0.5).objects;
+    let gray = |width, height| Picture::from_rgb(width, height, vec![128; (width * height * 3) as usize]).unwrap();
+    let plain = gray(800, 600);
+    let mask = Mask::paste(&[1.0; 64 * 64], &found[0].bounds, 800, 600);
+    assert_eq!(mask.area(), (391 - 78) * (527 - 58));
+    let drawn = annotate(&plain, &[(&found[0], Some(&mask))]);
+    assert_eq!((drawn.width(), drawn.height()), (800, 600));
+    let at = |x: usize, y: usize| &drawn.rgb()[(y * 800 + x) * 3..][..3];
+    assert_eq!(at(78, 300), [230, 159, 0], "the frame");
+    assert_eq!(at(200, 300), [179, 144, 64], "the mask");
+    assert_eq!(at(600, 300), [128; 3], "outside");
+    let label: Vec<_> =
+        (80..200).flat_map(|x| (35..58).map(move |y| (x, y))).filter(|(x, y)| at(*x, *y) == [0; 3]).collect();
+    assert!(label.len() > 30, "{} black pixels of text", label.len());
+    // Boxes at every edge, of no size, and more than there is room for labels.
+    let edges = [
+        "<loc0000><loc0000><loc1023><loc1023>",
+        "<loc1023><loc1023><loc1023><loc1023>",
+        "<loc0000><loc1000><loc0000><loc1023>",
+    ];
+    let text = edges.map(|edge| format!("{edge} {}", "w".repeat(200))).join(" ; ");
+    let text = [&text[..]; 20].join(" ; ");
+    let found = read(&text, 0.5).objects;
+    assert_eq!(found.len(), 60);
+    for (width, height) in [(1, 1), (3, 900), (900, 3), (4000, 2000)] {
+        let drawn = annotate(&gray(width, height), &found.iter().map(|object| (object, None)).collect::<Vec<_>>());
+        assert!(drawn.width().max(drawn.height()) >= 512);
+    }
 }
 
 #[test]

@@ -70,6 +70,178 @@ fn detection_is_data() {
     }
 }
 
+fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn several_prompts_look_at_the_picture_once() {
+    let prompts = ["-p", "caption en", "-p", "answer en what color is the shape?"];
+    let output = gemmule(&[&["run", "-i", PICTURE][..], &prompts].concat());
+    assert_eq!(stdout(&output), "a yellow circle\nyellow\n");
+    let values =
+        json_lines(&stdout(&gemmule(&[&["run", "-i", PICTURE, "--json", "--logprobs", "3"][..], &prompts].concat())));
+    assert_eq!(values.len(), 2);
+    for (value, prompt) in values.iter().zip([prompts[1], prompts[3]]) {
+        assert_eq!(value["prompt"], prompt);
+        assert_eq!(value["timings"]["vision"], values[0]["timings"]["vision"]);
+        let (tokens, logprobs) = (value["tokens"].as_array().unwrap(), value["logprobs"].as_array().unwrap());
+        assert_eq!(tokens.len(), logprobs.len());
+        for ((token, likeliest), probability) in
+            tokens.iter().zip(logprobs).zip(value["probabilities"].as_array().unwrap())
+        {
+            assert_eq!((likeliest.as_array().unwrap().len(), &likeliest[0]["token"]), (3, token));
+            let logprob = likeliest[0]["logprob"].as_f64().unwrap();
+            assert!((logprob.exp() - probability.as_f64().unwrap()).abs() < 1e-5 && likeliest[0]["text"].is_string());
+        }
+    }
+}
+
+#[test]
+fn answers_take_the_form_they_must_have() {
+    let answer =
+        |arguments: &[&str]| stdout(&gemmule(&[&["run", "-i", PICTURE, "-p", "caption en"], arguments].concat()));
+    assert_eq!(answer(&["--choice", "a red circle", "--choice", "a red triangle"]), "a red circle\n");
+    assert_eq!(answer(&["--pattern", "an? (blue|green) [a-z]+"]).split(' ').count(), 3);
+    assert!(answer(&["--objects-only"]).starts_with("<loc"));
+    let both = gemmule(&["run", "-i", PICTURE, "-p", "x", "--choice", "a", "--objects-only"]);
+    assert_eq!(both.status.code(), Some(2));
+    assert_fails(&["run", "-i", PICTURE, "-p", "x", "--pattern", "["], &["pattern '['", "unclosed"]);
+}
+
+#[test]
+fn choices_are_scored() {
+    let arguments = ["score", "-i", PICTURE, "-p", "answer en what color is the shape?", "-c", "red", "-c", "yellow"];
+    let text = stdout(&gemmule(&arguments));
+    assert!(
+        text.starts_with("0.9") | text.starts_with("1.0") && text.lines().next().unwrap().ends_with("  yellow"),
+        "{text}"
+    );
+    let value = &json_lines(&stdout(&gemmule(&[&arguments[..], &["--json"]].concat())))[0];
+    assert_eq!((&value["choices"][0]["text"], &value["choices"][1]["text"]), (&"red".into(), &"yellow".into()));
+    assert!(value["choices"][1]["probability"].as_f64().unwrap() > 0.9);
+    assert_fails(&["score", "-i", PICTURE, "-p", "x", "-c", "red", "-c", "red"], &["'red' is there twice"]);
+    assert_fails(&["score", "-i", PICTURE, "-p", "x", "-c", ""], &["empty"]);
+}
+
+#[test]
+fn objects_are_drawn() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("drawn.png");
+    let arguments = ["run", "-i", PICTURE, "-p", "detect circle", "--nms", "--annotate", path.to_str().unwrap()];
+    assert!(stdout(&gemmule(&arguments)).contains("circle"));
+    let drawn = image::open(&path).unwrap();
+    assert_eq!((drawn.width(), drawn.height()), (512, 512), "small pictures are enlarged");
+    assert_fails(&[&arguments[..], &["-i", PICTURE]].concat(), &["one picture"]);
+    assert_fails(&["run", "-i", PICTURE, "-p", "x", "--masks", path.to_str().unwrap()], &["--seg-vae"]);
+    assert_eq!(gemmule(&[&arguments[..5], &["--nms=2"]].concat()).status.code(), Some(2));
+}
+
+#[test]
+fn features_and_hidden_states_are_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("features.safetensors");
+    stdout(&gemmule(&["embed", "-i", PICTURE, "-i", PICTURE, "-p", "caption en", "-o", path.to_str().unwrap()]));
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.tensor("image_features").unwrap().shape(), [2, 25, 256]);
+    assert_eq!(tensors.tensor("last_hidden_state").unwrap().shape(), [54, 256]);
+}
+
+#[test]
+fn films_are_shown_as_frames() {
+    let directory = tempfile::tempdir().unwrap();
+    let film = directory.path().join("film.gif");
+    let mut encoder = image::codecs::gif::GifEncoder::new(std::fs::File::create(&film).unwrap());
+    for level in 0..12u8 {
+        let frame = image::RgbaImage::from_pixel(30, 20, image::Rgba([level * 20, 0, 0, 255]));
+        encoder.encode_frame(image::Frame::new(frame)).unwrap();
+    }
+    drop(encoder);
+    let frames = gemmule::image::frames(&film, 3).unwrap();
+    assert_eq!(frames.iter().map(|frame| frame.rgb()[0]).collect::<Vec<_>>(), [40, 120, 200]);
+    let folder = directory.path().join("film");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("notes.txt"), "no frame").unwrap();
+    for (index, frame) in gemmule::image::frames(&film, 99).unwrap().iter().enumerate() {
+        std::fs::write(folder.join(format!("{index:02}.png")), frame.to_png()).unwrap();
+    }
+    let output = |film: &Path| {
+        let arguments = ["run", "-i", film.to_str().unwrap(), "--frames", "3", "-p", "caption en", "--json"];
+        let value = json_lines(&stdout(&gemmule(&arguments))).remove(0);
+        (value["text"].clone(), value["probabilities"].clone(), value["prompt_tokens"].clone())
+    };
+    assert_eq!(output(&film), output(&folder));
+    assert_eq!(output(&film).2, 3 * 25 + 4);
+    assert_fails(&["run", "-i", PICTURE, "--frames", "3", "-p", "x"], &["shape.png", "animated GIF"]);
+    let cut = damaged(directory.path(), "cut.gif", &std::fs::read(&film).unwrap()[..200]);
+    assert_fails(&["run", "-i", cut.to_str().unwrap(), "--frames", "3", "-p", "x"], &["cut.gif"]);
+    std::fs::create_dir(directory.path().join("empty")).unwrap();
+    let empty = directory.path().join("empty");
+    assert_fails(&["run", "-i", empty.to_str().unwrap(), "--frames", "3", "-p", "x"], &["holds no JPEG"]);
+}
+
+#[test]
+fn batches_answer_every_row_and_go_on_after_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE), at("shape.png")).unwrap();
+    std::fs::write(at("broken.png"), b"no picture").unwrap();
+    let rows = [
+        r#"{"image": "shape.png", "prompt": "caption en", "id": 7}"#,
+        r#"{"image": "shape.png", "prompt": "answer en what color is the shape?"}"#,
+        r#"{"image": "broken.png", "prompt": "caption en"}"#,
+        r#"{"images": ["shape.png", "shape.png"], "prompt": "caption en", "max_tokens": 2}"#,
+        r#"{"prompt": "caption en"}"#,
+        "",
+        "nonsense",
+        r#"{"image": "shape.png", "prompt": "detect circle"}"#,
+    ];
+    std::fs::write(at("rows.jsonl"), rows.join("\n")).unwrap();
+    let run = |arguments: &[&str]| {
+        let (manifest, output) = (at("rows.jsonl"), at("out.jsonl"));
+        let fixed = ["batch", manifest.to_str().unwrap(), "-o", output.to_str().unwrap()];
+        gemmule(&[&fixed[..], arguments].concat())
+    };
+    let output = run(&[]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("3 of 7 rows failed"), "{message}");
+    let text = std::fs::read_to_string(at("out.jsonl")).unwrap();
+    let values = json_lines(&text);
+    assert_eq!(values.len(), 7);
+    for (index, value) in values.iter().enumerate() {
+        assert_eq!(value["row"], index);
+    }
+    assert_eq!((&values[0]["text"], &values[0]["input"]["id"]), (&"a yellow circle".into(), &7.into()));
+    assert_eq!(values[1]["text"], "yellow");
+    assert!(values[2]["error"].as_str().unwrap().contains("broken.png"));
+    assert_eq!(values[3]["tokens"].as_array().unwrap().len(), 2);
+    assert!(values[4]["error"].as_str().unwrap().contains("\"image\" or \"images\""));
+    assert!(values[5]["error"].as_str().unwrap().contains("not a row") && values[5]["input"] == "nonsense");
+    assert_eq!(values[6]["objects"][0]["label"], "circle");
+    assert!(!at("out.jsonl.partial").exists());
+    assert!(String::from_utf8_lossy(&run(&[]).stderr).contains("--force"));
+
+    // A kill at any byte: what is whole stays, what is cut is done again.
+    for length in [0, 1, text.find('\n').unwrap() + 1, text.len() / 2, text.len() - 1, text.len()] {
+        std::fs::rename(at("out.jsonl"), at("out.jsonl.partial")).unwrap();
+        std::fs::OpenOptions::new().write(true).open(at("out.jsonl.partial")).unwrap().set_len(length as u64).unwrap();
+        assert!(String::from_utf8_lossy(&run(&[]).stderr).contains("3 of 7 rows failed"));
+        assert_eq!(std::fs::read_to_string(at("out.jsonl")).unwrap(), text, "cut at {length}");
+    }
+    std::fs::rename(at("out.jsonl"), at("out.jsonl.partial")).unwrap();
+    std::fs::write(at("rows.jsonl"), rows[1..].join("\n")).unwrap();
+    let message = String::from_utf8_lossy(&run(&[]).stderr).into_owned();
+    assert!(message.contains("row 0 is not the manifest's") && message.contains("--force"), "{message}");
+    assert_eq!(std::fs::read_to_string(at("out.jsonl.partial")).unwrap(), text, "nothing is lost");
+    assert!(String::from_utf8_lossy(&run(&["--force"]).stderr).contains("3 of 6 rows failed"));
+    std::fs::write(at("rows.jsonl"), "\n").unwrap();
+    assert!(String::from_utf8_lossy(&run(&["--force"]).stderr).contains("no rows"));
+    let folder = directory.path().to_str().unwrap();
+    assert_fails(&["batch", folder, "-o", at("x").to_str().unwrap()], &["directory"]);
+}
+
 #[test]
 fn several_pictures_and_sampling_work() {
     let sampled = |seed: &str| {

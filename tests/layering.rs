@@ -11,7 +11,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("image", &["model::config"]),
     ("text", &["model::config"]),
     ("model", &["ops", "weights", "gguf", "text"]),
-    ("answer", &["text"]),
+    ("answer", &["text", "image", "model::mask_decoder"]),
     ("session", &["model", "image", "text", "sched", "ops"]),
     ("files.rs", &[]),
     ("error.rs", &[]),

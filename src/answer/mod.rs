@@ -1,14 +1,15 @@
 //! What an answer's tokens mean: the objects that `detect` and `segment` name.
 
-use crate::text::Tokenizer;
-use crate::{Error, Result};
+#[cfg(feature = "drawing")]
+mod draw;
+mod mask;
 
-/// The largest coordinate of a location token: the far edge of the picture.
-const FAR_EDGE: u16 = 1023;
-/// Location tokens of a box.
-const LOCATIONS: usize = 4;
-/// Segment tokens of a mask.
-const SEGMENTS: usize = 16;
+#[cfg(feature = "drawing")]
+pub use draw::annotate;
+pub use mask::Mask;
+
+use crate::text::{FAR_EDGE, LOCATIONS, SEGMENTS, TokenKind, Tokenizer};
+use crate::{Error, Result};
 
 /// A box as shares of the picture's sides, 0 … 1, from its upper left corner.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +28,35 @@ impl Bounds {
     /// `[x_min, y_min, x_max, y_max]`, as shares.
     pub fn normalized(&self) -> [f32; 4] {
         [self.x_min, self.y_min, self.x_max, self.y_max]
+    }
+
+    /// `[x_min, y_min, x_max, y_max]` in whole pixels, rounded down as big_vision's evaluation does.
+    fn whole_pixels(&self, width: u32, height: u32) -> [usize; 4] {
+        let sides = [width, height, width, height];
+        let edges = self.normalized().into_iter().zip(sides);
+        // From the location's number, in double precision: a share that is rounded twice may miss a pixel.
+        let whole = edges.map(|(share, side)| {
+            let far = f64::from(FAR_EDGE);
+            ((f64::from(share) * far).round() / far * f64::from(side)) as usize
+        });
+        whole.collect::<Vec<_>>().try_into().expect("four edges")
+    }
+
+    /// The part of the picture that it covers.
+    pub fn area(&self) -> f32 {
+        (self.x_max - self.x_min).max(0.0) * (self.y_max - self.y_min).max(0.0)
+    }
+
+    /// Intersection over union with another; zero where neither has an area.
+    pub fn overlap(&self, other: &Self) -> f32 {
+        let common = Self {
+            x_min: self.x_min.max(other.x_min),
+            y_min: self.y_min.max(other.y_min),
+            x_max: self.x_max.min(other.x_max),
+            y_max: self.y_max.min(other.y_max),
+        };
+        let union = self.area() + other.area() - common.area();
+        if union > 0.0 { common.area() / union } else { 0.0 }
     }
 
     /// `[x_min, y_min, x_max, y_max]` in pixels of a picture of this size.
@@ -82,12 +112,10 @@ pub fn detections(tokenizer: &Tokenizer, tokens: &[u32], probabilities: &[f32]) 
             format!("{tokens} tokens with {probabilities} probabilities: set `probabilities` in GenerateOptions");
         return Err(Error::Request(reason));
     }
-    let kinds: Vec<Kind> = tokens.iter().map(|token| Kind::of(tokenizer, *token)).collect();
-    let starts: Vec<usize> = (0..kinds.len())
-        .filter(|&at| {
-            matches!(kinds[at], Kind::Location(_)) && (at == 0 || !matches!(kinds[at - 1], Kind::Location(_)))
-        })
-        .collect();
+    let kinds: Vec<TokenKind> = tokens.iter().map(|token| tokenizer.kind(*token)).collect();
+    let is_location = |at: usize| kinds[at].location().is_some();
+    let starts: Vec<usize> =
+        (0..kinds.len()).filter(|&at| is_location(at) && (at == 0 || !is_location(at - 1))).collect();
     let mut found = Detections::default();
     let Some(&first) = starts.first() else { return Ok(found) };
     let before = tokenizer.decode(&tokens[..first])?;
@@ -97,8 +125,8 @@ pub fn detections(tokenizer: &Tokenizer, tokens: &[u32], probabilities: &[f32]) 
     for (index, &start) in starts.iter().enumerate() {
         let end = starts.get(index + 1).copied().unwrap_or(tokens.len());
         let (kinds, tokens) = (&kinds[start..end], &tokens[start..end]);
-        let locations: Vec<u16> = kinds.iter().map_while(Kind::location).collect();
-        let segments: Vec<u16> = kinds[locations.len()..].iter().map_while(Kind::segment).collect();
+        let locations: Vec<u16> = kinds.iter().map_while(TokenKind::location).collect();
+        let segments: Vec<u16> = kinds[locations.len()..].iter().map_while(TokenKind::segment).collect();
         let codes = locations.len() + segments.len();
         let label = tokenizer.decode(&tokens[codes..])?;
         let label = label.trim();
@@ -106,12 +134,11 @@ pub fn detections(tokenizer: &Tokenizer, tokens: &[u32], probabilities: &[f32]) 
         let label = label.strip_suffix(';').filter(|_| followed).unwrap_or(label).trim_end();
         match read(&locations, &segments, label) {
             Ok(bounds) => {
-                // Separator and end token say nothing about the object.
-                let made = kinds.iter().zip(&probabilities[start..end]).zip(tokens);
-                let made =
-                    made.filter(|((kind, _), token)| !matches!(kind, Kind::Separator) && !tokenizer.is_end(**token));
-                let logarithms: Vec<f64> = made.map(|((_, probability), _)| f64::from(*probability).ln()).collect();
-                let score = (logarithms.iter().sum::<f64>() / logarithms.len().max(1) as f64).exp() as f32;
+                // The separator at the end says nothing about the object; a semicolon within the label does.
+                let separator = kinds.iter().rposition(|kind| *kind == TokenKind::Separator).filter(|_| followed);
+                let made = tokens.iter().zip(&probabilities[start..end]).enumerate();
+                let made = made.filter(|(at, (token, _))| Some(*at) != separator && !tokenizer.is_end(**token));
+                let score = geometric_mean(made.map(|(_, (_, probability))| *probability));
                 found.objects.push(Object { label: label.to_owned(), bounds, segments, score });
             }
             Err(reason) => {
@@ -123,40 +150,33 @@ pub fn detections(tokenizer: &Tokenizer, tokens: &[u32], probabilities: &[f32]) 
     Ok(found)
 }
 
-/// What a token is in an answer about objects.
-enum Kind {
-    Location(u16),
-    Segment(u16),
-    Separator,
-    Text,
+/// Of at least one probability.
+fn geometric_mean(probabilities: impl Iterator<Item = f32>) -> f32 {
+    let (count, sum) =
+        probabilities.fold((0, 0.0), |(count, sum), probability| (count + 1, sum + f64::from(probability).ln()));
+    (sum / f64::from(count)).exp() as f32
 }
 
-impl Kind {
-    /// By its text: derived vocabularies have other ids.
-    fn of(tokenizer: &Tokenizer, token: u32) -> Self {
-        let Some(text) = tokenizer.token(token) else { return Self::Text };
-        let number = |prefix: &str, digits: usize| -> Option<u16> {
-            let inner = text.strip_prefix(prefix)?.strip_suffix('>')?;
-            (inner.len() == digits && inner.bytes().all(|byte| byte.is_ascii_digit())).then(|| inner.parse().ok())?
+/// Merges what an answer names twice: of objects of one label whose boxes overlap by more than `overlap` (intersection over
+/// union, 0 … 1) the one with the highest score stays. The order is kept.
+pub fn merge_duplicates(objects: &mut Vec<Object>, overlap: f32) {
+    let mut best: Vec<usize> = (0..objects.len()).collect();
+    best.sort_by(|a, b| objects[*b].score.total_cmp(&objects[*a].score).then(a.cmp(b)));
+    let mut kept: Vec<usize> = Vec::new();
+    for index in best {
+        let object = &objects[index];
+        let same = |other: &usize| {
+            objects[*other].label == object.label && objects[*other].bounds.overlap(&object.bounds) > overlap
         };
-        if let Some(location) = number("<loc", 4).filter(|location| *location <= FAR_EDGE) {
-            Self::Location(location)
-        } else if let Some(segment) = number("<seg", 3) {
-            Self::Segment(segment)
-        } else if text.trim_matches(['▁', ' ']) == ";" {
-            Self::Separator
-        } else {
-            Self::Text
+        if !kept.iter().any(same) {
+            kept.push(index);
         }
     }
-
-    fn location(&self) -> Option<u16> {
-        if let Self::Location(location) = self { Some(*location) } else { None }
-    }
-
-    fn segment(&self) -> Option<u16> {
-        if let Self::Segment(segment) = self { Some(*segment) } else { None }
-    }
+    let mut index = 0;
+    objects.retain(|_| {
+        index += 1;
+        kept.contains(&(index - 1))
+    });
 }
 
 /// The box of one object, or why there is none.

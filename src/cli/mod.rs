@@ -1,17 +1,24 @@
 //! The command line: parsing, then one module per command. Results go to stdout, everything else to stderr.
 
+mod answers;
+mod batch;
 mod bench;
+mod embed;
 mod inspect;
 mod run;
+mod score;
 mod trace;
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use gemmule::quant::isa;
 use gemmule::{Model, Picture, Session, SessionOptions};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 /// PaliGemma 2 on the CPU: captions, answers, text, boxes.
 ///
@@ -27,6 +34,12 @@ struct Cli {
 enum Command {
     /// Answer a prompt about one or more pictures.
     Run(run::Run),
+    /// Answer a file of prompts about many pictures.
+    Batch(batch::Batch),
+    /// Say how likely each of several given answers is.
+    Score(score::Score),
+    /// Write the features of pictures, and the decoder's hidden states, as safetensors.
+    Embed(embed::Embed),
     /// Show what a model file holds: configuration, formats, sizes, tokenizer, tensors.
     Inspect(inspect::Inspect),
     /// Write every stage of one prefill as safetensors, to compare with the reference.
@@ -44,6 +57,24 @@ struct ModelArguments {
     /// The vision half, where MODEL.gguf holds the text half only.
     #[arg(long, value_name = "FILE", requires = "model")]
     mmproj: Option<PathBuf>,
+}
+
+/// What to show the model.
+#[derive(Args, Clone)]
+struct ImageArguments {
+    /// A picture: JPEG, PNG, WebP, GIF or BMP. Several are shown to the model in order.
+    #[arg(short, long = "image", value_name = "IMAGE", required = true)]
+    images: Vec<PathBuf>,
+    /// Take IMAGE as a film, an animated GIF or a directory of pictures, and show N frames of it, evenly spaced.
+    #[arg(long, value_name = "N", value_parser = parse_frames)]
+    frames: Option<usize>,
+}
+
+fn parse_frames(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|frames| (1..=4096).contains(frames))
+        .ok_or_else(|| "choose a number from 1 to 4096".to_owned())
 }
 
 /// How to compute.
@@ -88,6 +119,46 @@ impl ComputeArguments {
     }
 }
 
+impl ImageArguments {
+    fn open(&self) -> Result<Vec<Picture>> {
+        match self.frames {
+            None => open_pictures(&self.images),
+            Some(frames) => Ok(self
+                .images
+                .iter()
+                .map(|path| gemmule::image::frames(path, frames))
+                .collect::<gemmule::Result<Vec<_>>>()?
+                .concat()),
+        }
+    }
+
+    /// Whether the model is sure to see one picture only.
+    fn is_single(&self) -> bool {
+        self.images.len() == 1 && self.frames.is_none_or(|frames| frames == 1)
+    }
+}
+
+/// Tensors for a safetensors file.
+#[derive(Default)]
+struct Tensors<'a>(HashMap<&'a str, (Dtype, Vec<usize>, &'a [u8])>);
+
+impl<'a> Tensors<'a> {
+    fn floats(&mut self, name: &'a str, shape: Vec<usize>, values: &'a [f32]) {
+        self.0.insert(name, (Dtype::F32, shape, bytemuck::cast_slice(values)));
+    }
+
+    fn integers(&mut self, name: &'a str, values: &'a [i64]) {
+        self.0.insert(name, (Dtype::I64, vec![values.len()], bytemuck::cast_slice(values)));
+    }
+
+    fn write(self, path: &Path) -> Result<()> {
+        let views =
+            self.0.into_iter().map(|(name, (kind, shape, bytes))| Ok((name, TensorView::new(kind, shape, bytes)?)));
+        let bytes = safetensors::serialize(views.collect::<Result<HashMap<_, _>>>()?, None)?;
+        answers::write(path, &bytes)
+    }
+}
+
 fn open_pictures(paths: &[PathBuf]) -> Result<Vec<Picture>> {
     paths.iter().map(|path| Picture::open(path).map_err(Into::into)).collect()
 }
@@ -107,6 +178,9 @@ fn long_version() -> String {
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(command) => command.execute(),
+        Command::Batch(command) => command.execute(),
+        Command::Score(command) => command.execute(),
+        Command::Embed(command) => command.execute(),
         Command::Inspect(command) => command.execute(),
         Command::Trace(command) => command.execute(),
         Command::Bench(command) => command.execute(),
@@ -133,6 +207,12 @@ fn print_json(value: &serde_json::Value) -> Result<()> {
     serde_json::to_writer(&mut out, value).map_err(std::io::Error::from)?;
     writeln!(out)?;
     Ok(out.flush()?)
+}
+
+/// Prints a line of text to stdout.
+fn print_line(text: &str) -> Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
 /// The most physical memory this process has held, in bytes.

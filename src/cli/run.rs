@@ -3,25 +3,26 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use clap::Args;
-use gemmule::answer::{Detections, Malformed, Object, detections};
-use gemmule::session::Sampling;
+use anyhow::{Result, ensure};
+use clap::{ArgGroup, Args};
+use gemmule::session::{Constraint, Sampling};
 use gemmule::{Answer, GenerateOptions, Picture};
 use serde_json::{Value, json};
 
-use super::{ComputeArguments, ModelArguments, open_pictures, print_json};
+use super::answers::{self, Found, ObjectArguments};
+use super::{ComputeArguments, ImageArguments, ModelArguments, print_json};
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("form").args(["choices", "pattern", "objects_only"]))]
 pub(super) struct Run {
     #[command(flatten)]
     model: ModelArguments,
-    /// A picture: JPEG, PNG, WebP, GIF or BMP. Several are shown to the model in order.
-    #[arg(short, long = "image", value_name = "IMAGE", required = true)]
-    images: Vec<PathBuf>,
-    /// What to ask, such as "caption en", "answer en where is the cup?", "detect cup ; plate", "ocr".
-    #[arg(short, long)]
-    prompt: String,
+    #[command(flatten)]
+    images: ImageArguments,
+    /// What to ask, such as "caption en", "answer en where is the cup?", "detect cup ; plate", "ocr". Several prompts are
+    /// asked one after the other; the pictures are looked at once.
+    #[arg(short, long = "prompt", value_name = "PROMPT", required = true)]
+    prompts: Vec<String>,
     /// Most tokens of the answer.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
@@ -37,9 +38,29 @@ pub(super) struct Run {
     /// With a temperature: the same seed gives the same answer.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Print one JSON object (text, tokens, probabilities, objects, prompt_tokens, …) instead of text.
+    /// The answer is one of these texts; give the option once for each.
+    #[arg(long = "choice", value_name = "TEXT")]
+    choices: Vec<String>,
+    /// The answer matches this regular expression.
+    #[arg(long, value_name = "REGEX")]
+    pattern: Option<String>,
+    /// The answer is a list of whole objects, or nothing: for "detect" and "segment" prompts.
+    #[arg(long)]
+    objects_only: bool,
+    /// Print one JSON object for each prompt (text, tokens, probabilities, objects, …) instead of text.
     #[arg(long)]
     json: bool,
+    /// With --json: the K likeliest tokens at each step, with the logarithms of their probabilities.
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "json")]
+    logprobs: usize,
+    #[command(flatten)]
+    objects: ObjectArguments,
+    /// Draw the objects found on the picture.
+    #[arg(long, value_name = "OUT.png")]
+    annotate: Option<PathBuf>,
+    /// Write the masks found as grey PNG files, 1.png for the first object and so on.
+    #[arg(long, value_name = "DIRECTORY")]
+    masks: Option<PathBuf>,
     /// Print timings to stderr.
     #[arg(short, long)]
     verbose: bool,
@@ -49,47 +70,83 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self) -> Result<()> {
+        let draws = self.annotate.is_some() || self.masks.is_some();
+        ensure!(
+            !draws || (self.images.is_single() && self.prompts.len() == 1),
+            "--annotate and --masks need one picture and one prompt"
+        );
         let start = Instant::now();
         let model = self.model.open()?;
+        ensure!(
+            self.masks.is_none() || model.decodes_masks(),
+            "--masks: {} holds no mask decoder: convert the checkpoint with --seg-vae vae-oid.npz",
+            self.model.name()
+        );
         let mut session = self.compute.session(&model)?;
         let load = start.elapsed();
         let start = Instant::now();
-        let pictures = open_pictures(&self.images)?;
+        let pictures = self.images.open()?;
         let decode = start.elapsed();
         let options = GenerateOptions {
             max_tokens: self.max_tokens,
             sampling: Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed },
-            ignore_end: false,
-            probabilities: self.json,
+            probabilities: self.json || draws,
+            alternatives: self.logprobs,
+            constraint: self.constraint(),
+            ..GenerateOptions::default()
         };
-        let mut out = std::io::stdout().lock();
-        let mut failed = None;
-        let answer = session.generate_with(&pictures, &self.prompt, &options, |piece| {
-            if self.json {
-                return ControlFlow::Continue(());
-            }
-            match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
+        session.show(&pictures)?;
+        for prompt in &self.prompts {
+            let mut failed = None;
+            let answer = session.ask(prompt, &options, |piece| {
+                if self.json {
+                    return ControlFlow::Continue(());
                 }
+                let mut out = std::io::stdout().lock();
+                match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        failed = Some(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(error.into());
             }
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        if self.json {
-            drop(out);
-            let objects = detections(model.tokenizer()?, &answer.tokens, &answer.probabilities)?;
-            print_json(&to_json(&answer, &objects_to_json(&objects, &pictures), load, decode))?;
-        } else {
-            writeln!(out)?;
-        }
-        if self.verbose {
-            report(&answer, load, decode);
+            if !self.json {
+                writeln!(std::io::stdout())?;
+            }
+            if self.json || draws {
+                let found = Found::read(&self.objects, &mut session, &model, (&answer, &pictures))?;
+                if self.json {
+                    let mut value = answers::to_json(&model, &answer, &found, &pictures)?;
+                    value["prompt"] = json!(prompt);
+                    value["timings"] = timings_to_json(&answer, load, decode);
+                    print_json(&value)?;
+                }
+                self.draw(&found, &pictures)?;
+            }
+            if self.verbose {
+                report(&answer, load, decode);
+            }
         }
         Ok(())
+    }
+
+    fn constraint(&self) -> Option<Constraint> {
+        if self.objects_only {
+            return Some(Constraint::Objects);
+        }
+        let pattern = || self.pattern.clone().map(Constraint::Pattern);
+        Some(self.choices.clone()).filter(|choices| !choices.is_empty()).map(Constraint::Choices).or_else(pattern)
+    }
+
+    fn draw(&self, found: &Found, pictures: &[Picture]) -> Result<()> {
+        if let Some(path) = &self.annotate {
+            answers::write(path, &found.draw(&pictures[0]))?;
+        }
+        self.masks.as_ref().map_or(Ok(()), |directory| found.write_masks(directory))
     }
 }
 
@@ -102,39 +159,16 @@ fn rate(count: usize, time: Duration) -> f64 {
     if count == 0 || time.is_zero() { 0.0 } else { (count as f64 / time.as_secs_f64() * 100.0).round() / 100.0 }
 }
 
-/// Boxes in pixels where it is clear of which picture.
-fn objects_to_json(found: &Detections, pictures: &[Picture]) -> (Vec<Value>, Vec<Value>) {
-    let object = |object: &Object| {
-        let pixels = match pictures {
-            [picture] => Some(object.bounds.pixels(picture.width(), picture.height())),
-            _ => None,
-        };
-        let normalized = object.bounds.normalized();
-        json!({ "label": object.label, "box": pixels, "normalized_box": normalized, "score": object.score, "segments": object.segments })
-    };
-    let malformed = |part: &Malformed| json!({ "text": part.text, "reason": part.reason });
-    (found.objects.iter().map(object).collect(), found.malformed.iter().map(malformed).collect())
-}
-
-fn to_json(answer: &Answer, objects: &(Vec<Value>, Vec<Value>), load: Duration, decode: Duration) -> Value {
+fn timings_to_json(answer: &Answer, load: Duration, decode: Duration) -> Value {
     let timings = &answer.timings;
     json!({
-        "text": answer.text,
-        "tokens": answer.tokens,
-        "probabilities": answer.probabilities,
-        "objects": objects.0,
-        "malformed": objects.1,
-        "prompt_tokens": answer.prompt_tokens,
-        "finish": answer.finish.name(),
-        "timings": {
-            "load": milliseconds(load),
-            "image": milliseconds(decode + timings.image),
-            "vision": milliseconds(timings.vision),
-            "prefill": milliseconds(timings.prefill),
-            "generate": milliseconds(timings.generate),
-            "prefill_tokens_per_second": rate(answer.prompt_tokens, timings.prefill),
-            "generate_tokens_per_second": rate(answer.tokens.len().saturating_sub(1), timings.generate),
-        },
+        "load": milliseconds(load),
+        "image": milliseconds(decode + timings.image),
+        "vision": milliseconds(timings.vision),
+        "prefill": milliseconds(timings.prefill),
+        "generate": milliseconds(timings.generate),
+        "prefill_tokens_per_second": rate(answer.prompt_tokens, timings.prefill),
+        "generate_tokens_per_second": rate(answer.tokens.len().saturating_sub(1), timings.generate),
     })
 }
 

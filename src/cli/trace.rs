@@ -1,11 +1,9 @@
-use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use safetensors::tensor::{Dtype, TensorView};
 
-use super::{ComputeArguments, ModelArguments, open_pictures};
+use super::{ComputeArguments, ModelArguments, Tensors, open_pictures};
 
 /// Writes `pixel_values` [images, 3, S, S], `image_features` [images, N, hidden], `input_ids` [T] and `logits_last`
 /// [vocabulary] (float32, int64 for the ids; logits after the softcap, as transformers returns them).
@@ -35,18 +33,12 @@ impl Trace {
         let (config, images) = (model.config(), pictures.len());
         let side = config.vision.image_size;
         let ids: Vec<i64> = trace.input_ids.iter().copied().map(i64::from).collect();
-        let floats =
-            |shape: Vec<usize>, values| TensorView::new(Dtype::F32, shape, bytemuck::cast_slice::<f32, u8>(values));
-        let tensors = HashMap::from([
-            ("pixel_values", floats(vec![images, 3, side, side], &trace.pixel_values)?),
-            (
-                "image_features",
-                floats(vec![images, config.vision.tokens(), config.text.hidden], &trace.image_features)?,
-            ),
-            ("input_ids", TensorView::new(Dtype::I64, vec![ids.len()], bytemuck::cast_slice(&ids))?),
-            ("logits_last", floats(vec![config.text.vocabulary], &trace.logits)?),
-        ]);
-        let bytes = safetensors::serialize(tensors, None)?;
-        gemmule::write_whole(&self.output, &bytes).with_context(|| format!("writing {}", self.output.display()))
+        let mut tensors = Tensors::default();
+        tensors.floats("pixel_values", vec![images, 3, side, side], &trace.pixel_values);
+        let features = vec![images, config.vision.tokens(), config.text.hidden];
+        tensors.floats("image_features", features, &trace.image_features);
+        tensors.integers("input_ids", &ids);
+        tensors.floats("logits_last", vec![config.text.vocabulary], &trace.logits);
+        tensors.write(&self.output)
     }
 }

@@ -98,6 +98,23 @@ pub mod tensor {
         format!("blk.{index}.{part}.weight")
     }
 
+    /// The decoder of masks, which `segment` answers name by codes; our own names.
+    pub mod mask {
+        pub const CODEBOOK: &str = "mask.codebook";
+        pub const INPUT: &str = "mask.input";
+        pub const OUTPUT: &str = "mask.output";
+
+        /// A residual block's convolution without `.weight` or `.bias`.
+        pub fn block(block: usize, part: usize) -> String {
+            format!("mask.blk.{block}.{part}")
+        }
+
+        /// A transposed convolution without `.weight` or `.bias`.
+        pub fn up(index: usize) -> String {
+            format!("mask.up.{index}")
+        }
+    }
+
     /// A vision layer's part without `.weight` or `.bias`, such as `v.blk.3.ln1`.
     pub fn vision(index: usize, part: &str) -> String {
         format!("v.blk.{index}.{part}")

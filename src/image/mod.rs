@@ -1,14 +1,17 @@
 //! From the pictures that people have to the tower's input.
 
+mod frames;
 mod jpeg;
 mod resample;
 
 use std::io::Cursor;
 use std::path::Path;
 
+pub use frames::frames;
+use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
-use resample::Filter;
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, Limits};
+pub(crate) use resample::{Filter, numbers as resample_numbers};
 
 use crate::model::config::{PreprocessConfig, VisionConfig};
 use crate::{Error, Result};
@@ -34,16 +37,7 @@ impl Picture {
     /// # Errors
     /// When it cannot be read, is damaged or is larger than the limits.
     pub fn open(path: &Path) -> Result<Self> {
-        let io = |error| Error::io(path, error);
-        let size = std::fs::metadata(path).map_err(io)?.len();
-        let name = path.display().to_string();
-        if size > LARGEST_FILE {
-            return Err(Error::Picture {
-                name,
-                reason: format!("the file has {size} bytes, more than {LARGEST_FILE}"),
-            });
-        }
-        Self::from_bytes(&name, &std::fs::read(path).map_err(io)?)
+        Self::from_bytes(&path.display().to_string(), &read_file(path)?)
     }
 
     /// Decodes a file in memory; `name` is for error messages.
@@ -90,6 +84,11 @@ impl Picture {
         self.height
     }
 
+    /// The picture as a PNG file.
+    pub fn to_png(&self) -> Vec<u8> {
+        encode_png(&self.rgb, (self.width, self.height), ExtendedColorType::Rgb8)
+    }
+
     /// The tower's input, `[3][size][size]`: stretched to a square, rounded to bytes, normalized.
     ///
     /// # Errors
@@ -111,20 +110,42 @@ impl Picture {
     }
 }
 
-/// PNG, WebP, GIF or BMP: the picture as stored, and how it is to be turned.
-fn decode_other(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation), String> {
-    let failed = |error: image::ImageError| error.to_string();
+/// A picture file's bytes.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let io = |error| Error::io(path, error);
+    let size = std::fs::metadata(path).map_err(io)?.len();
+    if size > LARGEST_FILE {
+        let reason = format!("the file has {size} bytes, more than {LARGEST_FILE}");
+        return Err(Error::Picture { name: path.display().to_string(), reason });
+    }
+    std::fs::read(path).map_err(io)
+}
+
+/// What decoding may take.
+fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_alloc = Some(LARGEST_DECODED);
     (limits.max_image_width, limits.max_image_height) = (Some(LONGEST_SIDE), Some(LONGEST_SIDE));
+    limits
+}
+
+pub(crate) fn encode_png(samples: &[u8], (width, height): (u32, u32), kind: ExtendedColorType) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes).write_image(samples, width, height, kind).expect("memory takes what fits its size");
+    bytes
+}
+
+/// PNG, WebP, GIF or BMP: the picture as stored, and how it is to be turned.
+fn decode_other(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation), String> {
+    let failed = |error: image::ImageError| error.to_string();
     let mut reader = ImageReader::new(Cursor::new(bytes));
-    reader.limits(limits.clone());
+    reader.limits(limits());
     let reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
     if reader.format().is_none() {
         return Err("unknown format; JPEG, PNG, WebP, GIF and BMP can be read".to_owned());
     }
     let mut decoder = reader.into_decoder().map_err(failed)?;
-    decoder.set_limits(limits).map_err(failed)?;
+    decoder.set_limits(limits()).map_err(failed)?;
     if decoder.total_bytes() > LARGEST_DECODED {
         return Err(format!("it takes {} bytes in memory, more than {LARGEST_DECODED}", decoder.total_bytes()));
     }

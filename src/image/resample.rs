@@ -6,7 +6,7 @@ const PRECISION: u32 = 22;
 
 /// A resampling filter, by PIL's numbering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     Nearest,
     Lanczos,
     Bilinear,
@@ -57,32 +57,41 @@ impl Filter {
 }
 
 /// What one output position takes: `weights` of the inputs from `first` on.
-struct Tap {
+struct Tap<Weight> {
     first: usize,
-    weights: Vec<i32>,
+    weights: Vec<Weight>,
 }
 
-fn taps(filter: Filter, from: usize, to: usize) -> Vec<Tap> {
+fn taps(filter: Filter, from: usize, to: usize) -> impl Iterator<Item = Tap<f64>> {
     let scale = from as f64 / to as f64;
     let filter_scale = scale.max(1.0);
     let support = filter.support() * filter_scale;
-    let tap = |position: usize| {
+    (0..to).map(move |position| {
         let center = (position as f64 + 0.5) * scale;
         if filter == Filter::Nearest {
-            return Tap { first: (center as usize).min(from - 1), weights: vec![1 << PRECISION] };
+            return Tap { first: (center as usize).min(from - 1), weights: vec![1.0] };
         }
         let first = (center - support + 0.5).max(0.0) as usize;
         let end = ((center + support + 0.5) as usize).min(from);
-        let weights: Vec<f64> =
-            (first..end).map(|input| filter.weight((input as f64 - center + 0.5) / filter_scale)).collect();
+        let weight = |input| filter.weight((input as f64 - center + 0.5) / filter_scale);
+        let mut weights: Vec<f64> = (first..end).map(weight).collect();
         let total: f64 = weights.iter().sum();
-        let fixed = |weight: &f64| {
-            let scaled = if total == 0.0 { *weight } else { weight / total } * f64::from(1 << PRECISION);
-            (scaled + 0.5f64.copysign(scaled)) as i32
-        };
-        Tap { first, weights: weights.iter().map(fixed).collect() }
+        if total != 0.0 {
+            weights.iter_mut().for_each(|weight| *weight /= total);
+        }
+        Tap { first, weights }
+    })
+}
+
+/// As [`taps`], with weights in fixed point.
+fn fixed_taps(filter: Filter, from: usize, to: usize) -> Vec<Tap<i32>> {
+    let fixed = |weight: &f64| {
+        let scaled = weight * f64::from(1 << PRECISION);
+        (scaled + 0.5f64.copysign(scaled)) as i32
     };
-    (0..to).map(tap).collect()
+    taps(filter, from, to)
+        .map(|tap| Tap { first: tap.first, weights: tap.weights.iter().map(fixed).collect() })
+        .collect()
 }
 
 fn to_byte(sum: i32) -> u8 {
@@ -104,7 +113,7 @@ pub(super) fn to_square(rgb: &[u8], (width, height): (usize, usize), size: usize
 
 /// Every row of `width` pixels to `size`.
 fn stretch_rows(rgb: &[u8], width: usize, size: usize, filter: Filter) -> Vec<u8> {
-    let taps = taps(filter, width, size);
+    let taps = fixed_taps(filter, width, size);
     let mut result = vec![0u8; rgb.len() / width * size];
     for (source, target) in rgb.chunks_exact(width * 3).zip(result.chunks_exact_mut(size * 3)) {
         let pixels = source.as_chunks::<3>().0;
@@ -126,7 +135,7 @@ fn stretch_columns(rgb: &[u8], (width, height): (usize, usize), size: usize, fil
     let row = width * 3;
     let mut result = vec![0u8; size * row];
     let mut sums = vec![0i32; row];
-    for (tap, target) in taps(filter, height, size).iter().zip(result.chunks_exact_mut(row)) {
+    for (tap, target) in fixed_taps(filter, height, size).iter().zip(result.chunks_exact_mut(row)) {
         sums.fill(HALF);
         for (source, weight) in rgb[tap.first * row..].chunks_exact(row).zip(&tap.weights) {
             for (sum, sample) in sums.iter_mut().zip(source) {
@@ -138,6 +147,28 @@ fn stretch_columns(rgb: &[u8], (width, height): (usize, usize), size: usize, fil
         }
     }
     result
+}
+
+/// One channel of numbers, `[height][width]`, to another size: PIL's mode "F", whose sums run in double precision.
+pub(crate) fn numbers(
+    values: &[f32],
+    (width, height): (usize, usize),
+    (to_width, to_height): (usize, usize),
+    filter: Filter,
+) -> Vec<f32> {
+    let sum = |tap: &Tap<f64>, value: &dyn Fn(usize) -> f32| -> f32 {
+        tap.weights.iter().zip(tap.first..).map(|(weight, at)| f64::from(value(at)) * weight).sum::<f64>() as f32
+    };
+    let horizontal: Vec<Tap<f64>> = taps(filter, width, to_width).collect();
+    let rows = values.chunks_exact(width);
+    let narrow: Vec<f32> = rows.flat_map(|row| horizontal.iter().map(move |tap| sum(tap, &|at| row[at]))).collect();
+    taps(filter, height, to_height)
+        .flat_map(|tap| {
+            let narrow = &narrow;
+            let column = move |column| sum(&tap, &|at| narrow[at * to_width + column]);
+            (0..to_width).map(column)
+        })
+        .collect()
 }
 
 #[cfg(test)]

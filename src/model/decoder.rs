@@ -92,6 +92,15 @@ impl KvCache {
         self.tokens
     }
 
+    /// Forgets all but the first `tokens`.
+    pub fn truncate(&mut self, config: &TextConfig, tokens: usize) {
+        for (keys, values) in &mut self.layers {
+            keys.truncate(tokens * config.kv_heads * config.head_dim);
+            values.truncate(tokens * config.kv_heads * config.head_dim);
+        }
+        self.tokens = self.tokens.min(tokens);
+    }
+
     /// Rotates queries and keys to their positions and appends keys and values to a layer's part.
     fn append(
         &mut self,
@@ -211,6 +220,20 @@ fn needs<const N: usize>(matrices: [&Matrix; N]) -> Needs {
     Needs::of(matrices.map(Matrix::format))
 }
 
+/// The last norm over `x`, `[tokens][hidden]`, into `out`.
+pub fn normalize_output(
+    compute: &Compute,
+    store: &Store,
+    (config, weights): (&TextConfig, &DecoderWeights),
+    x: &[f32],
+    out: &mut [f32],
+) {
+    let weight = store.values(&weights.output_norm);
+    compute.pool.rows(out, config.hidden, |row, out| {
+        compute.kernels.rms_norm(&x[row * config.hidden..][..config.hidden], weight, config.rms_epsilon, out);
+    });
+}
+
 /// The logits, `[vocabulary]`, of one position of the last layer's output.
 pub fn logits(
     compute: &Compute,
@@ -220,7 +243,7 @@ pub fn logits(
     (scratch, out): (&mut DecoderScratch, &mut [f32]),
 ) {
     scratch.normalized.resize(config.hidden, 0.0);
-    compute.kernels.rms_norm(x, store.values(&weights.output_norm), config.rms_epsilon, &mut scratch.normalized);
+    normalize_output(compute, store, (config, weights), x, &mut scratch.normalized);
     let needed = needs([&weights.embedding]);
     let prepared = scratch.input.prepare(compute, &scratch.normalized, config.hidden, needed);
     linear(compute, prepared, [product(store, &weights.embedding, out)]);

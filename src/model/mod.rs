@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod decoder;
+pub mod mask_decoder;
 pub mod vision;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub struct Model {
     pub(crate) store: Arc<Store>,
     pub(crate) vision: vision::VisionWeights,
     pub(crate) decoder: decoder::DecoderWeights,
+    pub(crate) masks: Option<mask_decoder::MaskWeights>,
 }
 
 type TokenizerCell = OnceLock<std::result::Result<Tokenizer, String>>;
@@ -102,8 +104,9 @@ impl Model {
         tokenizer_json(&store)?;
         let vision = vision::VisionWeights::find(&store, &config.vision, config.text.hidden)?;
         let decoder = decoder::DecoderWeights::find(&store, &config.text)?;
+        let masks = mask_decoder::MaskWeights::find(&store)?;
         let tokenizer = BackgroundTokenizer::start(Arc::clone(&store), config.clone());
-        Ok(Self { config, tokenizer, store, vision, decoder })
+        Ok(Self { config, tokenizer, store, vision, decoder, masks })
     }
 
     /// The configuration.
@@ -119,6 +122,11 @@ impl Model {
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let read = self.tokenizer.cell.get_or_init(|| read_tokenizer(&self.store, &self.config));
         read.as_ref().map_err(|reason| Error::model(self.store.files()[0].gguf().name(), reason))
+    }
+
+    /// Whether the file holds what turns the codes of `segment` answers into masks.
+    pub fn decodes_masks(&self) -> bool {
+        self.masks.is_some()
     }
 
     /// The files and tensors.

@@ -1,115 +1,28 @@
 //! The loop: pictures and a prompt in, tokens out.
 
+mod choices;
+mod constraint;
+mod request;
 mod sampling;
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+pub use choices::Choice;
+pub use constraint::Constraint;
+use constraint::Matcher;
+pub use request::{Answer, FinishReason, GenerateOptions, SessionOptions, Timings, Trace};
 use sampling::Sampler;
 pub use sampling::Sampling;
 
 use crate::image::Picture;
 use crate::model::decoder::{self, DecoderScratch, KvCache};
 use crate::model::vision::{self, VisionScratch};
-use crate::model::{Config, Model};
+use crate::model::{Config, Model, mask_decoder};
 use crate::ops::Compute;
 use crate::sched::default_threads;
 use crate::text::TextStream;
 use crate::{Error, Result};
-
-/// How a session computes.
-#[derive(Clone, Debug, Default)]
-pub struct SessionOptions {
-    /// Threads; by default one for each physical core that this process may use.
-    pub threads: Option<usize>,
-    /// Instruction set by name; by default the environment's `GEMMULE_ISA`, else the best.
-    pub isa: Option<String>,
-}
-
-/// What to generate.
-#[derive(Clone, Debug)]
-pub struct GenerateOptions {
-    /// Most tokens of an answer.
-    pub max_tokens: usize,
-    /// How the next token is chosen.
-    pub sampling: Sampling,
-    /// Go on past end tokens, to measure speed.
-    pub ignore_end: bool,
-    /// Report each token's probability.
-    pub probabilities: bool,
-}
-
-impl Default for GenerateOptions {
-    /// Greedy, up to 256 tokens.
-    fn default() -> Self {
-        Self { max_tokens: 256, sampling: Sampling::default(), ignore_end: false, probabilities: false }
-    }
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model said so.
-    EndToken,
-    /// The limit of tokens was reached.
-    MaxTokens,
-    /// The caller's callback said so.
-    Stopped,
-}
-
-impl FinishReason {
-    /// The name that JSON output uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::EndToken => "end_token",
-            Self::MaxTokens => "max_tokens",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
-/// How long the stages took.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Timings {
-    /// Resizing and normalizing the pictures.
-    pub image: Duration,
-    /// The vision tower and the projector.
-    pub vision: Duration,
-    /// The decoder over the prefix, to the first logits.
-    pub prefill: Duration,
-    /// All tokens after the first.
-    pub generate: Duration,
-}
-
-/// An answer.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The answer's text.
-    pub text: String,
-    /// The generated tokens, the end token included when it came.
-    pub tokens: Vec<u32>,
-    /// The model's probability of each of the tokens, before temperature and cuts; empty unless asked for.
-    pub probabilities: Vec<f32>,
-    /// Tokens of the prefix, images included.
-    pub prompt_tokens: usize,
-    /// Why it ended.
-    pub finish: FinishReason,
-    /// How long it took.
-    pub timings: Timings,
-}
-
-/// The stages of one prefill, to compare with the reference.
-#[derive(Clone, Debug)]
-pub struct Trace {
-    /// `[images][3][size][size]`.
-    pub pixel_values: Vec<f32>,
-    /// `[images][tokens of an image][hidden]`.
-    pub image_features: Vec<f32>,
-    /// `[tokens]`.
-    pub input_ids: Vec<u32>,
-    /// `[vocabulary]`, after the cap.
-    pub logits: Vec<f32>,
-}
 
 /// The memory and threads of one generation at a time, on a shared model.
 #[derive(Debug)]
@@ -121,6 +34,8 @@ pub struct Session<'m> {
     cache: KvCache,
     pixels: Vec<f32>,
     features: Vec<f32>,
+    /// What showing the pictures took.
+    shown: Timings,
     x: Vec<f32>,
     logits: Vec<f32>,
 }
@@ -140,6 +55,7 @@ impl<'m> Session<'m> {
             cache: KvCache::default(),
             pixels: Vec::new(),
             features: Vec::new(),
+            shown: Timings::default(),
             x: Vec::new(),
             logits: Vec::new(),
         })
@@ -172,46 +88,128 @@ impl<'m> Session<'m> {
         pictures: &[Picture],
         prompt: &str,
         options: &GenerateOptions,
+        on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        // What the pictures alone exceed is known before the work.
+        self.check_length(pictures.len() * self.config().vision.tokens(), options.max_tokens)?;
+        self.show(pictures)?;
+        self.ask(prompt, options, on_text)
+    }
+
+    /// Encodes the pictures that prompts are about from now on; that costs the same for one prompt and for many.
+    ///
+    /// # Errors
+    /// When they are more than the model's context holds.
+    pub fn show(&mut self, pictures: &[Picture]) -> Result<()> {
+        self.check_length(pictures.len() * self.config().vision.tokens(), 0)?;
+        let (config, start) = (self.config(), Instant::now());
+        self.features.clear();
+        self.pixels.clear();
+        for picture in pictures {
+            self.pixels.extend(picture.to_pixel_values(&config.vision, &config.preprocess)?);
+        }
+        self.shown = Timings { image: start.elapsed(), ..Timings::default() };
+        self.encode_pictures();
+        Ok(())
+    }
+
+    /// The features of the pictures shown, `[images][tokens of an image][hidden]`.
+    pub fn image_features(&self) -> &[f32] {
+        &self.features
+    }
+
+    /// The answer to a prompt about the pictures shown last, as [`generate_with`](Self::generate_with).
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn ask(
+        &mut self,
+        prompt: &str,
+        options: &GenerateOptions,
         mut on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer> {
         let mut sampler = Sampler::new(&options.sampling)?;
-        let mut timings = Timings::default();
-        self.load_pictures(pictures, &mut timings)?;
-        let prefix = self.prefill(prompt, options.max_tokens, &mut timings)?;
+        let (prefix, mut timings) = self.prefill(prompt, options.max_tokens)?;
         let tokenizer = self.model.tokenizer()?;
+        let mut matcher =
+            options.constraint.as_ref().map(|constraint| Matcher::new(constraint, tokenizer)).transpose()?;
         let start = Instant::now();
         let used = tokenizer.used_vocabulary().min(self.logits.len());
         let mut stream = TextStream::new(tokenizer);
-        let (mut text, mut tokens, mut probabilities) = (String::new(), Vec::new(), Vec::new());
-        let mut finish = FinishReason::MaxTokens;
-        while tokens.len() < options.max_tokens {
-            if !tokens.is_empty() {
-                self.step(*tokens.last().expect("not empty"));
+        let mut answer = Answer::empty(prefix.len());
+        while answer.tokens.len() < options.max_tokens {
+            if let Some(last) = answer.tokens.last() {
+                self.step(*last);
             }
-            let token = sampler.next(&self.logits, used)?;
-            tokens.push(token);
-            if options.probabilities {
-                probabilities.push(sampling::probability(&self.logits[..used], token));
+            let token = match &mut matcher {
+                Some(matcher) => matcher.next(&mut sampler, &self.logits[..used])?,
+                None => sampler.next(&self.logits[..used])?,
+            };
+            answer.tokens.push(token);
+            if options.probabilities || options.alternatives > 0 {
+                let normalizer = sampling::normalizer(&self.logits[..used]);
+                answer.probabilities.push((self.logits[token as usize] - normalizer).exp());
+                if options.alternatives > 0 {
+                    let likeliest = sampling::likeliest(&self.logits[..used], options.alternatives);
+                    let alternatives = likeliest.into_iter().map(|(logit, token)| (token, logit - normalizer));
+                    answer.alternatives.push(alternatives.collect());
+                }
             }
             if tokenizer.is_end(token) && !options.ignore_end {
-                finish = FinishReason::EndToken;
+                answer.finish = FinishReason::EndToken;
                 break;
             }
             let piece = stream.push(token)?;
-            text.push_str(&piece);
+            answer.text.push_str(&piece);
             if !piece.is_empty() && on_text(&piece).is_break() {
-                finish = FinishReason::Stopped;
+                answer.finish = FinishReason::Stopped;
                 break;
             }
         }
         let rest = stream.finish()?;
-        if !rest.is_empty() && finish != FinishReason::Stopped {
-            text.push_str(&rest);
+        if !rest.is_empty() && answer.finish != FinishReason::Stopped {
+            answer.text.push_str(&rest);
             // The answer is over: there is nothing left that a break could end.
             let _ = on_text(&rest);
         }
         timings.generate = start.elapsed();
-        Ok(Answer { text, tokens, probabilities, prompt_tokens: prefix.len(), finish, timings })
+        answer.timings = timings;
+        Ok(answer)
+    }
+
+    /// The decoder's output for every position of a prefix about the pictures shown, after the last norm,
+    /// `[tokens][hidden]`: what `transformers` calls the last hidden state.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn hidden_states(&mut self, prompt: &str) -> Result<Vec<f32>> {
+        self.prefill(prompt, 0)?;
+        let Self { model, compute, x, .. } = self;
+        let mut out = vec![0.0; x.len()];
+        decoder::normalize_output(compute, &model.store, (&model.config.text, &model.decoder), x, &mut out);
+        Ok(out)
+    }
+
+    /// The mask that sixteen codes of a `segment` answer stand for, `[64][64]` values from −1 (outside) to 1 (inside);
+    /// `answer::Mask` lays them over the picture.
+    ///
+    /// # Errors
+    /// When the file holds no mask decoder, or these are no codes.
+    pub fn decode_mask(&mut self, codes: &[u16]) -> Result<Vec<f32>> {
+        self.trace_mask(codes, |_| ())
+    }
+
+    /// As [`decode_mask`](Self::decode_mask), showing each stage's result to `stage`, to compare with the reference.
+    ///
+    /// # Errors
+    /// As [`decode_mask`](Self::decode_mask).
+    pub fn trace_mask(&mut self, codes: &[u16], stage: impl FnMut(&[f32]) + Send) -> Result<Vec<f32>> {
+        let Self { model, compute, .. } = self;
+        let weights = model.masks.as_ref().ok_or_else(|| {
+            let reason = "it holds no mask decoder: convert the checkpoint with --seg-vae vae-oid.npz";
+            Error::model(model.store.files()[0].gguf().name(), reason)
+        })?;
+        compute.pool.enter(|| mask_decoder::forward(compute, &model.store, weights, codes, stage))
     }
 
     /// Every stage of a prefill.
@@ -219,8 +217,8 @@ impl<'m> Session<'m> {
     /// # Errors
     /// As [`generate`](Self::generate).
     pub fn trace(&mut self, pictures: &[Picture], prompt: &str) -> Result<Trace> {
-        self.load_pictures(pictures, &mut Timings::default())?;
-        self.trace_loaded(prompt)
+        self.show(pictures)?;
+        self.trace_shown(prompt)
     }
 
     /// As [`trace`](Self::trace), from pixel values, `[images][3][size][size]`, that the caller made.
@@ -237,11 +235,12 @@ impl<'m> Session<'m> {
         }
         self.pixels.clear();
         self.pixels.extend_from_slice(pixel_values);
-        self.trace_loaded(prompt)
+        self.encode_pictures();
+        self.trace_shown(prompt)
     }
 
-    fn trace_loaded(&mut self, prompt: &str) -> Result<Trace> {
-        let input_ids = self.prefill(prompt, 0, &mut Timings::default())?;
+    fn trace_shown(&mut self, prompt: &str) -> Result<Trace> {
+        let (input_ids, _) = self.prefill(prompt, 0)?;
         Ok(Trace {
             pixel_values: self.pixels.clone(),
             image_features: self.features.clone(),
@@ -250,33 +249,16 @@ impl<'m> Session<'m> {
         })
     }
 
-    /// Resizes and normalizes the pictures into `self.pixels`.
-    fn load_pictures(&mut self, pictures: &[Picture], timings: &mut Timings) -> Result<()> {
-        let (config, start) = (self.config(), Instant::now());
-        self.pixels.clear();
-        for picture in pictures {
-            self.pixels.extend(picture.to_pixel_values(&config.vision, &config.preprocess)?);
-        }
-        timings.image = start.elapsed();
-        Ok(())
-    }
-
-    /// Encodes the loaded pictures and runs the prefix; the next token's logits are then in `self.logits`. Returns the
-    /// prefix.
-    fn prefill(&mut self, prompt: &str, room: usize, timings: &mut Timings) -> Result<Vec<u32>> {
-        let (config, model) = (self.config(), self.model);
-        let image_tokens = self.pixels.len() / (3 * config.vision.image_size.pow(2)) * config.vision.tokens();
-        // What the pictures alone exceed is known before the work.
-        self.check_length(image_tokens, room)?;
-        let start = Instant::now();
-        self.encode_pictures(image_tokens);
-        timings.vision = start.elapsed();
-
+    /// Runs the prefix of a prompt about the pictures shown, with room for more tokens; the next token's logits are then in
+    /// `self.logits`. Returns the prefix and the times so far.
+    fn prefill(&mut self, prompt: &str, room: usize) -> Result<(Vec<u32>, Timings)> {
+        let (config, model, mut timings) = (self.config(), self.model, self.shown);
+        let hidden = config.text.hidden;
+        let image_tokens = self.features.len() / hidden;
         // After the pictures: a large tokenizer is read while they are encoded.
         let prefix = model.tokenizer()?.prefix(image_tokens, prompt)?;
         let total = self.check_length(prefix.len(), room)?;
         let start = Instant::now();
-        let hidden = config.text.hidden;
         self.x.clear();
         // Image features enter as they are; only text embeddings are scaled.
         self.x.extend_from_slice(&self.features);
@@ -286,7 +268,7 @@ impl<'m> Session<'m> {
         self.cache.reset(&config.text, total);
         self.advance();
         timings.prefill = start.elapsed();
-        Ok(prefix)
+        Ok((prefix, timings))
     }
 
     /// The length that a prefix and `room` more tokens have together, if the model's context holds it.
@@ -301,17 +283,19 @@ impl<'m> Session<'m> {
         Ok(total)
     }
 
-    /// The loaded pictures' features into `self.features`.
-    fn encode_pictures(&mut self, image_tokens: usize) {
-        let (config, model) = (self.config(), self.model);
+    /// The features of the pictures in `self.pixels` into `self.features`.
+    fn encode_pictures(&mut self) {
+        let (config, model, start) = (self.config(), self.model, Instant::now());
+        let picture = 3 * config.vision.image_size.pow(2);
         let features_len = config.vision.tokens() * config.text.hidden;
-        self.features.resize(image_tokens * config.text.hidden, 0.0);
-        let pixels = self.pixels.chunks_exact(3 * config.vision.image_size.pow(2));
-        for (pixels, features) in pixels.zip(self.features.chunks_exact_mut(features_len)) {
+        self.features.resize(self.pixels.len() / picture * features_len, 0.0);
+        let pictures = self.pixels.chunks_exact(picture).zip(self.features.chunks_exact_mut(features_len));
+        for (pixels, features) in pictures {
             let (compute, scratch) = (&self.compute, &mut self.vision);
             let tower = (&config.vision, &model.vision);
             compute.pool.enter(|| vision::forward(compute, &model.store, tower, pixels, (scratch, features)));
         }
+        self.shown.vision = start.elapsed();
     }
 
     /// Appends one token; its logits are then in `self.logits`.

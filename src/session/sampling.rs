@@ -25,11 +25,22 @@ impl Default for Sampling {
     }
 }
 
-/// The probability of a token by the softmax of the logits.
-pub(super) fn probability(logits: &[f32], token: u32) -> f32 {
+/// What to subtract from logits to have the logarithms of probabilities: ln Σ exp(logit).
+pub(super) fn normalizer(logits: &[f32]) -> f32 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| f64::from(gemmule_quant::vector::exp(logit - largest))).sum();
-    (f64::from(logits[token as usize] - largest).exp() / sum) as f32
+    (f64::from(largest) + sum.ln()) as f32
+}
+
+/// The `count` largest logits and their tokens, best first.
+pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<(f32, u32)> {
+    let mut candidates: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
+    if (1..candidates.len()).contains(&count) {
+        candidates.select_nth_unstable_by(count - 1, descending);
+        candidates.truncate(count);
+    }
+    candidates.sort_unstable_by(descending);
+    candidates
 }
 
 pub(super) struct Sampler {
@@ -50,14 +61,18 @@ impl Sampler {
         Ok(Self { options: options.clone(), random, candidates: Vec::new() })
     }
 
-    /// The next token; rows past the used vocabulary are untrained and never chosen.
-    pub(super) fn next(&mut self, logits: &[f32], used_vocabulary: usize) -> Result<u32> {
-        let used = used_vocabulary.min(logits.len());
-        let logits = &logits[..used];
+    /// Whether it takes the likeliest token each time.
+    pub(super) fn is_greedy(&self) -> bool {
+        self.options.temperature == 0.0
+    }
+
+    /// The next token, by the logits of those that may be chosen: rows past the used vocabulary are untrained.
+    pub(super) fn next(&mut self, logits: &[f32]) -> Result<u32> {
+        let used = logits.len();
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(damaged());
         }
-        if self.options.temperature == 0.0 {
+        if self.is_greedy() {
             // The first of equals, as in the reference.
             let best = logits.iter().enumerate().reduce(|best, next| if next.1 > best.1 { next } else { best });
             return best.map(|(id, _)| id as u32).ok_or_else(|| Error::Request("the vocabulary is empty".to_owned()));
@@ -92,7 +107,7 @@ impl Sampler {
     }
 }
 
-fn damaged() -> Error {
+pub(super) fn damaged() -> Error {
     Error::Request("the model's output is not a number: the weights are damaged or overflow in this format".to_owned())
 }
 
@@ -130,7 +145,7 @@ mod tests {
 
     fn draw(options: Sampling, logits: &[f32], used: usize) -> Vec<u32> {
         let mut sampler = Sampler::new(&options).unwrap();
-        (0..400).map(|_| sampler.next(logits, used).unwrap()).collect()
+        (0..400).map(|_| sampler.next(&logits[..used]).unwrap()).collect()
     }
 
     #[test]
@@ -166,8 +181,17 @@ mod tests {
     }
 
     #[test]
+    fn logarithms_of_probabilities_are_those_of_a_softmax() {
+        let logits = [1.0f32, 3.0, -2.0, 3.0];
+        let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
+        assert!((normalizer(&logits) - sum.ln()).abs() < 1e-6);
+        assert_eq!(likeliest(&logits, 3), [(3.0, 1), (3.0, 3), (1.0, 0)]);
+        assert_eq!(likeliest(&logits, 9).len(), 4);
+    }
+
+    #[test]
     fn what_is_not_a_number_is_an_error() {
-        assert!(Sampler::new(&Sampling::default()).unwrap().next(&[0.0, f32::NAN], 2).is_err());
+        assert!(Sampler::new(&Sampling::default()).unwrap().next(&[0.0, f32::NAN]).is_err());
         assert!(Sampler::new(&Sampling { temperature: f32::NAN, ..Sampling::default() }).is_err());
         assert!(Sampler::new(&Sampling { top_p: 0.0, ..Sampling::default() }).is_err());
     }

@@ -1,5 +1,11 @@
 //! The checkpoint's own tokenizer, the prompt's layout, and text that grows token by token.
 
+mod kind;
+
+use std::sync::OnceLock;
+
+pub use kind::{FAR_EDGE, LOCATIONS, SEGMENT_CODES, SEGMENTS, TokenKind};
+
 use crate::model::config::SpecialTokens;
 use crate::{Error, Result};
 
@@ -10,6 +16,16 @@ pub struct Tokenizer {
     special: SpecialTokens,
     bos_text: String,
     used_vocabulary: usize,
+    /// Made when it is first needed: constrained answers look at every token.
+    pieces: OnceLock<Pieces>,
+}
+
+/// What each token adds to a text.
+#[derive(Debug)]
+struct Pieces {
+    bytes: Vec<u8>,
+    /// Where each token's bytes end, and its kind.
+    tokens: Vec<(usize, TokenKind)>,
 }
 
 impl Tokenizer {
@@ -24,7 +40,7 @@ impl Tokenizer {
             .id_to_token(special.bos)
             .ok_or_else(|| Error::Tokenizer(format!("it has no token {} (begin of text)", special.bos)))?;
         let used_vocabulary = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
-        Ok(Self { inner, special: special.clone(), bos_text, used_vocabulary })
+        Ok(Self { inner, special: special.clone(), bos_text, used_vocabulary, pieces: OnceLock::new() })
     }
 
     /// Ids from here on belong to no token.
@@ -66,6 +82,44 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The bytes that a token adds to a text; a character may be spread over several. None for begin, end, padding and
+    /// image tokens.
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        let (pieces, id) = (self.pieces(), id as usize);
+        let Some((end, _)) = pieces.tokens.get(id) else { return &[] };
+        let start = id.checked_sub(1).map_or(0, |before| pieces.tokens[before].0);
+        &pieces.bytes[start..*end]
+    }
+
+    /// What a token is in an answer about objects.
+    pub fn kind(&self, id: u32) -> TokenKind {
+        self.pieces().tokens.get(id as usize).map_or(TokenKind::Text, |token| token.1)
+    }
+
+    fn pieces(&self) -> &Pieces {
+        self.pieces.get_or_init(|| {
+            let (mut bytes, mut tokens) = (Vec::new(), Vec::with_capacity(self.used_vocabulary));
+            for id in 0..self.used_vocabulary as u32 {
+                let text = self.token(id).unwrap_or_default();
+                // SentencePiece's byte fallback: <0x00> … <0xFF>.
+                let byte = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+                if let Some(byte) = byte.filter(|hex| hex.len() == 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                    bytes.push(byte);
+                } else if !self.is_hidden(id) {
+                    bytes.extend_from_slice(text.replace('▁', " ").as_bytes());
+                }
+                tokens.push((bytes.len(), TokenKind::of(&text)));
+            }
+            Pieces { bytes, tokens }
+        })
+    }
+
+    /// Begin, end, padding and image tokens show no text.
+    fn is_hidden(&self, id: u32) -> bool {
+        let SpecialTokens { image, bos, pad, .. } = self.special;
+        [image, bos, pad].contains(&id) || self.is_end(id)
+    }
+
     /// Whether `id` ends an answer.
     pub fn is_end(&self, id: u32) -> bool {
         self.special.eos.contains(&id)
@@ -76,9 +130,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        let SpecialTokens { image, bos, pad, .. } = self.special;
-        let visible: Vec<u32> =
-            ids.iter().copied().filter(|id| ![image, bos, pad].contains(id) && !self.is_end(*id)).collect();
+        let visible: Vec<u32> = ids.iter().copied().filter(|id| !self.is_hidden(*id)).collect();
         self.inner.decode(&visible, false).map_err(|error| Error::Tokenizer(error.to_string()))
     }
 }

@@ -98,6 +98,11 @@ impl Matrix {
         self.rows
     }
 
+    /// Input features.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// Storage format.
     pub fn format(&self) -> Format {
         self.format

@@ -23,6 +23,8 @@ import bundled
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORDS = "answer en caption detect segment cat dog Zürich café naïve 日本 東京 😀 🚀 круг the a of in is what where".split()
+# They share beginnings: tests/parity.rs has them too.
+CHOICES = ["yes", "no", "yes it is", "yes it was a café"]
 GREEDY_TOKENS = 8
 
 # Sizes are small, and odd where a mistake would show. `text` and `vision` are Hugging Face's configuration keys.
@@ -204,7 +206,7 @@ def make_case(name, case, out: Path, tokenizer):
         pixels = processor(images=loaded, return_tensors="pt")["pixel_values"]
         for prompt in PROMPTS:
             ids = tokenizer.encode("<image>" * ((size // patch) ** 2 * len(pictures)) + f"<bos>{prompt}\n", add_special_tokens=False).ids
-            stages = compute(model, pixels, torch.tensor([ids]), tokenizer.get_vocab_size())
+            stages = compute(model, pixels, torch.tensor([ids]), tokenizer)
             index = len(requests)
             requests.append({"pictures": pictures, "prompt": prompt})
             goldens |= {f"{index}.{key}": value.clone(memory_format=torch.contiguous_format) for key, value in stages.items()}
@@ -214,23 +216,42 @@ def make_case(name, case, out: Path, tokenizer):
 
 
 @torch.no_grad()
-def compute(model, pixels, ids, used):
+def compute(model, pixels, ids, tokenizer):
     """The stages, and greedy tokens with the unused embedding rows masked (they are untrained in real checkpoints)."""
+    used = tokenizer.get_vocab_size()
     features = model.get_image_features(pixels).pooler_output
     kinds = torch.zeros_like(ids)
-    output = model(input_ids=ids, pixel_values=pixels, token_type_ids=kinds, attention_mask=torch.ones_like(ids), use_cache=True)
-    logits, tokens = output.logits[0, -1], []
-    state = output
+
+    def prefill():
+        return model(input_ids=ids, pixel_values=pixels, token_type_ids=kinds, attention_mask=torch.ones_like(ids),
+                     use_cache=True, output_hidden_states=True)
+
+    def step(state, token, position):
+        return model(input_ids=torch.tensor([[token]]), past_key_values=state.past_key_values, use_cache=True,
+                     attention_mask=torch.ones(1, position, dtype=torch.long), position_ids=torch.tensor([[position]]))
+
+    state = prefill()
+    stages = {"pixel_values": pixels, "image_features": features, "input_ids": ids[0], "logits_last": state.logits[0, -1],
+              "last_hidden_state": state.hidden_states[-1][0]}
+    tokens = []
     for _ in range(GREEDY_TOKENS):
-        step = state.logits[0, -1, :used]
-        tokens.append(int(step.argmax()))
+        tokens.append(int(state.logits[0, -1, :used].argmax()))
         if tokens[-1] in (1, 3):
             break
-        position = ids.shape[1] + len(tokens)
-        state = model(input_ids=torch.tensor([[tokens[-1]]]), past_key_values=state.past_key_values, use_cache=True,
-                      attention_mask=torch.ones(1, position, dtype=torch.long), position_ids=torch.tensor([[position]]))
-    return {"pixel_values": pixels, "image_features": features, "input_ids": ids[0], "logits_last": logits,
-            "tokens": torch.tensor(tokens)}
+        state = step(state, tokens[-1], ids.shape[1] + len(tokens))
+    stages["tokens"] = torch.tensor(tokens)
+    # The logarithm of the probability of each choice, end token included.
+    scores = []
+    for choice in CHOICES:
+        state, score = prefill(), 0.0
+        answer = tokenizer.encode(choice, add_special_tokens=False).ids + [1]
+        for place, token in enumerate(answer, 1):
+            score += float(state.logits[0, -1, :used].double().log_softmax(-1)[token])
+            if place < len(answer):
+                state = step(state, token, ids.shape[1] + place)
+        scores.append(score)
+    stages["choices"] = torch.tensor(scores)
+    return stages
 
 
 def main():

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use gemmule::quant::Format;
@@ -14,11 +15,20 @@ use serde_json::Value;
 /// Longest header of a safetensors file that is read (the format's own limit).
 const LONGEST_HEADER: u64 = 100_000_000;
 
+/// Where a tensor's values are.
+#[derive(Clone, Debug)]
+enum Data {
+    /// In the file, from this byte on.
+    File(u64),
+    /// Read and rearranged already: small tensors of other layouts.
+    Memory(Arc<[f32]>),
+}
+
 /// A tensor of the checkpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     file: usize,
-    start: u64,
+    data: Data,
     /// Sizes, the contiguous dimension last (PyTorch's order).
     pub(crate) shape: Vec<usize>,
     /// How its values are stored.
@@ -113,7 +123,7 @@ impl Checkpoint {
             };
             let source = Source {
                 file: self.files.len(),
-                start: 8 + header + info.data_offsets.0 as u64,
+                data: Data::File(8 + header + info.data_offsets.0 as u64),
                 shape: info.shape.clone(),
                 format,
                 name: name.clone(),
@@ -123,6 +133,22 @@ impl Checkpoint {
             }
         }
         self.files.push((path.to_owned(), file));
+        Ok(())
+    }
+
+    /// Adds tensors that were read from `path`.
+    pub(crate) fn add_values(
+        &mut self,
+        path: &Path,
+        tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>,
+    ) -> Result<()> {
+        let file = self.files.len();
+        self.files.push((path.to_owned(), File::open(path).with_context(|| path.display().to_string())?));
+        for (name, shape, values) in tensors {
+            let source =
+                Source { file, data: Data::Memory(values.into()), shape, format: Format::F32, name: name.clone() };
+            self.tensors.insert(name, source);
+        }
         Ok(())
     }
 
@@ -148,10 +174,14 @@ impl Checkpoint {
 
     /// Reads `len` values from value `start` on.
     pub(crate) fn read(&self, source: &Source, start: usize, len: usize) -> Result<Vec<f32>> {
+        let offset = match &source.data {
+            Data::Memory(values) => return Ok(values[start..start + len].to_vec()),
+            Data::File(offset) => *offset,
+        };
         let width = source.format.info().block_bytes;
         let mut bytes = vec![0; len * width];
         let (path, file) = &self.files[source.file];
-        file.read_exact_at(&mut bytes, source.start + (start * width) as u64)
+        file.read_exact_at(&mut bytes, offset + (start * width) as u64)
             .with_context(|| format!("{}: reading tensor '{}'", path.display(), source.name))?;
         let mut values = vec![0.0; len];
         gemmule::quant::decode_row(source.format, &bytes, &mut values);

@@ -3,6 +3,8 @@
 mod checkpoint;
 mod convert;
 mod hf_config;
+mod mask_decoder;
+mod npz;
 mod plan;
 mod vocabulary;
 
@@ -47,6 +49,9 @@ struct Cli {
     /// Type of the vision tower's and the projector's matrices.
     #[arg(long, value_name = "TYPE", value_parser = parse_format)]
     vision_type: Option<Format>,
+    /// vae-oid.npz of big_vision: what turns the codes of "segment" answers into masks.
+    #[arg(long, value_name = "FILE")]
+    seg_vae: Option<PathBuf>,
     /// Write the pair that llama.cpp's tools expect: OUT.gguf (text) and OUT-mmproj.gguf (vision).
     #[arg(long)]
     split: bool,
@@ -76,10 +81,15 @@ impl Cli {
             .num_threads(self.threads.unwrap_or(0))
             .build()
             .context("cannot start the threads; choose another --threads")?;
-        let checkpoint = checkpoint::Checkpoint::open(&self.checkpoint)?;
+        let mut checkpoint = checkpoint::Checkpoint::open(&self.checkpoint)?;
         let mut model = hf_config::read(&self.checkpoint)?;
         let types = plan::Types::new(self.body, self.embedding_type, self.vision_type);
-        let plan = plan::Plan::new(&mut model.config, &types);
+        let mut plan = plan::Plan::new(&mut model.config, &types);
+        if let Some(path) = &self.seg_vae {
+            let tensors = mask_decoder::read(path)?;
+            plan.add_masks(&tensors);
+            checkpoint.add_values(path, tensors)?;
+        }
         plan.check(&checkpoint)?;
         checkpoint.check_head()?;
         let path = self.checkpoint.join("tokenizer.json");

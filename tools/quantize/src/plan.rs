@@ -10,6 +10,7 @@ use gemmule::quant::Format;
 
 use crate::checkpoint::{Checkpoint, Source};
 use crate::hf_config::HfModel;
+use crate::mask_decoder;
 
 /// The formats asked for.
 #[derive(Clone, Debug)]
@@ -116,6 +117,20 @@ impl Plan {
         plan.add_text(config);
         plan.add_vision(config);
         plan
+    }
+
+    /// Adds the decoder of masks; its tensors have the same name in the checkpoint and in the file, and stay f32.
+    pub(crate) fn add_masks(&mut self, tensors: &[mask_decoder::Tensor]) {
+        for (name, shape, _) in tensors {
+            let names = (name.clone(), name.clone());
+            match shape[..] {
+                [rows, columns] => self.matrix(names, (rows, columns), Format::F32, Class::Small),
+                _ => self.vector(names, shape[0], false, true),
+            }
+            if let Some(item) = self.items.last_mut() {
+                item.vision_half = true;
+            }
+        }
     }
 
     fn matrix(&mut self, names: (String, String), (rows, columns): (usize, usize), format: Format, class: Class) {

@@ -11,6 +11,9 @@ fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens")
 }
 
+/// As in `tools/reference/goldens.py`.
+const CHOICES: [&str; 4] = ["yes", "no", "yes it is", "yes it was a café"];
+
 const CASES: [&str; 4] = ["sharded-bf16", "odd-f16", "uncapped-f32", "window-f32"];
 
 /// Converts a case and returns the file, in a directory that the caller keeps.
@@ -35,6 +38,8 @@ struct Golden {
     input_ids: Vec<u32>,
     logits: Vec<f32>,
     tokens: Vec<u32>,
+    last_hidden_state: Vec<f32>,
+    choices: Vec<f32>,
 }
 
 fn load(case: &str) -> Vec<Golden> {
@@ -71,6 +76,8 @@ fn load(case: &str) -> Vec<Golden> {
                 input_ids: ids(format!("{index}.input_ids")),
                 logits: floats(format!("{index}.logits_last")),
                 tokens: ids(format!("{index}.tokens")),
+                last_hidden_state: floats(format!("{index}.last_hidden_state")),
+                choices: floats(format!("{index}.choices")),
             }
         })
         .collect()
@@ -136,6 +143,37 @@ fn float32_generates_the_same_tokens() {
             let answer = session.generate(&golden.pictures, &golden.prompt, &options).unwrap();
             assert_eq!(answer.tokens, golden.tokens, "{case}: {:?} {:?}", golden.files, golden.prompt);
             assert_eq!(answer.prompt_tokens, golden.input_ids.len());
+        }
+    }
+}
+
+#[test]
+fn hidden_states_and_the_scores_of_choices_are_those_of_the_reference() {
+    let directory = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let model = Model::open(&convert(case, directory.path(), &["--type", "f32"])).unwrap();
+        for golden in load(case) {
+            let mut session = session(&model, 2, None);
+            session.show(&golden.pictures).unwrap();
+            assert!(relative_error(session.image_features(), &golden.image_features) < 1e-4);
+            let states = session.hidden_states(&golden.prompt).unwrap();
+            let error = relative_error(&states, &golden.last_hidden_state);
+            assert!(error < 1e-4, "{case}: {:?}: {error:e}", golden.prompt);
+            let choices = session.score(&golden.prompt, &CHOICES).unwrap();
+            let total: f32 = choices.iter().map(|choice| choice.probability).sum();
+            assert!((total - 1.0).abs() < 1e-5);
+            for (choice, expected) in choices.iter().zip(&golden.choices) {
+                let difference = (choice.log_probability - expected).abs();
+                println!(
+                    "{case}: {:?} {}: {} (difference {difference:.1e})",
+                    golden.prompt, choice.text, choice.log_probability
+                );
+                assert!(difference < 1e-3 * expected.abs(), "{case}: {:?}: {choice:?}, not {expected}", golden.prompt);
+            }
+            // One prefill each, in whatever order.
+            let reversed: Vec<_> = CHOICES.iter().rev().collect();
+            let again = session.score(&golden.prompt, &reversed).unwrap();
+            assert!(again.iter().rev().eq(&choices));
         }
     }
 }

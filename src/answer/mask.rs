@@ -1,0 +1,107 @@
+//! Masks at the size of the picture, and their run-length form.
+
+use image::ExtendedColorType;
+
+use super::Bounds;
+use crate::image::{Filter, encode_png, resample_numbers};
+use crate::model::mask_decoder::SIDE;
+
+/// Which pixels of a picture an object covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    width: u32,
+    height: u32,
+    /// `[height][width]`.
+    pixels: Vec<bool>,
+}
+
+impl Mask {
+    /// Stretches a decoded mask, `[64][64]` values, into a box of a picture of this size. A pixel belongs to the object
+    /// where the value is above zero, and no pixel does outside the box, whose edges are rounded down to whole pixels
+    /// (big_vision's evaluation, `segmentation.py`).
+    ///
+    /// # Panics
+    /// When there are not 64 × 64 values.
+    pub fn paste(values: &[f32], bounds: &Bounds, width: u32, height: u32) -> Self {
+        assert_eq!(values.len(), SIDE * SIDE, "values of a decoded mask");
+        let [x_min, y_min, x_max, y_max] = bounds.whole_pixels(width, height);
+        let mut mask = Self { width, height, pixels: vec![false; width as usize * height as usize] };
+        let (box_width, box_height) = (x_max.saturating_sub(x_min), y_max.saturating_sub(y_min));
+        if box_width == 0 || box_height == 0 {
+            return mask;
+        }
+        let stretched = resample_numbers(values, (SIDE, SIDE), (box_width, box_height), Filter::Bilinear);
+        for (row, values) in stretched.chunks_exact(box_width).enumerate() {
+            let start = (y_min + row) * width as usize + x_min;
+            for (pixel, value) in mask.pixels[start..start + box_width].iter_mut().zip(values) {
+                *pixel = *value > 0.0;
+            }
+        }
+        mask
+    }
+
+    /// Width of the picture.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height of the picture.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// `[height][width]`: whether a pixel belongs to the object.
+    pub fn pixels(&self) -> &[bool] {
+        &self.pixels
+    }
+
+    /// Pixels that belong to the object.
+    pub fn area(&self) -> usize {
+        self.pixels.iter().filter(|pixel| **pixel).count()
+    }
+
+    /// A grey PNG file: 255 inside, 0 outside.
+    pub fn to_png(&self) -> Vec<u8> {
+        let grey: Vec<u8> = self.pixels.iter().map(|inside| if *inside { 255 } else { 0 }).collect();
+        encode_png(&grey, (self.width, self.height), ExtendedColorType::L8)
+    }
+
+    /// Lengths of runs of equal pixels, column after column from the upper left, the first of pixels outside (COCO's
+    /// uncompressed form).
+    pub fn runs(&self) -> Vec<u32> {
+        let (width, height) = (self.width as usize, self.height as usize);
+        let (mut runs, mut current, mut length) = (Vec::new(), false, 0);
+        for at in (0..width).flat_map(|column| (0..height).map(move |row| row * width + column)) {
+            if self.pixels[at] != current {
+                runs.push(length);
+                (current, length) = (self.pixels[at], 0);
+            }
+            length += 1;
+        }
+        runs.push(length);
+        runs
+    }
+
+    /// The runs as COCO's tools compress them into a string (`counts` beside `size`: [height, width]): from the third run
+    /// on the difference to the one before the last, in groups of five bits, the lowest first.
+    pub fn counts(&self) -> String {
+        let runs = self.runs();
+        let mut text = String::new();
+        for (index, run) in runs.iter().enumerate() {
+            let before = if index > 2 { runs[index - 2] } else { 0 };
+            let mut rest = i64::from(*run) - i64::from(before);
+            loop {
+                let group = rest & 31;
+                rest >>= 5;
+                // The fifth bit is the sign, which all following groups repeat.
+                let done = if group & 16 == 0 { rest == 0 } else { rest == -1 };
+                let byte = (group | if done { 0 } else { 32 }) as u8 + 48;
+                text.push(char::from(byte));
+                if done {
+                    break;
+                }
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,128 @@
+//! Answers as JSON, with the objects they name.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use gemmule::answer::{Detections, Malformed, Mask, Object, annotate, detections, merge_duplicates};
+use gemmule::model::Model;
+use gemmule::{Answer, Picture, Session};
+use serde_json::{Value, json};
+
+/// What becomes of the objects in an answer.
+#[derive(Args, Clone)]
+pub(super) struct ObjectArguments {
+    /// Merge objects of one label whose boxes overlap by more than this share (intersection over union).
+    #[arg(long, value_name = "OVERLAP", num_args = 0..=1, require_equals = true, default_missing_value = "0.5", value_parser = parse_share)]
+    nms: Option<f32>,
+}
+
+fn parse_share(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "choose a number from 0 to 1".to_owned())
+}
+
+/// The objects of one answer, with masks where the answer and the model have them.
+pub(super) struct Found {
+    pub(super) detections: Detections,
+    /// As many as objects.
+    pub(super) masks: Vec<Option<Mask>>,
+}
+
+impl Found {
+    /// Reads an answer about `pictures`. Masks are made where it is clear of which picture.
+    pub(super) fn read(
+        arguments: &ObjectArguments,
+        session: &mut Session<'_>,
+        model: &Model,
+        (answer, pictures): (&Answer, &[Picture]),
+    ) -> Result<Self> {
+        let mut detections = detections(model.tokenizer()?, &answer.tokens, &answer.probabilities)?;
+        if let Some(overlap) = arguments.nms {
+            merge_duplicates(&mut detections.objects, overlap);
+        }
+        let mut mask = |object: &Object| -> Result<Option<Mask>> {
+            let [picture] = pictures else { return Ok(None) };
+            if object.segments.is_empty() || !model.decodes_masks() {
+                return Ok(None);
+            }
+            let values = session.decode_mask(&object.segments)?;
+            Ok(Some(Mask::paste(&values, &object.bounds, picture.width(), picture.height())))
+        };
+        let masks = detections.objects.iter().map(&mut mask).collect::<Result<_>>()?;
+        Ok(Self { detections, masks })
+    }
+
+    /// `objects` and `malformed`; boxes in pixels where it is clear of which picture.
+    fn to_json(&self, pictures: &[Picture]) -> (Value, Value) {
+        let object = |(object, mask): (&Object, &Option<Mask>)| {
+            let pixels = match pictures {
+                [picture] => Some(object.bounds.pixels(picture.width(), picture.height())),
+                _ => None,
+            };
+            let mut value = json!({
+                "label": object.label,
+                "box": pixels,
+                "normalized_box": object.bounds.normalized(),
+                "score": object.score,
+            });
+            if !object.segments.is_empty() {
+                value["segments"] = json!(object.segments);
+            }
+            if let Some(mask) = mask {
+                value["mask"] = json!({ "size": [mask.height(), mask.width()], "counts": mask.counts() });
+                value["area"] = json!(mask.area());
+            }
+            value
+        };
+        let malformed = |part: &Malformed| json!({ "text": part.text, "reason": part.reason });
+        let Detections { objects, malformed: parts } = &self.detections;
+        let objects: Vec<Value> = objects.iter().zip(&self.masks).map(object).collect();
+        (objects.into(), parts.iter().map(malformed).collect::<Vec<_>>().into())
+    }
+
+    /// The picture with all objects drawn on it, as PNG.
+    pub(super) fn draw(&self, picture: &Picture) -> Vec<u8> {
+        let objects: Vec<_> = self.detections.objects.iter().zip(self.masks.iter().map(Option::as_ref)).collect();
+        annotate(picture, &objects).to_png()
+    }
+
+    /// Each mask as a PNG file in `directory`, named by the number of its object.
+    pub(super) fn write_masks(&self, directory: &Path) -> Result<()> {
+        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        for (number, mask) in (1..).zip(&self.masks) {
+            if let Some(mask) = mask {
+                write(&directory.join(format!("{number}.png")), &mask.to_png())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a whole file.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    gemmule::write_whole(path, bytes).with_context(|| format!("writing {}", path.display()))
+}
+
+/// What an answer says, without timings.
+pub(super) fn to_json(model: &Model, answer: &Answer, found: &Found, pictures: &[Picture]) -> Result<Value> {
+    let (objects, malformed) = found.to_json(pictures);
+    let mut value = json!({
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "probabilities": answer.probabilities,
+        "objects": objects,
+        "malformed": malformed,
+        "prompt_tokens": answer.prompt_tokens,
+        "finish": answer.finish.name(),
+    });
+    if !answer.alternatives.is_empty() {
+        let tokenizer = model.tokenizer()?;
+        let one = |&(token, logarithm): &(u32, f32)| json!({ "token": token, "text": tokenizer.token(token), "logprob": logarithm });
+        let places = answer.alternatives.iter();
+        value["logprobs"] = places.map(|likeliest| likeliest.iter().map(one).collect::<Vec<_>>()).collect();
+    }
+    Ok(value)
+}

@@ -1,0 +1,106 @@
+//! Frames of films: animated pictures, and directories of pictures.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::codecs::gif::GifDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat};
+
+use super::{Picture, limits, read_file, to_rgb};
+use crate::{Error, Result};
+
+/// Endings of the files that count as frames of a directory.
+const ENDINGS: [&str; 6] = ["bmp", "gif", "jpeg", "jpg", "png", "webp"];
+
+/// `count` frames of a film, evenly spaced: the middles of so many equal parts. The film is an animated GIF or WebP file, or
+/// a directory whose pictures are its frames in the order of their names. Of a film with fewer frames, all.
+///
+/// # Errors
+/// When it cannot be read or has no frame.
+pub fn frames(path: &Path, count: usize) -> Result<Vec<Picture>> {
+    if path.is_dir() {
+        let files = pictures_in(path)?;
+        return chosen(files.len(), count).map(|index| Picture::open(&files[index])).collect();
+    }
+    let bytes = read_file(path)?;
+    let name = path.display().to_string();
+    let fail = |reason: String| Error::Picture { name: name.clone(), reason };
+    // Two passes: frames are counted before any is kept, so that memory holds the chosen ones only.
+    let mut total = 0;
+    for frame in decode(&bytes).map_err(fail)? {
+        frame.map_err(|error| fail(error.to_string()))?;
+        total += 1;
+    }
+    let mut chosen = chosen(total, count).peekable();
+    let mut pictures = Vec::new();
+    for (index, frame) in decode(&bytes).map_err(fail)?.enumerate() {
+        if chosen.next_if_eq(&index).is_some() {
+            let frame = frame.map_err(|error| fail(error.to_string()))?;
+            let rgb = to_rgb(DynamicImage::ImageRgba8(frame.into_buffer()));
+            pictures.push(Picture::from_rgb(rgb.width(), rgb.height(), rgb.into_raw())?);
+        }
+    }
+    if pictures.is_empty() { Err(fail("it has no frames".to_owned())) } else { Ok(pictures) }
+}
+
+/// The middles of `count` equal parts of `total` frames.
+fn chosen(total: usize, count: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(total);
+    (0..count).map(move |part| (2 * part + 1) * total / (2 * count))
+}
+
+fn decode(bytes: &[u8]) -> std::result::Result<image::Frames<'_>, String> {
+    let failed = |error: image::ImageError| error.to_string();
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Gif) => {
+            let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+            decoder.set_limits(limits()).map_err(failed)?;
+            Ok(decoder.into_frames())
+        }
+        Ok(ImageFormat::WebP) => {
+            let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+            decoder.set_limits(limits()).map_err(failed)?;
+            if decoder.has_animation() { Ok(decoder.into_frames()) } else { Err(still()) }
+        }
+        _ => Err(still()),
+    }
+}
+
+fn still() -> String {
+    "frames come from an animated GIF or WebP file, or from a directory of pictures".to_owned()
+}
+
+fn pictures_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let io = |error| Error::io(directory, error);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if ending.is_some_and(|ending| ENDINGS.contains(&&ending[..])) && !hidden {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        let reason = "the directory holds no JPEG, PNG, WebP, GIF or BMP file".to_owned();
+        return Err(Error::Picture { name: directory.display().to_string(), reason });
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chosen;
+
+    #[test]
+    fn frames_are_evenly_spaced() {
+        let chosen = |total, count| chosen(total, count).collect::<Vec<_>>();
+        assert_eq!(chosen(10, 1), [5]);
+        assert_eq!(chosen(10, 2), [2, 7]);
+        assert_eq!(chosen(3, 3), [0, 1, 2]);
+        assert_eq!(chosen(3, 9), [0, 1, 2]);
+        assert!(chosen(0, 4).is_empty());
+    }
+}

@@ -1,0 +1,224 @@
+//! Answers of a given form: of the tokens only those are chosen that can still lead to one.
+
+use std::collections::HashMap;
+
+use regex_automata::dfa::{Automaton, StartKind, dense};
+use regex_automata::nfa::thompson;
+use regex_automata::util::primitives::StateID;
+use regex_automata::util::start;
+use regex_automata::{Anchored, MatchKind};
+
+use super::sampling::Sampler;
+use crate::text::{LOCATIONS, SEGMENTS, TokenKind, Tokenizer};
+use crate::{Error, Result};
+
+/// What an answer must look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Constraint {
+    /// One of these texts.
+    Choices(Vec<String>),
+    /// The whole text matches this regular expression (the syntax of the `regex` crate).
+    Pattern(String),
+    /// Objects: four location tokens whose far edges do not lie before the near ones, perhaps sixteen segment tokens, a
+    /// label; joined by semicolons. Or nothing at all.
+    Objects,
+}
+
+/// Largest automaton that a pattern may need, in bytes, and most memory to make it.
+const LARGEST_AUTOMATON: usize = 32 << 20;
+
+/// A constraint, and how far an answer has come.
+pub(super) struct Matcher<'a> {
+    tokenizer: &'a Tokenizer,
+    form: Form,
+    /// The logits with those of forbidden tokens out of reach.
+    masked: Vec<f32>,
+}
+
+enum Form {
+    Text(Box<TextForm>),
+    Objects(ObjectsForm),
+}
+
+impl<'a> Matcher<'a> {
+    pub(super) fn new(constraint: &Constraint, tokenizer: &'a Tokenizer) -> Result<Self> {
+        let form = match constraint {
+            Constraint::Choices(choices) => {
+                if choices.is_empty() {
+                    return Err(Error::Request("there are no choices".to_owned()));
+                }
+                let alternatives: Vec<String> = choices.iter().map(|choice| escape(choice)).collect();
+                Form::Text(Box::new(TextForm::new(&alternatives.join("|"))?))
+            }
+            Constraint::Pattern(pattern) => Form::Text(Box::new(TextForm::new(pattern)?)),
+            Constraint::Objects => Form::Objects(ObjectsForm::default()),
+        };
+        Ok(Self { tokenizer, form, masked: Vec::new() })
+    }
+
+    /// The next token among those that the form allows.
+    pub(super) fn next(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Result<u32> {
+        // The likeliest token is mostly allowed, and then no other has to be looked at.
+        let mut token = sampler.next(logits)?;
+        if !(sampler.is_greedy() && self.allows(token)) {
+            self.masked.clear();
+            self.masked.extend_from_slice(logits);
+            for token in 0..logits.len() as u32 {
+                if !self.allows(token) {
+                    self.masked[token as usize] = f32::NEG_INFINITY;
+                }
+            }
+            if self.masked.iter().all(|logit| *logit == f32::NEG_INFINITY) {
+                return Err(Error::Request("no token of the vocabulary continues the answer as it must be".to_owned()));
+            }
+            token = sampler.next(&self.masked)?;
+        }
+        self.accept(token);
+        Ok(token)
+    }
+
+    fn allows(&mut self, token: u32) -> bool {
+        let (end, bytes) = (self.tokenizer.is_end(token), self.tokenizer.bytes(token));
+        match &mut self.form {
+            Form::Text(form) => form.allows(end, bytes),
+            Form::Objects(form) => form.allows(self.tokenizer.kind(token), end, bytes),
+        }
+    }
+
+    fn accept(&mut self, token: u32) {
+        let bytes = self.tokenizer.bytes(token);
+        match &mut self.form {
+            Form::Text(form) => form.state = form.walk(bytes),
+            Form::Objects(form) => form.accept(self.tokenizer.kind(token), bytes),
+        }
+    }
+}
+
+/// How far a text has come on its way to match a pattern.
+struct TextForm {
+    automaton: dense::DFA<Vec<u32>>,
+    state: StateID,
+    /// Match states, and whether the text may go on in them.
+    open: HashMap<StateID, bool>,
+}
+
+impl TextForm {
+    fn new(pattern: &str) -> Result<Self> {
+        let failed =
+            |error: &dyn std::fmt::Display| Error::Request(format!("the pattern '{pattern}' cannot be used: {error}"));
+        let config = dense::Config::new()
+            .start_kind(StartKind::Anchored)
+            // Every way to match has to stay open, not only the first.
+            .match_kind(MatchKind::All)
+            .dfa_size_limit(Some(LARGEST_AUTOMATON))
+            .determinize_size_limit(Some(2 * LARGEST_AUTOMATON));
+        let parts = thompson::Config::new().nfa_size_limit(Some(LARGEST_AUTOMATON));
+        let builder = &mut dense::Builder::new();
+        let automaton = builder.configure(config).thompson(parts).build(pattern);
+        let automaton = automaton.map_err(|error| failed(&deepest(&error)))?;
+        let start = start::Config::new().anchored(Anchored::Yes);
+        let state = automaton.start_state(&start).map_err(|error| failed(&error))?;
+        Ok(Self { automaton, state, open: HashMap::new() })
+    }
+
+    fn allows(&mut self, end: bool, bytes: &[u8]) -> bool {
+        if end {
+            return self.is_match_at_end(self.state);
+        }
+        let state = self.walk(bytes);
+        if bytes.is_empty() || self.automaton.is_dead_state(state) {
+            return false;
+        }
+        // The automaton notices a match one byte late: a match state may stand for a text that is one byte too long.
+        if !self.automaton.is_match_state(state) {
+            return true;
+        }
+        let leads_on = || (0..=255).any(|byte| !self.automaton.is_dead_state(self.automaton.next_state(state, byte)));
+        let open = self.open.get(&state).copied().unwrap_or_else(|| leads_on() || self.is_match_at_end(state));
+        self.open.insert(state, open);
+        open
+    }
+
+    fn is_match_at_end(&self, state: StateID) -> bool {
+        self.automaton.is_match_state(self.automaton.next_eoi_state(state))
+    }
+
+    fn walk(&self, bytes: &[u8]) -> StateID {
+        let mut state = self.state;
+        for byte in bytes {
+            state = self.automaton.next_state(state, *byte);
+            if self.automaton.is_dead_state(state) {
+                break;
+            }
+        }
+        state
+    }
+}
+
+/// A pattern that matches exactly this text.
+fn escape(text: &str) -> String {
+    // Not all punctuation: `\<` means the start of a word.
+    let special = |char: char| r"\.+*?()|[]{}^$#&-~".contains(char);
+    text.chars().flat_map(|char| ['\\', char].into_iter().skip(usize::from(!special(char)))).collect()
+}
+
+/// The first cause of an error, and of a message that draws the place only what it says.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    last.strip_prefix("error: ").unwrap_or(last).to_owned()
+}
+
+/// How far the object at hand has come.
+#[derive(Default)]
+struct ObjectsForm {
+    locations: Vec<u16>,
+    segments: usize,
+    /// The label has a visible character.
+    labelled: bool,
+    /// The last token was a semicolon after a label.
+    separated: bool,
+}
+
+impl ObjectsForm {
+    fn allows(&self, kind: TokenKind, end: bool, bytes: &[u8]) -> bool {
+        let locations = self.locations.len();
+        if end {
+            return locations == 0 || (self.labelled && !self.separated);
+        }
+        match kind {
+            // Far edges come two after near ones.
+            TokenKind::Location(location) if locations < LOCATIONS => {
+                locations < 2 || location >= self.locations[locations - 2]
+            }
+            TokenKind::Location(_) => self.separated,
+            TokenKind::Segment(_) => locations == LOCATIONS && self.segments < SEGMENTS && !self.labelled,
+            TokenKind::Separator => self.labelled && !self.separated,
+            TokenKind::Text => {
+                let whole = locations == LOCATIONS && [0, SEGMENTS].contains(&self.segments);
+                // Nothing but the next object follows a semicolon, so that an answer ends in one that is whole.
+                let fits = if self.separated { bytes == b" " } else { !bytes.contains(&b'\n') };
+                whole && fits && !bytes.is_empty()
+            }
+        }
+    }
+
+    fn accept(&mut self, kind: TokenKind, bytes: &[u8]) {
+        match kind {
+            TokenKind::Location(location) => {
+                if self.separated {
+                    *self = Self::default();
+                }
+                self.locations.push(location);
+            }
+            TokenKind::Segment(_) => self.segments += 1,
+            TokenKind::Separator => self.separated = true,
+            TokenKind::Text => self.labelled |= !bytes.trim_ascii().is_empty(),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What is asked of a session, and what it answers.
+
+use std::time::Duration;
+
+use super::{Constraint, Sampling};
+
+/// How a session computes.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// Threads; by default one for each physical core that this process may use.
+    pub threads: Option<usize>,
+    /// Instruction set by name; by default the environment's `GEMMULE_ISA`, else the best.
+    pub isa: Option<String>,
+}
+
+/// What to generate.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// Most tokens of an answer.
+    pub max_tokens: usize,
+    /// How the next token is chosen.
+    pub sampling: Sampling,
+    /// Go on past end tokens, to measure speed.
+    pub ignore_end: bool,
+    /// Report each token's probability.
+    pub probabilities: bool,
+    /// Report so many of the likeliest tokens at each step, with their probabilities.
+    pub alternatives: usize,
+    /// What the answer must look like.
+    pub constraint: Option<Constraint>,
+}
+
+impl Default for GenerateOptions {
+    /// Greedy, up to 256 tokens.
+    fn default() -> Self {
+        Self {
+            max_tokens: 256,
+            sampling: Sampling::default(),
+            ignore_end: false,
+            probabilities: false,
+            alternatives: 0,
+            constraint: None,
+        }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model said so.
+    EndToken,
+    /// The limit of tokens was reached.
+    MaxTokens,
+    /// The caller's callback said so.
+    Stopped,
+}
+
+impl FinishReason {
+    /// The name that JSON output uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EndToken => "end_token",
+            Self::MaxTokens => "max_tokens",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How long the stages took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Resizing and normalizing the pictures.
+    pub image: Duration,
+    /// The vision tower and the projector.
+    pub vision: Duration,
+    /// The decoder over the prefix, to the first logits.
+    pub prefill: Duration,
+    /// All tokens after the first.
+    pub generate: Duration,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The answer's text.
+    pub text: String,
+    /// The generated tokens, the end token included when it came.
+    pub tokens: Vec<u32>,
+    /// The model's probability of each of the tokens, before temperature, cuts and constraint; empty unless asked for.
+    pub probabilities: Vec<f32>,
+    /// For each of the tokens the likeliest ones in its place, best first, with the logarithms of their probabilities; empty
+    /// unless asked for.
+    pub alternatives: Vec<Vec<(u32, f32)>>,
+    /// Tokens of the prefix, images included.
+    pub prompt_tokens: usize,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+impl Answer {
+    pub(super) fn empty(prompt_tokens: usize) -> Self {
+        Self {
+            text: String::new(),
+            tokens: Vec::new(),
+            probabilities: Vec::new(),
+            alternatives: Vec::new(),
+            prompt_tokens,
+            finish: FinishReason::MaxTokens,
+            timings: Timings::default(),
+        }
+    }
+}
+
+/// The stages of one prefill, to compare with the reference.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// `[images][3][size][size]`.
+    pub pixel_values: Vec<f32>,
+    /// `[images][tokens of an image][hidden]`.
+    pub image_features: Vec<f32>,
+    /// `[tokens]`.
+    pub input_ids: Vec<u32>,
+    /// `[vocabulary]`, after the cap.
+    pub logits: Vec<f32>,
+}
