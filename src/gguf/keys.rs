@@ -9,27 +9,31 @@ pub const TYPE: &str = "general.type";
 pub const FILE_TYPE: &str = "general.file_type";
 pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
 
-/// Architecture of the single file, of the text half and of the vision half of a pair.
+/// Architecture of the single file and of the text half of a pair: PaliGemma 1, PaliGemma 2.
+pub const PALIGEMMA: &str = "paligemma";
 pub const PALIGEMMA2: &str = "paligemma2";
+pub const GEMMA: &str = "gemma";
 pub const GEMMA2: &str = "gemma2";
+/// Architecture of the vision half of a pair.
 pub const CLIP: &str = "clip";
 
+/// Behind the text half's architecture and a dot, such as `gemma2.context_length`.
 pub mod text {
-    pub const CONTEXT_LENGTH: &str = "gemma2.context_length";
-    pub const EMBEDDING_LENGTH: &str = "gemma2.embedding_length";
-    pub const BLOCK_COUNT: &str = "gemma2.block_count";
-    pub const FEED_FORWARD_LENGTH: &str = "gemma2.feed_forward_length";
-    pub const HEAD_COUNT: &str = "gemma2.attention.head_count";
-    pub const HEAD_COUNT_KV: &str = "gemma2.attention.head_count_kv";
-    pub const KEY_LENGTH: &str = "gemma2.attention.key_length";
-    pub const VALUE_LENGTH: &str = "gemma2.attention.value_length";
-    pub const RMS_EPSILON: &str = "gemma2.attention.layer_norm_rms_epsilon";
-    pub const ATTENTION_SOFTCAP: &str = "gemma2.attn_logit_softcapping";
-    pub const FINAL_SOFTCAP: &str = "gemma2.final_logit_softcapping";
-    pub const SLIDING_WINDOW: &str = "gemma2.attention.sliding_window";
-    pub const ATTENTION_SCALE: &str = "gemma2.attention.scale";
-    pub const ROPE_BASE: &str = "gemma2.rope.freq_base";
-    pub const VOCABULARY: &str = "gemma2.vocab_size";
+    pub const CONTEXT_LENGTH: &str = "context_length";
+    pub const EMBEDDING_LENGTH: &str = "embedding_length";
+    pub const BLOCK_COUNT: &str = "block_count";
+    pub const FEED_FORWARD_LENGTH: &str = "feed_forward_length";
+    pub const HEAD_COUNT: &str = "attention.head_count";
+    pub const HEAD_COUNT_KV: &str = "attention.head_count_kv";
+    pub const KEY_LENGTH: &str = "attention.key_length";
+    pub const VALUE_LENGTH: &str = "attention.value_length";
+    pub const RMS_EPSILON: &str = "attention.layer_norm_rms_epsilon";
+    pub const ATTENTION_SOFTCAP: &str = "attn_logit_softcapping";
+    pub const FINAL_SOFTCAP: &str = "final_logit_softcapping";
+    pub const SLIDING_WINDOW: &str = "attention.sliding_window";
+    pub const ATTENTION_SCALE: &str = "attention.scale";
+    pub const ROPE_BASE: &str = "rope.freq_base";
+    pub const VOCABULARY: &str = "vocab_size";
 }
 
 pub mod vision {

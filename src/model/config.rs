@@ -20,9 +20,47 @@ pub struct Config {
     pub special: SpecialTokens,
 }
 
-/// The Gemma 2 decoder.
+/// The decoder's generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// PaliGemma 1: the branches of a layer are added as they are.
+    Gemma,
+    /// PaliGemma 2: they are normalized first.
+    Gemma2,
+}
+
+impl Family {
+    /// Architecture of the text half of a pair; the text keys begin with it.
+    pub fn architecture(self) -> &'static str {
+        match self {
+            Self::Gemma => keys::GEMMA,
+            Self::Gemma2 => keys::GEMMA2,
+        }
+    }
+
+    /// Architecture of the single file.
+    pub fn single_architecture(self) -> &'static str {
+        match self {
+            Self::Gemma => keys::PALIGEMMA,
+            Self::Gemma2 => keys::PALIGEMMA2,
+        }
+    }
+
+    /// Whether attention's and the MLP's results are normalized before they are added.
+    pub fn has_post_norms(self) -> bool {
+        self == Self::Gemma2
+    }
+
+    fn key(self, key: &str) -> String {
+        format!("{}.{key}", self.architecture())
+    }
+}
+
+/// The Gemma decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextConfig {
+    /// Its generation.
+    pub family: Family,
     /// Longest sequence the model was made for.
     pub context: usize,
     /// Width of the residual stream.
@@ -191,25 +229,33 @@ impl Config {
     pub fn from_files(files: &[GgufFile]) -> Result<Self> {
         let text_file = &files[0];
         let architecture = text_file.string(keys::ARCHITECTURE)?.unwrap_or("unknown");
-        let vision_file = match (architecture, files.get(1)) {
-            (keys::PALIGEMMA2, None) => text_file,
-            (keys::GEMMA2, Some(file)) if file.string(keys::ARCHITECTURE)? == Some(keys::CLIP) => file,
-            (keys::GEMMA2, Some(file)) => {
+        let families = [Family::Gemma, Family::Gemma2];
+        let family =
+            |name: fn(Family) -> &'static str| families.into_iter().find(|family| name(*family) == architecture);
+        let (family, vision_file) = match (
+            family(Family::single_architecture),
+            family(Family::architecture),
+            files.get(1),
+        ) {
+            (Some(family), _, None) => (family, text_file),
+            (_, Some(family), Some(file)) if file.string(keys::ARCHITECTURE)? == Some(keys::CLIP) => (family, file),
+            (_, Some(_), Some(file)) => {
                 return Err(Error::model(file.gguf().name(), "not a vision file (architecture 'clip')"));
             }
-            (keys::GEMMA2, None) => {
+            (_, Some(_), None) => {
                 let reason = "this file holds the text half only; name the vision half with --mmproj";
                 return Err(Error::model(text_file.gguf().name(), reason));
             }
-            (other, _) => {
+            _ => {
                 let reason = format!(
-                    "architecture '{other}' is not supported; Gemmule runs PaliGemma 2 (paligemma2, or gemma2 with clip)"
+                    "architecture '{architecture}' is not supported; Gemmule runs PaliGemma 1 and 2 (paligemma, paligemma2, or \
+                     gemma, gemma2 with clip)"
                 );
                 return Err(Error::model(text_file.gguf().name(), reason));
             }
         };
         let (text_reader, vision_reader) = (Reader(text_file.gguf()), Reader(vision_file.gguf()));
-        let text = read_text(&text_reader)?;
+        let text = read_text(&text_reader, family)?;
         let vision = read_vision(&vision_reader)?;
         if vision_reader.size(vision::PROJECTION)? != text.hidden {
             return Err(
@@ -229,22 +275,24 @@ impl Config {
     /// The text half's keys.
     pub fn text_metadata(&self) -> Vec<(String, MetadataValue)> {
         let t = &self.text;
+        let text_size = |key: &str, value| size(&t.family.key(key), value);
+        let text_float = |key: &str, value| float(&t.family.key(key), value);
         let mut metadata = vec![
-            size(text::CONTEXT_LENGTH, t.context),
-            size(text::EMBEDDING_LENGTH, t.hidden),
-            size(text::BLOCK_COUNT, t.layers),
-            size(text::FEED_FORWARD_LENGTH, t.feed_forward),
-            size(text::HEAD_COUNT, t.heads),
-            size(text::HEAD_COUNT_KV, t.kv_heads),
-            size(text::KEY_LENGTH, t.head_dim),
-            size(text::VALUE_LENGTH, t.head_dim),
-            float(text::RMS_EPSILON, t.rms_epsilon),
+            text_size(text::CONTEXT_LENGTH, t.context),
+            text_size(text::EMBEDDING_LENGTH, t.hidden),
+            text_size(text::BLOCK_COUNT, t.layers),
+            text_size(text::FEED_FORWARD_LENGTH, t.feed_forward),
+            text_size(text::HEAD_COUNT, t.heads),
+            text_size(text::HEAD_COUNT_KV, t.kv_heads),
+            text_size(text::KEY_LENGTH, t.head_dim),
+            text_size(text::VALUE_LENGTH, t.head_dim),
+            text_float(text::RMS_EPSILON, t.rms_epsilon),
             // Zero, not absence: llama.cpp assumes Gemma 2's caps where the keys are absent.
-            float(text::ATTENTION_SOFTCAP, t.attention_softcap.unwrap_or(0.0)),
-            float(text::FINAL_SOFTCAP, t.final_softcap.unwrap_or(0.0)),
-            float(text::ATTENTION_SCALE, t.attention_scale),
-            float(text::ROPE_BASE, t.rope_base),
-            size(text::VOCABULARY, t.vocabulary),
+            text_float(text::ATTENTION_SOFTCAP, t.attention_softcap.unwrap_or(0.0)),
+            text_float(text::FINAL_SOFTCAP, t.final_softcap.unwrap_or(0.0)),
+            text_float(text::ATTENTION_SCALE, t.attention_scale),
+            text_float(text::ROPE_BASE, t.rope_base),
+            text_size(text::VOCABULARY, t.vocabulary),
             boolean_array(own::SLIDING_LAYERS, &t.sliding_layers),
             size(own::IMAGE_TOKEN, self.special.image as usize),
             size(tokenizer::BOS, self.special.bos as usize),
@@ -253,7 +301,7 @@ impl Config {
         let eos = self.special.eos.iter().map(|id| MetadataValue::Uint32(*id)).collect();
         metadata.push((own::EOS_TOKENS.to_owned(), MetadataValue::Array(eos)));
         metadata.extend(self.special.eos.first().map(|id| size(tokenizer::EOS, *id as usize)));
-        metadata.extend(t.sliding_window.map(|window| size(text::SLIDING_WINDOW, window)));
+        metadata.extend(t.sliding_window.map(|window| text_size(text::SLIDING_WINDOW, window)));
         metadata
     }
 
@@ -296,11 +344,15 @@ fn boolean_array(key: &str, values: &[bool]) -> (String, MetadataValue) {
     (key.to_owned(), MetadataValue::Array(values.iter().map(|value| MetadataValue::Bool(*value)).collect()))
 }
 
-fn read_text(reader: &Reader<'_>) -> Result<TextConfig> {
-    let (layers, heads, kv_heads) =
-        (reader.size(text::BLOCK_COUNT)?, reader.size(text::HEAD_COUNT)?, reader.size(text::HEAD_COUNT_KV)?);
-    let (hidden, head_dim) = (reader.size(text::EMBEDDING_LENGTH)?, reader.size(text::KEY_LENGTH)?);
-    let sliding_window = reader.optional_size(text::SLIDING_WINDOW)?;
+fn read_text(reader: &Reader<'_>, family: Family) -> Result<TextConfig> {
+    let key = |key: &str| family.key(key);
+    let (layers, heads, kv_heads) = (
+        reader.size(&key(text::BLOCK_COUNT))?,
+        reader.size(&key(text::HEAD_COUNT))?,
+        reader.size(&key(text::HEAD_COUNT_KV))?,
+    );
+    let (hidden, head_dim) = (reader.size(&key(text::EMBEDDING_LENGTH))?, reader.size(&key(text::KEY_LENGTH))?);
+    let sliding_window = reader.optional_size(&key(text::SLIDING_WINDOW))?;
     let sliding_layers = reader
         .0
         .booleans(own::SLIDING_LAYERS)?
@@ -308,7 +360,7 @@ fn read_text(reader: &Reader<'_>) -> Result<TextConfig> {
     if !heads.is_multiple_of(kv_heads) || !head_dim.is_multiple_of(2) || sliding_layers.len() != layers {
         return Err(reader.error("heads, key-value heads, head dimension and layers do not fit together".to_owned()));
     }
-    if reader.optional_size(text::VALUE_LENGTH)?.is_some_and(|len| len != head_dim) {
+    if reader.optional_size(&key(text::VALUE_LENGTH))?.is_some_and(|len| len != head_dim) {
         return Err(reader.error("keys and values of different lengths are not supported".to_owned()));
     }
     if layers > 1024 || heads > 1024 || head_dim > 8192 {
@@ -317,21 +369,22 @@ fn read_text(reader: &Reader<'_>) -> Result<TextConfig> {
     // llama.cpp's converter writes no scale: all but the 27B model scale by head_dim, that one by hidden / heads.
     let assumed_scale = if layers == 46 { hidden as f32 / heads as f32 } else { head_dim as f32 }.powf(-0.5);
     Ok(TextConfig {
-        context: reader.size(text::CONTEXT_LENGTH)?,
+        family,
+        context: reader.size(&key(text::CONTEXT_LENGTH))?,
         hidden,
         layers,
-        feed_forward: reader.size(text::FEED_FORWARD_LENGTH)?,
+        feed_forward: reader.size(&key(text::FEED_FORWARD_LENGTH))?,
         heads,
         kv_heads,
         head_dim,
-        rms_epsilon: reader.float(text::RMS_EPSILON)?,
-        attention_softcap: reader.cap(text::ATTENTION_SOFTCAP)?,
-        final_softcap: reader.cap(text::FINAL_SOFTCAP)?,
+        rms_epsilon: reader.float(&key(text::RMS_EPSILON))?,
+        attention_softcap: reader.cap(&key(text::ATTENTION_SOFTCAP))?,
+        final_softcap: reader.cap(&key(text::FINAL_SOFTCAP))?,
         sliding_window,
         sliding_layers,
-        attention_scale: reader.0.float(text::ATTENTION_SCALE)?.unwrap_or(assumed_scale),
-        rope_base: reader.0.float(text::ROPE_BASE)?.unwrap_or(10_000.0),
-        vocabulary: reader.size(text::VOCABULARY)?,
+        attention_scale: reader.0.float(&key(text::ATTENTION_SCALE))?.unwrap_or(assumed_scale),
+        rope_base: reader.0.float(&key(text::ROPE_BASE))?.unwrap_or(10_000.0),
+        vocabulary: reader.size(&key(text::VOCABULARY))?,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The Gemma 2 decoder: a whole prefix at once (every position sees all of it), then one token after another.
+//! The Gemma decoder: a whole prefix at once (every position sees all of it), then one token after another.
 
 use super::config::TextConfig;
 use crate::Result;
@@ -8,7 +8,7 @@ use crate::ops::attention::{AttentionBuffer, attend_all, attend_cached};
 use crate::ops::embedding::embed;
 use crate::ops::input::{InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, gated, linear};
-use crate::ops::norm::add_rms_norm;
+use crate::ops::norm::{add_rms_norm, add_rows};
 use crate::weights::{Matrix, Store, Vector};
 
 #[derive(Debug)]
@@ -18,12 +18,12 @@ struct Layer {
     key: Matrix,
     value: Matrix,
     output: Matrix,
-    post_attention_norm: Vector,
+    post_attention_norm: Option<Vector>,
     feed_forward_norm: Vector,
     gate: Matrix,
     up: Matrix,
     down: Matrix,
-    post_feed_forward_norm: Vector,
+    post_feed_forward_norm: Option<Vector>,
 }
 
 /// Where the decoder's tensors lie.
@@ -45,18 +45,19 @@ impl DecoderWeights {
         let layer = |index: usize| -> Result<Layer> {
             let matrix = |part: &str, rows, columns| store.matrix(&tensor::layer(index, part), rows, columns);
             let norm = |part: &str| store.vector(&tensor::layer(index, part), hidden);
+            let post_norm = |part: &str| config.family.has_post_norms().then(|| norm(part)).transpose();
             Ok(Layer {
                 attention_norm: norm("attn_norm")?,
                 query: matrix("attn_q", q_len, hidden)?,
                 key: matrix("attn_k", kv_len, hidden)?,
                 value: matrix("attn_v", kv_len, hidden)?,
                 output: matrix("attn_output", hidden, q_len)?,
-                post_attention_norm: norm("post_attention_norm")?,
+                post_attention_norm: post_norm("post_attention_norm")?,
                 feed_forward_norm: norm("ffn_norm")?,
                 gate: matrix("ffn_gate", inner, hidden)?,
                 up: matrix("ffn_up", inner, hidden)?,
                 down: matrix("ffn_down", hidden, inner)?,
-                post_feed_forward_norm: norm("post_ffw_norm")?,
+                post_feed_forward_norm: post_norm("post_ffw_norm")?,
             })
         };
         Ok(Self {
@@ -173,6 +174,10 @@ pub fn forward(
     // PaliGemma counts positions from one.
     rotations(config, cache.tokens + 1, tokens, rotation);
 
+    let add_branch = |norm: &Option<Vector>, x: &mut [f32], branch: &[f32]| match norm {
+        Some(norm) => add_rms_norm(compute, x, branch, (store.values(norm), config.rms_epsilon)),
+        None => add_rows(compute, x, branch, config.hidden),
+    };
     for (index, layer) in weights.layers.iter().enumerate() {
         let view = |matrix: &Matrix| store.view(matrix);
         let norm_input = |norm: &Vector, x: &[f32], row: usize, out: &mut [f32]| {
@@ -197,7 +202,7 @@ pub fn forward(
         }
         let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
         linear(compute, prepared, [product(store, &layer.output, branch)]);
-        add_rms_norm(compute, x, branch, (store.values(&layer.post_attention_norm), config.rms_epsilon));
+        add_branch(&layer.post_attention_norm, x, branch);
 
         let needed = needs([&layer.gate, &layer.up]);
         let prepared = input.prepare_with(compute, (&mut *normalized, config.hidden), needed, |row, out| {
@@ -206,7 +211,7 @@ pub fn forward(
         gated(compute, prepared, (view(&layer.gate), view(&layer.up)), gate);
         let prepared = input.prepare(compute, gate, config.feed_forward, needs([&layer.down]));
         linear(compute, prepared, [product(store, &layer.down, branch)]);
-        add_rms_norm(compute, x, branch, (store.values(&layer.post_feed_forward_norm), config.rms_epsilon));
+        add_branch(&layer.post_feed_forward_norm, x, branch);
     }
     cache.tokens += tokens;
 }

@@ -10,6 +10,11 @@ pub fn add_rms_norm(compute: &Compute, x: &mut [f32], branch: &[f32], (weight, e
     });
 }
 
+/// As [`add`], `width` values in a task.
+pub fn add_rows(compute: &Compute, x: &mut [f32], y: &[f32], width: usize) {
+    compute.pool.rows(x, width, |row, x| add(x, &y[row * width..]));
+}
+
 /// x ← x + y.
 pub fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {

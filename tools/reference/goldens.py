@@ -61,6 +61,13 @@ CASES = {
         vision=dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14),
         pictures=[["gradient.png", "photo.jpg"], ["photo.jpg"]],
     ),
+    # PaliGemma 1: Gemma 1 has no norms behind its branches, no caps and no window; one key head, the released layout.
+    "first-f32": dict(
+        dtype=torch.float32, layout="old", shards=1, family="gemma",
+        text=dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=1, head_dim=32),
+        vision=dict(hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=3, image_size=42, patch_size=14),
+        pictures=[["photo.jpg"], ["gradient.png", "tall.webp"]],
+    ),
 }
 PROMPTS = ["caption en", "answer en où est le café à Zürich? 日本語 😀🚀", "", "detect cat ; dog\n\n  two  spaces"]
 
@@ -156,8 +163,10 @@ def hugging_face_json(config, case):
     """config.json as released files have it: defaults left out, stale entries present."""
     defaults = dict(num_attention_heads=8, num_key_value_heads=4, head_dim=256, sliding_window=4096)
     text = {k: v for k, v in case["text"].items() if defaults.get(k, "none") != v}
-    text |= {"model_type": "gemma2", "vocab_size": config.text_config.vocab_size, "max_position_embeddings": 512,
-             "hidden_activation": "gelu_pytorch_tanh", "num_image_tokens": 1}
+    text |= {"model_type": case.get("family", "gemma2"), "vocab_size": config.text_config.vocab_size,
+             "max_position_embeddings": 512, "num_image_tokens": 1}
+    if text["model_type"] == "gemma2":
+        text["hidden_activation"] = "gelu_pytorch_tanh"
     vision = {**case["vision"], "model_type": "siglip_vision_model", "vision_use_head": False, "hidden_act": "gelu_pytorch_tanh"}
     return {
         "architectures": ["PaliGemmaForConditionalGeneration"], "model_type": "paligemma", "hidden_size": 2048,
@@ -168,7 +177,7 @@ def hugging_face_json(config, case):
 
 
 def make_case(name, case, out: Path, tokenizer):
-    from transformers import Gemma2Config, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
+    from transformers import Gemma2Config, GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
     folder = out / name
@@ -178,8 +187,9 @@ def make_case(name, case, out: Path, tokenizer):
     bundled.write_tokenizer(tokenizer, folder, 512)
     bundled.write_preprocessor(folder, size, patch)
     (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 2, "eos_token_id": [1, 3], "pad_token_id": 0}) + "\n")
-    text = Gemma2Config(vocab_size=bundled.VOCABULARY, max_position_embeddings=512, bos_token_id=2, eos_token_id=[1, 3],
-                        pad_token_id=0, **case["text"])
+    kind = GemmaConfig if case.get("family") == "gemma" else Gemma2Config
+    text = kind(vocab_size=bundled.VOCABULARY, max_position_embeddings=512, bos_token_id=2, eos_token_id=[1, 3],
+                pad_token_id=0, **case["text"])
     vision = SiglipVisionConfig(**case["vision"], vision_use_head=False)
     image_token = tokenizer.token_to_id("<image>")
     config = PaliGemmaConfig(vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_index=image_token,
@@ -198,7 +208,8 @@ def make_case(name, case, out: Path, tokenizer):
     config_json = hugging_face_json(config, case)
     (folder / "config.json").write_text(json.dumps(config_json, indent=1) + "\n")
     model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    assert model.config.text_config.attn_logit_softcapping == case["text"].get("attn_logit_softcapping", 50.0)
+    if kind is Gemma2Config:
+        assert model.config.text_config.attn_logit_softcapping == case["text"].get("attn_logit_softcapping", 50.0)
     processor = SiglipImageProcessorPil(size={"height": size, "width": size})
     goldens, requests = {}, []
     for pictures in case["pictures"]:

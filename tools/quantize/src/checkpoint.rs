@@ -12,6 +12,8 @@ use gemmule::quant::Format;
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
 
+use crate::lora::Delta;
+
 /// Longest header of a safetensors file that is read (the format's own limit).
 const LONGEST_HEADER: u64 = 100_000_000;
 
@@ -35,6 +37,8 @@ pub(crate) struct Source {
     pub(crate) format: Format,
     /// Its name in the file.
     pub(crate) name: String,
+    /// What adapters add to it.
+    deltas: Vec<Arc<Delta>>,
 }
 
 /// All tensors, by names without the prefixes in which the layouts differ.
@@ -45,7 +49,7 @@ pub(crate) struct Checkpoint {
 }
 
 /// A name without the prefixes that differ between the layouts of `transformers` 4 and 5.
-fn canonical(name: &str) -> String {
+pub(crate) fn canonical(name: &str) -> String {
     let name = name.strip_prefix("model.").unwrap_or(name);
     for (prefix, inner) in [("language_model.", "model."), ("vision_tower.", "vision_model.")] {
         if let Some(rest) = name.strip_prefix(prefix) {
@@ -76,6 +80,13 @@ impl Checkpoint {
                 directory.display()
             );
         }
+        Ok(checkpoint)
+    }
+
+    /// A single file.
+    pub(crate) fn open_file(path: &Path) -> Result<Self> {
+        let mut checkpoint = Self { files: Vec::new(), tensors: HashMap::new() };
+        checkpoint.add(path, None)?;
         Ok(checkpoint)
     }
 
@@ -127,6 +138,7 @@ impl Checkpoint {
                 shape: info.shape.clone(),
                 format,
                 name: name.clone(),
+                deltas: Vec::new(),
             };
             if let Some(other) = self.tensors.insert(canonical(&name), source) {
                 bail!("{}: tensors '{}' and '{name}' mean the same", path.display(), other.name);
@@ -145,8 +157,14 @@ impl Checkpoint {
         let file = self.files.len();
         self.files.push((path.to_owned(), File::open(path).with_context(|| path.display().to_string())?));
         for (name, shape, values) in tensors {
-            let source =
-                Source { file, data: Data::Memory(values.into()), shape, format: Format::F32, name: name.clone() };
+            let source = Source {
+                file,
+                data: Data::Memory(values.into()),
+                shape,
+                format: Format::F32,
+                name: name.clone(),
+                deltas: Vec::new(),
+            };
             self.tensors.insert(name, source);
         }
         Ok(())
@@ -174,18 +192,62 @@ impl Checkpoint {
 
     /// Reads `len` values from value `start` on.
     pub(crate) fn read(&self, source: &Source, start: usize, len: usize) -> Result<Vec<f32>> {
-        let offset = match &source.data {
-            Data::Memory(values) => return Ok(values[start..start + len].to_vec()),
-            Data::File(offset) => *offset,
+        let mut values = match &source.data {
+            Data::Memory(values) => values[start..start + len].to_vec(),
+            Data::File(offset) => {
+                self.read_file(source, offset + (start * source.format.info().block_bytes) as u64, len)?
+            }
         };
-        let width = source.format.info().block_bytes;
-        let mut bytes = vec![0; len * width];
+        source.deltas.iter().for_each(|delta| delta.add_to(&mut values, start));
+        Ok(values)
+    }
+
+    /// Reads `len` values from byte `offset` of a tensor's file on.
+    fn read_file(&self, source: &Source, offset: u64, len: usize) -> Result<Vec<f32>> {
+        let mut bytes = vec![0; len * source.format.info().block_bytes];
         let (path, file) = &self.files[source.file];
-        file.read_exact_at(&mut bytes, offset + (start * width) as u64)
+        file.read_exact_at(&mut bytes, offset)
             .with_context(|| format!("{}: reading tensor '{}'", path.display(), source.name))?;
         let mut values = vec![0.0; len];
         gemmule::quant::decode_row(source.format, &bytes, &mut values);
         Ok(values)
+    }
+
+    /// All names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Shape and values of a tensor, which is there.
+    pub(crate) fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let source = &self.tensors[name];
+        ensure!(source.shape.len() >= 2, "{}: '{name}' has shape {:?}", self.path(source).display(), source.shape);
+        Ok((source.shape.clone(), self.read(source, 0, source.shape.iter().product())?))
+    }
+
+    /// Takes a tensor from another checkpoint in place of one that is here.
+    pub(crate) fn replace(&mut self, name: &str, other: &Self, other_name: &str) -> Result<()> {
+        check_tied(name)?;
+        let source = &other.tensors[other_name];
+        let here = self.tensors.get_mut(name).context("the checkpoint has no such tensor")?;
+        ensure!(here.shape == source.shape, "its shape {:?} is not the checkpoint's {:?}", source.shape, here.shape);
+        ensure!(matches!(here.data, Data::File(_)) && here.deltas.is_empty(), "another adapter changes it too");
+        let values = other.read(source, 0, source.shape.iter().product())?;
+        (here.data, here.format) = (Data::Memory(values.into()), Format::F32);
+        Ok(())
+    }
+
+    /// Adds a product of low rank to a matrix of the sizes given.
+    pub(crate) fn add_delta(&mut self, name: &str, (rows, columns): (usize, usize), delta: Arc<Delta>) -> Result<()> {
+        check_tied(name)?;
+        let source = self.tensors.get_mut(name).with_context(|| format!("the checkpoint has no tensor '{name}'"))?;
+        let fits = source.shape.len() >= 2
+            && source.shape[0] == rows
+            && source.shape[1..].iter().product::<usize>() == columns;
+        ensure!(fits, "the adapter's {rows} × {columns} do not fit '{}' of shape {:?}", source.name, source.shape);
+        ensure!(matches!(source.data, Data::File(_)), "'{name}': another adapter replaces it");
+        source.deltas.push(delta);
+        Ok(())
     }
 
     /// A separate output head is only understood when it is a copy of the embedding.
@@ -208,6 +270,15 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// Fails for the tensors that must stay the same as each other.
+fn check_tied(name: &str) -> Result<()> {
+    ensure!(
+        !["language_model.embed_tokens.weight", "lm_head.weight"].contains(&name),
+        "'{name}': an adapter on the embedding or the output head separates the two, which is not supported"
+    );
+    Ok(())
 }
 
 /// File names in order, each with the tensors that the index lists for it.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule::model::config::{Config, PreprocessConfig, SpecialTokens, TextConfig, VisionConfig};
+use gemmule::model::config::{Config, Family, PreprocessConfig, SpecialTokens, TextConfig, VisionConfig};
 use serde_json::Value;
 
 /// What the checkpoint's JSON files say.
@@ -102,12 +102,21 @@ pub(crate) fn read(directory: &Path) -> Result<HfModel> {
 }
 
 fn read_text(section: &Section<'_>) -> Result<TextConfig> {
-    let kind = section.value["model_type"].as_str().unwrap_or("gemma");
-    ensure!(kind == "gemma2", "{}: model type '{kind}' is not supported, only 'gemma2' (PaliGemma 2)", section.name);
+    let family = match section.value["model_type"].as_str().unwrap_or("gemma") {
+        "gemma" => Family::Gemma,
+        "gemma2" => Family::Gemma2,
+        kind => bail!(
+            "{}: model type '{kind}' is not supported, only 'gemma' and 'gemma2' (PaliGemma 1 and 2)",
+            section.name
+        ),
+    };
     let activation = Value::from("gelu_pytorch_tanh");
     section.expect("hidden_activation", &activation)?;
     section.expect("attention_bias", &Value::from(false))?;
     section.expect("tie_word_embeddings", &Value::from(true))?;
+    if family == Family::Gemma {
+        return read_gemma(section);
+    }
     let layers = section.size("num_hidden_layers", Some(26))?;
     let head_dim = section.size("head_dim", Some(256))?;
     let sliding_window = match section.value.get("sliding_window") {
@@ -133,6 +142,7 @@ fn read_text(section: &Section<'_>) -> Result<TextConfig> {
     let query_scalar = section.float("query_pre_attn_scalar", 256.0)?;
     ensure!(query_scalar > 0.0, "{}: 'query_pre_attn_scalar' is not positive", section.name);
     let config = TextConfig {
+        family,
         context: section.size("max_position_embeddings", Some(8192))?,
         hidden: section.size("hidden_size", Some(2304))?,
         layers,
@@ -146,6 +156,32 @@ fn read_text(section: &Section<'_>) -> Result<TextConfig> {
         sliding_window,
         sliding_layers,
         attention_scale: (f64::from(query_scalar)).powf(-0.5) as f32,
+        rope_base: read_rope_base(section)?,
+        vocabulary: section.size("vocab_size", Some(256_000))?,
+    };
+    ensure!(config.heads.is_multiple_of(config.kv_heads), "{}: heads and key-value heads do not fit", section.name);
+    Ok(config)
+}
+
+/// Gemma 1: no caps, no window, scores scaled by the head's size.
+fn read_gemma(section: &Section<'_>) -> Result<TextConfig> {
+    section.expect("hidden_act", &Value::from("gelu_pytorch_tanh"))?;
+    let (layers, head_dim) = (section.size("num_hidden_layers", Some(28))?, section.size("head_dim", Some(256))?);
+    let config = TextConfig {
+        family: Family::Gemma,
+        context: section.size("max_position_embeddings", Some(8192))?,
+        hidden: section.size("hidden_size", Some(3072))?,
+        layers,
+        feed_forward: section.size("intermediate_size", Some(24_576))?,
+        heads: section.size("num_attention_heads", Some(16))?,
+        kv_heads: section.size("num_key_value_heads", Some(16))?,
+        head_dim,
+        rms_epsilon: section.float("rms_norm_eps", 1e-6)?,
+        attention_softcap: None,
+        final_softcap: None,
+        sliding_window: None,
+        sliding_layers: vec![false; layers],
+        attention_scale: (head_dim as f64).powf(-0.5) as f32,
         rope_base: read_rope_base(section)?,
         vocabulary: section.size("vocab_size", Some(256_000))?,
     };

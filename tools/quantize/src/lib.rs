@@ -3,6 +3,7 @@
 mod checkpoint;
 mod convert;
 mod hf_config;
+mod lora;
 mod mask_decoder;
 mod npz;
 mod plan;
@@ -49,6 +50,12 @@ struct Cli {
     /// Type of the vision tower's and the projector's matrices.
     #[arg(long, value_name = "TYPE", value_parser = parse_format)]
     vision_type: Option<Format>,
+    /// Directory of a LoRA adapter in PEFT's layout, to be merged; give the option once for each.
+    #[arg(long, value_name = "DIRECTORY")]
+    lora: Vec<PathBuf>,
+    /// As --lora, its part multiplied by a factor.
+    #[arg(long, value_names = ["DIRECTORY", "FACTOR"], num_args = 2)]
+    lora_scaled: Vec<String>,
     /// vae-oid.npz of big_vision: what turns the codes of "segment" answers into masks.
     #[arg(long, value_name = "FILE")]
     seg_vae: Option<PathBuf>,
@@ -82,6 +89,14 @@ impl Cli {
             .build()
             .context("cannot start the threads; choose another --threads")?;
         let mut checkpoint = checkpoint::Checkpoint::open(&self.checkpoint)?;
+        for directory in &self.lora {
+            lora::add(&mut checkpoint, directory, 1.0)?;
+        }
+        for [directory, factor] in self.lora_scaled.as_chunks().0 {
+            let strength = factor.parse().ok().filter(|factor: &f32| factor.is_finite());
+            let strength = strength.with_context(|| format!("--lora-scaled: '{factor}' is no number"))?;
+            lora::add(&mut checkpoint, Path::new(directory), strength)?;
+        }
         let mut model = hf_config::read(&self.checkpoint)?;
         let types = plan::Types::new(self.body, self.embedding_type, self.vision_type);
         let mut plan = plan::Plan::new(&mut model.config, &types);

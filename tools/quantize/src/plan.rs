@@ -6,6 +6,7 @@ use anyhow::Result;
 use gemmule::gguf::keys::{self, own, tensor};
 use gemmule::gguf::writer::{MetadataValue, TensorPlan};
 use gemmule::model::Config;
+use gemmule::model::config::Family;
 use gemmule::quant::Format;
 
 use crate::checkpoint::{Checkpoint, Source};
@@ -172,12 +173,17 @@ impl Plan {
             let names = |part: &str, source: &str| {
                 (tensor::layer(layer, part), format!("language_model.layers.{layer}.{source}.weight"))
             };
-            for (part, source) in [
-                ("attn_norm", "input_layernorm"),
-                ("post_attention_norm", "post_attention_layernorm"),
-                ("ffn_norm", "pre_feedforward_layernorm"),
-                ("post_ffw_norm", "post_feedforward_layernorm"),
-            ] {
+            // Gemma 1 calls the MLP's norm by what comes before it.
+            let norms: &[(&str, &str)] = match t.family {
+                Family::Gemma => &[("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")],
+                Family::Gemma2 => &[
+                    ("attn_norm", "input_layernorm"),
+                    ("post_attention_norm", "post_attention_layernorm"),
+                    ("ffn_norm", "pre_feedforward_layernorm"),
+                    ("post_ffw_norm", "post_feedforward_layernorm"),
+                ],
+            };
+            for (part, source) in norms {
                 self.vector(names(part, source), t.hidden, true, false);
             }
             for (part, source, shape) in [
@@ -302,11 +308,12 @@ impl Plan {
                 text(own::CONVERSION, &conversion),
             ]
         };
+        let family = model.config.text.family;
         let text_metadata = model.config.text_metadata().into_iter().chain(vocabulary);
         let vision_metadata = model.config.vision_metadata();
         if let [text_path, vision_path] = paths {
             let (vision_items, text_items) = self.items.into_iter().partition(|item| item.vision_half);
-            let (text, vision) = (general(keys::GEMMA2, *body), general(keys::CLIP, *vision));
+            let (text, vision) = (general(family.architecture(), *body), general(keys::CLIP, *vision));
             return vec![
                 OutputFile {
                     path: text_path.clone(),
@@ -320,8 +327,11 @@ impl Plan {
                 },
             ];
         }
-        let metadata =
-            general(keys::PALIGEMMA2, *body).into_iter().chain(text_metadata).chain(vision_metadata).collect();
+        let metadata = general(family.single_architecture(), *body)
+            .into_iter()
+            .chain(text_metadata)
+            .chain(vision_metadata)
+            .collect();
         vec![OutputFile { path: paths[0].clone(), metadata, items: self.items }]
     }
 }

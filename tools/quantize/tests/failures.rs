@@ -70,7 +70,7 @@ fn damaged_checkpoints_are_named() {
 fn configurations_that_do_not_fit_are_named() {
     let config = |at: &Path| at.join("config.json");
     assert_fails("window-f32", |at| edit(&config(at), "\"paligemma\"", "\"llava\""), &["llava"]);
-    assert_fails("window-f32", |at| edit(&config(at), "\"gemma2\"", "\"gemma\""), &["gemma2"]);
+    assert_fails("window-f32", |at| edit(&config(at), "\"gemma2\"", "\"gemma3\""), &["gemma3", "PaliGemma 1 and 2"]);
     assert_fails(
         "window-f32",
         |at| edit(&config(at), "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5"),

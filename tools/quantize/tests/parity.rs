@@ -14,7 +14,7 @@ fn goldens() -> PathBuf {
 /// As in `tools/reference/goldens.py`.
 const CHOICES: [&str; 4] = ["yes", "no", "yes it is", "yes it was a café"];
 
-const CASES: [&str; 4] = ["sharded-bf16", "odd-f16", "uncapped-f32", "window-f32"];
+const CASES: [&str; 5] = ["sharded-bf16", "odd-f16", "uncapped-f32", "window-f32", "first-f32"];
 
 /// Converts a case and returns the file, in a directory that the caller keeps.
 fn convert(case: &str, directory: &Path, arguments: &[&str]) -> PathBuf {

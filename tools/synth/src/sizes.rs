@@ -1,7 +1,7 @@
 //! The released sizes.
 
 use gemmule::model::Config;
-use gemmule::model::config::{PreprocessConfig, SpecialTokens, TextConfig, VisionConfig};
+use gemmule::model::config::{Family, PreprocessConfig, SpecialTokens, TextConfig, VisionConfig};
 use serde_json::{Value, json};
 
 /// A released size, by PaliGemma's name (the decoder is Gemma 2 2B, 9B or 27B).
@@ -25,6 +25,7 @@ pub(crate) fn config(size: Size, image_size: usize) -> Config {
     };
     Config {
         text: TextConfig {
+            family: Family::Gemma2,
             context: 8192,
             hidden,
             layers,
