@@ -22,6 +22,7 @@ mod error;
 pub mod files;
 pub mod gguf;
 pub mod image;
+pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod sched;

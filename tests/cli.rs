@@ -243,6 +243,62 @@ fn batches_answer_every_row_and_go_on_after_a_kill() {
 }
 
 #[test]
+fn quality_is_measured_and_compared() {
+    let directory = tempfile::tempdir().unwrap();
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE);
+    let file = |name: &str, rows: &[serde_json::Value]| {
+        let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        damaged(directory.path(), name, text.as_bytes()).to_str().unwrap().to_owned()
+    };
+    let row = |prompt: &str, right: serde_json::Value| {
+        let mut row = serde_json::json!({ "image": picture, "prompt": prompt });
+        row.as_object_mut().unwrap().extend(right.as_object().unwrap().clone());
+        row
+    };
+    let color = "answer en what color is the shape?";
+    let rows = [
+        row(color, serde_json::json!({ "answer": "Yellow" })),
+        row(color, serde_json::json!({ "answers": ["red", "blue"] })),
+    ];
+    let data = file("rows.jsonl", &rows);
+    let text = stdout(&gemmule(&["eval", &data, "--metric", "exact"]));
+    assert!(text.contains("2 rows") && text.contains("exact match") && text.contains("0.5000"), "{text}");
+    for metric in ["vqa", "anls", "relaxed", "cider"] {
+        stdout(&gemmule(&["eval", &data, "--metric", metric]));
+    }
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/easy-vqa-q8_0.gguf");
+    let arguments = ["eval", &data, "--metric", "exact", "--against", model.to_str().unwrap(), "--json"];
+    let value = &json_lines(&stdout(&gemmule(&arguments)))[0];
+    assert_eq!(
+        (&value["measures"][0]["values"][0], &value["measures"][0]["difference"]["value"]),
+        (&value["measures"][0]["values"][1], &0.0.into())
+    );
+    assert_eq!(value["models"][1]["rows"][0]["text"], "yellow");
+    let circle = |edges: [u32; 4]| serde_json::json!({ "objects": [{ "label": "circle", "box": edges }] });
+    let boxes = file(
+        "boxes.jsonl",
+        &[row("detect circle", circle([20, 5, 45, 30])), row("detect circle", circle([0, 40, 9, 60]))],
+    );
+    let value = &json_lines(&stdout(&gemmule(&["eval", &boxes, "--metric", "boxes", "--json"])))[0];
+    let measure = |index: usize| {
+        (
+            value["measures"][index]["name"].as_str().unwrap(),
+            value["measures"][index]["values"][0]["value"].as_f64().unwrap(),
+        )
+    };
+    assert_eq!((measure(0), measure(1).1), (("recall at IoU 0.5", 0.5), 0.5));
+    assert!((0.35..0.5).contains(&measure(2).1), "{:?}", measure(2));
+    assert_fails(&["eval", &boxes, "--metric", "masks"], &["row 0", "--seg-vae"]);
+    assert_fails(&["eval", &boxes, "--metric", "exact"], &["row 0", "\"answers\""]);
+    assert_fails(&["eval", &data, "--metric", "boxes"], &["row 0", "\"objects\""]);
+    let short = file(
+        "short.jsonl",
+        &[row("detect circle", serde_json::json!({ "objects": [{ "label": "circle", "box": [1, 2] }] }))],
+    );
+    assert_fails(&["eval", &short, "--metric", "boxes"], &["four numbers"]);
+}
+
+#[test]
 fn several_pictures_and_sampling_work() {
     let sampled = |seed: &str| {
         let arguments =

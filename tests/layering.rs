@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Module, and the modules of this crate that it may name.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("gguf", &[]),
     ("weights", &["gguf"]),
     ("sched", &[]),
@@ -12,6 +12,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("text", &["model::config"]),
     ("model", &["ops", "weights", "gguf", "text"]),
     ("answer", &["text", "image", "model::mask_decoder"]),
+    ("metrics", &[]),
     ("session", &["model", "image", "text", "sched", "ops"]),
     ("files.rs", &[]),
     ("error.rs", &[]),

@@ -6,6 +6,9 @@ use super::Bounds;
 use crate::image::{Filter, encode_png, resample_numbers};
 use crate::model::mask_decoder::SIDE;
 
+/// Most pixels of a mask that is read.
+const LARGEST: usize = 1 << 28;
+
 /// Which pixels of a picture an object covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
@@ -38,6 +41,52 @@ impl Mask {
             }
         }
         mask
+    }
+
+    /// A mask from COCO's compressed runs, see [`counts`](Self::counts); none where they do not fill the picture exactly.
+    pub fn from_counts(counts: &str, width: u32, height: u32) -> Option<Self> {
+        let total = (width as usize).checked_mul(height as usize).filter(|total| *total <= LARGEST)?;
+        let mut runs: Vec<i64> = Vec::new();
+        let (mut value, mut shift) = (0i64, 0);
+        for byte in counts.bytes() {
+            let group = i64::from(byte.checked_sub(48).filter(|group| *group < 64)?);
+            value |= (group & 31).checked_shl(shift)?;
+            shift += 5;
+            if shift > 45 {
+                return None;
+            }
+            if group & 32 == 0 {
+                if group & 16 != 0 {
+                    value |= -1 << shift;
+                }
+                let before = if runs.len() > 2 { runs[runs.len() - 2] } else { 0 };
+                runs.push(value + before);
+                (value, shift) = (0, 0);
+            }
+        }
+        let mut columns = Vec::with_capacity(total);
+        for (index, run) in runs.into_iter().enumerate() {
+            let run = usize::try_from(run).ok().filter(|run| *run <= total - columns.len())?;
+            columns.resize(columns.len() + run, index % 2 == 1);
+        }
+        if shift != 0 || columns.len() != total {
+            return None;
+        }
+        let sides = (width as usize, height as usize);
+        let rows = (0..sides.1).flat_map(|row| (0..sides.0).map(move |column| column * sides.1 + row));
+        Some(Self { width, height, pixels: rows.map(|at| columns[at]).collect() })
+    }
+
+    /// Intersection over union with another mask; zero for masks of another size, or where neither has a pixel.
+    pub fn overlap(&self, other: &Self) -> f64 {
+        if (self.width, self.height) != (other.width, other.height) {
+            return 0.0;
+        }
+        let count = |both: fn((&bool, &bool)) -> bool| {
+            self.pixels.iter().zip(&other.pixels).filter(|(a, b)| both((a, b))).count()
+        };
+        let union = count(|(a, b)| *a || *b);
+        if union == 0 { 0.0 } else { count(|(a, b)| *a && *b) as f64 / union as f64 }
     }
 
     /// Width of the picture.

@@ -1,18 +1,15 @@
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use gemmule::{GenerateOptions, Model, Picture, Session};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::Deserialize;
+use gemmule::{GenerateOptions, Model};
 use serde_json::{Value, json};
 
 use super::answers::{self, Found, ObjectArguments};
-use super::{ComputeArguments, ModelArguments, open_pictures};
+use super::rows::{self, Shown, Work, as_value, lines};
+use super::{ComputeArguments, ModelArguments};
 
 /// Answers the prompts of MANIFEST.jsonl, one JSON object on each line: {"image": "a.jpg", "prompt": "caption en"}, or
 /// "images" with several; "max_tokens" may be added, and anything else of your own. Paths are relative to the manifest.
@@ -46,63 +43,12 @@ pub(super) struct Batch {
     compute: ComputeArguments,
 }
 
-/// Longest line of a manifest, in bytes.
-const LONGEST_LINE: u64 = 1 << 20;
-
-/// What a row asks.
-#[derive(Deserialize)]
-struct Row {
-    image: Option<PathBuf>,
-    #[serde(default)]
-    images: Vec<PathBuf>,
-    prompt: String,
-    max_tokens: Option<usize>,
-}
-
-impl Row {
-    fn paths(&self, directory: &Path) -> Result<Vec<PathBuf>> {
-        ensure!(self.image.is_some() == self.images.is_empty(), "give either \"image\" or \"images\"");
-        Ok(self.image.iter().chain(&self.images).map(|path| directory.join(path)).collect())
-    }
-}
-
-/// A row with its pictures, and whether they are those of the row before.
-struct Work {
-    row: Row,
-    pictures: Arc<Vec<Picture>>,
-    same: bool,
-}
-
-/// The lines of a file that are not blank; an error is the last.
-fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
-    let context = || path.display().to_string();
-    let mut reader = BufReader::new(File::open(path).with_context(context)?);
-    let mut failed = false;
-    let mut next = move || -> Result<Option<Vec<u8>>> {
-        loop {
-            let mut line = Vec::new();
-            (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-            ensure!((line.len() as u64) < LONGEST_LINE, "a line has {LONGEST_LINE} bytes or more");
-            if line.is_empty() || !line.trim_ascii().is_empty() {
-                return Ok(Some(line).filter(|line| !line.is_empty()));
-            }
-        }
-    };
-    let path = path.to_owned();
-    Ok(std::iter::from_fn(move || {
-        let line = if failed { None } else { next().with_context(|| path.display().to_string()).transpose() };
-        failed = matches!(line, Some(Err(_)));
-        line
-    }))
-}
-
 impl Batch {
     pub(super) fn execute(self) -> Result<()> {
         ensure!(self.force || !self.output.exists(), "{} exists already; --force replaces it", self.output.display());
-        let total = lines(&self.manifest)?.try_fold(0, |count, line| line.map(|_| count + 1))?;
-        ensure!(total > 0, "{}: it has no rows", self.manifest.display());
+        let total = rows::count(&self.manifest)?;
         let model = self.model.open()?;
-        let mut session = self.compute.session(&model)?;
+        let mut shown = Shown::new(self.compute.session(&model)?);
         let mut partial = self.output.clone().into_os_string();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
@@ -111,25 +57,10 @@ impl Batch {
             eprintln!("{done} of {total} rows are in {} already: going on", partial.display());
         }
 
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {eta} left  {msg}")?;
-        let bar = ProgressBar::new(total as u64).with_style(style).with_position(done as u64);
-        bar.reset_eta();
-        let rows = lines(&self.manifest)?.skip(done);
-        let directory = self.manifest.parent().unwrap_or(Path::new(""));
+        let bar = rows::progress(total, done)?;
         std::thread::scope(|scope| -> Result<()> {
-            // One row's pictures are decoded while the row before is answered.
-            let (send, receive) = sync_channel(1);
-            scope.spawn(move || read_rows(rows, directory, &send));
-            let mut is_shown = false;
-            for (index, (input, work)) in (done..).zip(receive) {
-                let answered = work.and_then(|work| {
-                    if !(work.same && is_shown) {
-                        is_shown = false;
-                        session.show(&work.pictures)?;
-                        is_shown = true;
-                    }
-                    self.answer(&model, &mut session, &work)
-                });
+            for (index, (input, work)) in (done..).zip(rows::read(scope, &self.manifest, done)?) {
+                let answered = work.and_then(|work| self.answer(&model, &mut shown, &work));
                 let mut value = answered.unwrap_or_else(|error| {
                     failures += 1;
                     bar.set_message(format!("{failures} failed"));
@@ -149,7 +80,8 @@ impl Batch {
         Ok(())
     }
 
-    fn answer(&self, model: &Model, session: &mut Session<'_>, work: &Work) -> Result<Value> {
+    fn answer(&self, model: &Model, shown: &mut Shown<'_>, work: &Work) -> Result<Value> {
+        let session = shown.show(work)?;
         let options = GenerateOptions {
             max_tokens: work.row.max_tokens.unwrap_or(self.max_tokens),
             probabilities: true,
@@ -195,32 +127,5 @@ impl Batch {
         // A line that a kill has cut is written again.
         file.set_len(length).with_context(context)?;
         Ok((file, done, failures))
-    }
-}
-
-/// A manifest's line as JSON, or as a string where it is none.
-fn as_value(line: &[u8]) -> Value {
-    serde_json::from_slice(line).unwrap_or_else(|_| String::from_utf8_lossy(line).trim_end().into())
-}
-
-/// Reads rows and their pictures until nobody takes them.
-fn read_rows(lines: impl Iterator<Item = Result<Vec<u8>>>, directory: &Path, send: &SyncSender<(Value, Result<Work>)>) {
-    let mut last: Option<(Vec<PathBuf>, Arc<Vec<Picture>>)> = None;
-    for line in lines {
-        let input = line.as_ref().map_or(Value::Null, |line| as_value(line));
-        let work = line.and_then(|line| {
-            let row: Row = serde_json::from_slice(&line).context("not a row of a manifest")?;
-            let paths = row.paths(directory)?;
-            if let Some((_, pictures)) = last.as_ref().filter(|(known, _)| *known == paths) {
-                return Ok(Work { row, pictures: Arc::clone(pictures), same: true });
-            }
-            last = None;
-            let pictures = Arc::new(open_pictures(&paths)?);
-            last = Some((paths, Arc::clone(&pictures)));
-            Ok(Work { row, pictures, same: false })
-        });
-        if send.send((input, work)).is_err() {
-            return;
-        }
     }
 }

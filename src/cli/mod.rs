@@ -4,7 +4,9 @@ mod answers;
 mod batch;
 mod bench;
 mod embed;
+mod eval;
 mod inspect;
+mod rows;
 mod run;
 mod score;
 mod trace;
@@ -36,6 +38,8 @@ enum Command {
     Run(run::Run),
     /// Answer a file of prompts about many pictures.
     Batch(batch::Batch),
+    /// Measure how good a model's answers are, or two models' side by side.
+    Eval(eval::Eval),
     /// Say how likely each of several given answers is.
     Score(score::Score),
     /// Write the features of pictures, and the decoder's hidden states, as safetensors.
@@ -179,6 +183,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(command) => command.execute(),
         Command::Batch(command) => command.execute(),
+        Command::Eval(command) => command.execute(),
         Command::Score(command) => command.execute(),
         Command::Embed(command) => command.execute(),
         Command::Inspect(command) => command.execute(),

@@ -6,7 +6,6 @@ with every answer of the data set to a question about colour or shape (`contradi
 """
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,25 +95,6 @@ def box_tokens(box, side: int = SIDE) -> str:
     """`<loc>` tokens of a box in pixels, in the model's order: y_min, x_min, y_max, x_max."""
     x_min, y_min, x_max, y_max = (round(value / side * (LOCATIONS - 1)) for value in box)
     return "".join(f"<loc{value:04d}>" for value in (y_min, x_min, y_max, x_max))
-
-
-def parse_boxes(text: str):
-    """[(box in 0..1 as x_min, y_min, x_max, y_max; label)] from an answer."""
-    found = []
-    for match in re.finditer(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>\s*([^;<]*)", text):
-        y_min, x_min, y_max, x_max = (int(value) / (LOCATIONS - 1) for value in match.groups()[:4])
-        found.append(((x_min, y_min, x_max, y_max), match.group(5).strip()))
-    return found
-
-
-def intersection_over_union(a, b) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    overlap = width * height
-    area = lambda box: (box[2] - box[0]) * (box[3] - box[1])
-    return overlap / (area(a) + area(b) - overlap)
 
 
 def position(box, side: int = SIDE) -> str:

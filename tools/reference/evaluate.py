@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""The bundled model's accuracy on the whole easy-VQA test split: transformers in float32 and gemmule in several types.
+"""The bundled model's accuracy on the whole easy-VQA test split, as `gemmule eval` measures it in several types, and how many
+answers are those of transformers in float32.
 
-usage: evaluate.py [--checkpoint DIR] [--skip-transformers] NAME=MODEL.gguf ...
-needs: cargo build --release --example answer_many
+usage: evaluate.py [--checkpoint DIR] [--skip-transformers] [--rows DIR] NAME=MODEL.gguf ...
+needs: cargo build --release
 
-Prints a Markdown table: exact match of the 9,673 questions, and the share of pictures whose box (`detect SHAPE`) overlaps
-the true one with IoU of at least 0.5.
+Prints a Markdown table: exact match of the 9,673 questions, and the recall of `detect SHAPE` on the pictures at IoU 0.5, with
+95 % intervals. --rows keeps the rows for `gemmule eval` in a directory.
 """
 
 import argparse
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 
 import torch
@@ -21,18 +23,26 @@ import easy_vqa_data as data
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def requests():
+def write_rows(folder):
+    """questions.jsonl and boxes.jsonl for `gemmule eval`; returns the requests in the same order."""
     pictures, questions = data.load("test")
-    asked = [(pictures[image].path, f"answer en {question}") for question, _, image in questions]
-    detected = [(picture.path, f"detect {picture.shape}") for picture in pictures.values()]
-    return pictures, questions, asked + detected
+    asked = [{"image": pictures[image].path, "prompt": f"answer en {question}", "answer": answer} for question, answer, image in questions]
+    detected = [{"image": picture.path, "prompt": f"detect {picture.shape}", "objects": [{"label": picture.shape, "box": picture.box}]}
+                for picture in pictures.values()]
+    for name, rows in [("questions", asked), ("boxes", detected)]:
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [(row["image"], row["prompt"]) for row in asked + detected]
 
 
-def answer_with_gemmule(model, lines):
-    program = REPOSITORY / "target" / "release" / "examples" / "answer_many"
-    text = "".join(f"{path}\t{prompt}\n" for path, prompt in lines)
-    run = subprocess.run([program, model], input=text, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in run.stdout.splitlines()]
+def evaluate(folder, model):
+    """Exact match and recall with their intervals, and the answers."""
+    results = []
+    for rows, metric in [("questions", "exact"), ("boxes", "boxes")]:
+        program = REPOSITORY / "target" / "release" / "gemmule"
+        command = [program, "eval", folder / f"{rows}.jsonl", "--metric", metric, "-m", model, "-n", "24", "--json"]
+        results.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    values = [result["measures"][0]["values"][0] for result in results]
+    return values, [row["text"] for result in results for row in result["models"][0]["rows"]]
 
 
 @torch.no_grad()
@@ -75,36 +85,25 @@ def answer_with_transformers(checkpoint, lines):
     return answers
 
 
-def score(pictures, questions, answers):
-    right = sum(answer == text for (_, answer, _), text in zip(questions, answers))
-    found = 0
-    for picture, text in zip(pictures.values(), answers[len(questions):]):
-        true = tuple(value / data.SIDE for value in picture.box)
-        boxes = data.parse_boxes(text)
-        found += len(boxes) == 1 and boxes[0][1] == picture.shape and data.intersection_over_union(boxes[0][0], true) >= 0.5
-    return right / len(questions), found / len(pictures)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, default=REPOSITORY / "models" / "easy-vqa")
     parser.add_argument("--skip-transformers", action="store_true")
+    parser.add_argument("--rows", type=Path, help="keep the rows here")
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL.gguf")
     options = parser.parse_args()
-    pictures, questions, lines = requests()
-    results = {}
+    folder = options.rows or Path(tempfile.mkdtemp())
+    folder.mkdir(exist_ok=True)
+    lines = write_rows(folder)
+    reference = None if options.skip_transformers else answer_with_transformers(options.checkpoint, lines)
+    print("| run | exact match of the questions | recall of boxes at IoU 0.5 | same answers as transformers |")
+    print("|---|---|---|---|")
+    percent = lambda value: f"{value['value']:.2%} ({value['low']:.2%} … {value['high']:.2%})"
     for entry in options.models:
         name, model = entry.split("=", 1)
-        results[f"gemmule {name}"] = answer_with_gemmule(model, lines)
-    if not options.skip_transformers:
-        results["transformers float32"] = answer_with_transformers(options.checkpoint, lines)
-    reference = results.get("transformers float32")
-    print(f"| run | exact match of {len(questions)} questions | box IoU >= 0.5 of {len(pictures)} | same answers as transformers |")
-    print("|---|---|---|---|")
-    for name, answers in results.items():
-        exact, boxes = score(pictures, questions, answers)
-        same = sum(a == b for a, b in zip(answers, reference)) / len(answers) if reference else float("nan")
-        print(f"| {name} | {exact:.2%} | {boxes:.2%} | {same:.2%} |")
+        values, answers = evaluate(folder, model)
+        same = f"{sum(a == b for a, b in zip(answers, reference)) / len(answers):.2%}" if reference else ""
+        print(f"| {name} | {percent(values[0])} | {percent(values[1])} | {same} |")
 
 
 if __name__ == "__main__":
