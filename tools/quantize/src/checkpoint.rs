@@ -20,10 +20,20 @@ const LONGEST_HEADER: u64 = 100_000_000;
 /// Where a tensor's values are.
 #[derive(Clone, Debug)]
 enum Data {
-    /// In the file, from this byte on.
-    File(u64),
+    /// In the file.
+    File(Place),
     /// Read and rearranged already: small tensors of other layouts.
     Memory(Arc<[f32]>),
+}
+
+/// How a tensor's values lie in a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// In their order, from this byte on.
+    Straight(u64),
+    /// Columns before rows, from byte `offset` on: `inner` rows lie together, `column` values before the next column, and
+    /// `outer` before the next `inner` rows.
+    Turned { offset: u64, inner: usize, outer: usize, column: usize },
 }
 
 /// A tensor of the checkpoint.
@@ -64,7 +74,7 @@ pub(crate) fn canonical(name: &str) -> String {
 
 impl Checkpoint {
     pub(crate) fn open(directory: &Path) -> Result<Self> {
-        let mut checkpoint = Self { files: Vec::new(), tensors: HashMap::new() };
+        let mut checkpoint = Self::empty();
         let single = directory.join("model.safetensors");
         let index = directory.join("model.safetensors.index.json");
         if index.exists() {
@@ -85,7 +95,7 @@ impl Checkpoint {
 
     /// A single file.
     pub(crate) fn open_file(path: &Path) -> Result<Self> {
-        let mut checkpoint = Self { files: Vec::new(), tensors: HashMap::new() };
+        let mut checkpoint = Self::empty();
         checkpoint.add(path, None)?;
         Ok(checkpoint)
     }
@@ -134,7 +144,7 @@ impl Checkpoint {
             };
             let source = Source {
                 file: self.files.len(),
-                data: Data::File(8 + header + info.data_offsets.0 as u64),
+                data: Data::File(Place::Straight(8 + header + info.data_offsets.0 as u64)),
                 shape: info.shape.clone(),
                 format,
                 name: name.clone(),
@@ -148,14 +158,37 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// A checkpoint without tensors, to be filled.
+    pub(crate) fn empty() -> Self {
+        Self { files: Vec::new(), tensors: HashMap::new() }
+    }
+
+    /// Adds a file that tensors lie in; returns its number.
+    pub(crate) fn add_opened(&mut self, path: &Path, file: File) -> usize {
+        self.files.push((path.to_owned(), file));
+        self.files.len() - 1
+    }
+
+    /// Adds a tensor of a file.
+    pub(crate) fn insert(
+        &mut self,
+        name: String,
+        shape: Vec<usize>,
+        (file, format, place): (usize, Format, Place),
+    ) -> Result<()> {
+        let source = Source { file, data: Data::File(place), shape, format, name: name.clone(), deltas: Vec::new() };
+        let other = self.tensors.insert(name, source);
+        ensure!(other.is_none(), "two tensors mean the same");
+        Ok(())
+    }
+
     /// Adds tensors that were read from `path`.
     pub(crate) fn add_values(
         &mut self,
         path: &Path,
         tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>,
     ) -> Result<()> {
-        let file = self.files.len();
-        self.files.push((path.to_owned(), File::open(path).with_context(|| path.display().to_string())?));
+        let file = self.add_opened(path, File::open(path).with_context(|| path.display().to_string())?);
         for (name, shape, values) in tensors {
             let source = Source {
                 file,
@@ -194,22 +227,51 @@ impl Checkpoint {
     pub(crate) fn read(&self, source: &Source, start: usize, len: usize) -> Result<Vec<f32>> {
         let mut values = match &source.data {
             Data::Memory(values) => values[start..start + len].to_vec(),
-            Data::File(offset) => {
-                self.read_file(source, offset + (start * source.format.info().block_bytes) as u64, len)?
+            Data::File(Place::Straight(offset)) => {
+                let mut values = vec![0.0; len];
+                let width = source.format.info().block_bytes;
+                self.read_run(source, offset + (start * width) as u64, &mut Vec::new(), &mut values)?;
+                values
             }
+            Data::File(place @ Place::Turned { .. }) => self.read_turned(source, *place, start, len)?,
         };
         source.deltas.iter().for_each(|delta| delta.add_to(&mut values, start));
         Ok(values)
     }
 
-    /// Reads `len` values from byte `offset` of a tensor's file on.
-    fn read_file(&self, source: &Source, offset: u64, len: usize) -> Result<Vec<f32>> {
-        let mut bytes = vec![0; len * source.format.info().block_bytes];
+    /// Fills `values` from byte `offset` of a tensor's file on.
+    fn read_run(&self, source: &Source, offset: u64, bytes: &mut Vec<u8>, values: &mut [f32]) -> Result<()> {
+        bytes.resize(values.len() * source.format.info().block_bytes, 0);
         let (path, file) = &self.files[source.file];
-        file.read_exact_at(&mut bytes, offset)
+        file.read_exact_at(bytes, offset)
             .with_context(|| format!("{}: reading tensor '{}'", path.display(), source.name))?;
-        let mut values = vec![0.0; len];
-        gemmule::quant::decode_row(source.format, &bytes, &mut values);
+        gemmule::quant::decode_row(source.format, bytes, values);
+        Ok(())
+    }
+
+    /// Whole rows of a tensor whose columns lie together.
+    fn read_turned(&self, source: &Source, place: Place, start: usize, len: usize) -> Result<Vec<f32>> {
+        let Place::Turned { offset, inner, outer, column } = place else {
+            unreachable!("straight places are read straight")
+        };
+        let columns = source.shape[1];
+        let (first, end) = (start / columns, (start + len) / columns);
+        assert!(first * columns == start && end * columns == start + len, "whole rows");
+        let width = source.format.info().block_bytes;
+        let (mut values, mut bytes, mut run) = (vec![0.0; len], Vec::new(), Vec::new());
+        let mut row = first;
+        while row < end {
+            let count = (inner - row % inner).min(end - row);
+            run.resize(count, 0.0);
+            for at in 0..columns {
+                let place = row / inner * outer + at * column + row % inner;
+                self.read_run(source, offset + (place * width) as u64, &mut bytes, &mut run)?;
+                for (value, out) in run.iter().zip(values[(row - first) * columns + at..].iter_mut().step_by(columns)) {
+                    *out = *value;
+                }
+            }
+            row += count;
+        }
         Ok(values)
     }
 

@@ -1,5 +1,6 @@
 //! `gemmule-quantize`: a Hugging Face PaliGemma 2 checkpoint in, a GGUF file out.
 
+mod big_vision;
 mod checkpoint;
 mod convert;
 mod hf_config;
@@ -36,7 +37,8 @@ use gemmule::quant::{FORMATS, Format};
 #[derive(Parser)]
 #[command(name = "gemmule-quantize", version, verbatim_doc_comment, max_term_width = 120)]
 struct Cli {
-    /// Directory with config.json, tokenizer.json and model.safetensors (or shards with an index).
+    /// Directory with config.json, tokenizer.json and model.safetensors (or shards with an index), or an .npz checkpoint of
+    /// big_vision with config.json and tokenizer.json beside it.
     checkpoint: PathBuf,
     /// The file to write.
     #[arg(value_name = "OUT.gguf")]
@@ -50,6 +52,9 @@ struct Cli {
     /// Type of the vision tower's and the projector's matrices.
     #[arg(long, value_name = "TYPE", value_parser = parse_format)]
     vision_type: Option<Format>,
+    /// Directory with config.json and tokenizer.json, where they do not lie beside the weights.
+    #[arg(long, value_name = "DIRECTORY")]
+    config: Option<PathBuf>,
     /// Directory of a LoRA adapter in PEFT's layout, to be merged; give the option once for each.
     #[arg(long, value_name = "DIRECTORY")]
     lora: Vec<PathBuf>,
@@ -88,7 +93,18 @@ impl Cli {
             .num_threads(self.threads.unwrap_or(0))
             .build()
             .context("cannot start the threads; choose another --threads")?;
-        let mut checkpoint = checkpoint::Checkpoint::open(&self.checkpoint)?;
+        let is_npz = self.checkpoint.extension().is_some_and(|extension| extension == "npz");
+        let beside = if is_npz { self.checkpoint.parent().unwrap_or(Path::new("")) } else { &self.checkpoint };
+        let directory = self.config.as_deref().unwrap_or(beside);
+        let (mut checkpoint, mut model, embedding_rows) = if is_npz {
+            let model = hf_config::read(directory)?;
+            let scratch =
+                self.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let (checkpoint, rows) = big_vision::open(&self.checkpoint, &model.config, scratch)?;
+            (checkpoint, model, Some(rows))
+        } else {
+            (checkpoint::Checkpoint::open(&self.checkpoint)?, hf_config::read(directory)?, None)
+        };
         for directory in &self.lora {
             lora::add(&mut checkpoint, directory, 1.0)?;
         }
@@ -97,9 +113,11 @@ impl Cli {
             let strength = strength.with_context(|| format!("--lora-scaled: '{factor}' is no number"))?;
             lora::add(&mut checkpoint, Path::new(directory), strength)?;
         }
-        let mut model = hf_config::read(&self.checkpoint)?;
         let types = plan::Types::new(self.body, self.embedding_type, self.vision_type);
         let mut plan = plan::Plan::new(&mut model.config, &types);
+        if let Some(rows) = embedding_rows {
+            plan.shorten_embedding(rows);
+        }
         if let Some(path) = &self.seg_vae {
             let tensors = mask_decoder::read(path)?;
             plan.add_masks(&tensors);
@@ -107,7 +125,7 @@ impl Cli {
         }
         plan.check(&checkpoint)?;
         checkpoint.check_head()?;
-        let path = self.checkpoint.join("tokenizer.json");
+        let path = directory.join("tokenizer.json");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let vocabulary = vocabulary::metadata(text, &model.config).with_context(|| path.display().to_string())?;
         let files = plan.files(&model, vocabulary, &outputs);

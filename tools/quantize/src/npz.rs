@@ -5,7 +5,8 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use zip::ZipArchive;
+use gemmule::quant::Format;
+use zip::{CompressionMethod, ZipArchive};
 
 /// An opened archive.
 pub(crate) struct Npz {
@@ -16,6 +17,16 @@ pub(crate) struct Npz {
 /// Longest header of an array that is read.
 const LONGEST_HEADER: usize = 1 << 16;
 
+/// Where an array's values lie.
+pub(crate) struct Stored {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) format: Format,
+    /// The first value's place in [`Npz::file`].
+    pub(crate) offset: u64,
+    /// The file that a compressed array was unpacked into.
+    unpacked: Option<File>,
+}
+
 impl Npz {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let context = || path.display().to_string();
@@ -25,29 +36,71 @@ impl Npz {
         Ok(Self { path: path.to_owned(), archive })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.archive.index_for_name(&format!("{name}.npy")).is_some()
+    }
+
+    /// The file that holds an array's values.
+    pub(crate) fn file(&self, stored: &Stored) -> Result<File> {
+        let file = stored.unpacked.as_ref().map_or_else(|| File::open(&self.path), File::try_clone);
+        file.with_context(|| self.path.display().to_string())
+    }
+
+    /// Finds an array; a compressed one is unpacked into an unnamed file in `scratch`.
+    pub(crate) fn locate(&mut self, name: &str, scratch: &Path) -> Result<Stored> {
+        let context = format!("{}: array '{name}'", self.path.display());
+        let mut locate = || -> Result<Stored> {
+            let mut entry = self.archive.by_name(&format!("{name}.npy")).context("it is missing")?;
+            let header = Header::read(&mut entry)?;
+            let Header { shape, format, length } = header;
+            let count = shape.iter().try_fold(1u64, |count, size| count.checked_mul(*size as u64));
+            let bytes = count.and_then(|count| count.checked_mul(format.info().block_bytes as u64));
+            ensure!(
+                bytes.and_then(|bytes| bytes.checked_add(length)) == Some(entry.size()),
+                "its {} bytes do not fit its shape {shape:?}",
+                entry.size()
+            );
+            if entry.compression() == CompressionMethod::Stored {
+                let start = entry.data_start().context("it lies nowhere")?;
+                return Ok(Stored { shape, format, offset: start + length, unpacked: None });
+            }
+            let mut file = tempfile::tempfile_in(scratch).with_context(|| scratch.display().to_string())?;
+            std::io::copy(&mut entry, &mut file).context("unpacking it")?;
+            Ok(Stored { shape, format, offset: 0, unpacked: Some(file) })
+        };
+        locate().context(context)
+    }
+
     /// The array of this name in row-major order, checked to have `shape` before its data is read.
     pub(crate) fn array(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let read = || -> Result<Vec<f32>> {
+        let context = format!("{}: array '{name}'", self.path.display());
+        let mut read = || -> Result<Vec<f32>> {
             let mut entry = self.archive.by_name(&format!("{name}.npy")).context("it is missing")?;
             let header = Header::read(&mut entry)?;
             ensure!(header.shape == shape, "it has shape {:?} in place of {shape:?}", header.shape);
             let count: usize = shape.iter().product();
-            let mut bytes = vec![0; count * header.width];
+            let mut bytes = vec![0; count * header.format.info().block_bytes];
             entry.read_exact(&mut bytes).context("its data ends early")?;
             // Reading on to the end is what checks the archive's checksum.
             ensure!(entry.read(&mut [0]).context("its data is damaged")? == 0, "its data is longer than its shape");
-            Ok(header.decode(&bytes))
+            let mut values = vec![0.0; count];
+            gemmule::quant::decode_row(header.format, &bytes, &mut values);
+            Ok(values)
         };
-        let mut read = read;
-        read().with_context(|| format!("{}: array '{name}'", self.path.display()))
+        read().context(context)
     }
 }
 
 /// What an `.npy` file says of itself.
 struct Header {
     shape: Vec<usize>,
-    /// Bytes of a value: 4 or 8 (IEEE floats), 2 (half precision).
-    width: usize,
+    format: Format,
+    /// Bytes before the first value.
+    length: u64,
 }
 
 impl Header {
@@ -73,31 +126,27 @@ impl Header {
         let mut bytes = vec![0; length];
         from.read_exact(&mut bytes).context("its header ends early")?;
         let text = String::from_utf8_lossy(&bytes);
-        Self::parse(&text).with_context(|| format!("its header is not understood: {}", text.trim()))
+        let before = if start[6] == 1 { 10 } else { 12 };
+        let (shape, format) =
+            Self::parse(&text).with_context(|| format!("its header is not understood: {}", text.trim()))?;
+        Ok(Self { shape, format, length: before + length as u64 })
     }
 
     /// Such as `{'descr': '<f4', 'fortran_order': False, 'shape': (128, 512), }`.
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<(Vec<usize>, Format)> {
         let after = |key: &str| text.split_once(key).map(|(_, rest)| rest.trim_start_matches([':', ' ']));
         let kind = after("'descr'")?.strip_prefix('\'')?.split('\'').next()?;
-        let width = match kind {
-            "<f2" => 2,
-            "<f4" => 4,
-            "<f8" => 8,
+        let format = match kind {
+            "<f2" => Format::F16,
+            "<f4" => Format::F32,
+            // NumPy has no bfloat16; JAX's comes out as two bytes of no type.
+            "|V2" | "<V2" => Format::BF16,
             _ => return None,
         };
         after("'fortran_order'")?.starts_with("False").then_some(())?;
         let inner = after("'shape'")?.strip_prefix('(')?.split_once(')')?.0;
         let sizes = inner.split(',').map(str::trim).filter(|size| !size.is_empty());
-        Some(Self { shape: sizes.map(|size| size.parse().ok()).collect::<Option<_>>()?, width })
-    }
-
-    fn decode(&self, bytes: &[u8]) -> Vec<f32> {
-        match self.width {
-            2 => bytes.as_chunks().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32()).collect(),
-            4 => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            _ => bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
-        }
+        Some((sizes.map(|size| size.parse().ok()).collect::<Option<_>>()?, format))
     }
 }
 
@@ -107,10 +156,10 @@ mod tests {
 
     #[test]
     fn headers_are_read() {
-        let shape = |text: &str| Header::parse(text).map(|header| header.shape);
+        let shape = |text: &str| Header::parse(text).map(|header| header.0);
         assert_eq!(shape("{'descr': '<f4', 'fortran_order': False, 'shape': (128, 512), }"), Some(vec![128, 512]));
         assert_eq!(shape("{'descr': '<f2', 'fortran_order': False, 'shape': (3,), }"), Some(vec![3]));
-        assert_eq!(shape("{'descr': '<f8', 'fortran_order': False, 'shape': (), }"), Some(vec![]));
+        assert_eq!(shape("{'descr': '|V2', 'fortran_order': False, 'shape': (), }"), Some(vec![]));
         for bad in [
             "{'descr': '>f4', 'fortran_order': False, 'shape': (3,), }",
             "{'descr': '<f4', 'fortran_order': True, 'shape': (3,), }",

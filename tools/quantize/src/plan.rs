@@ -120,6 +120,13 @@ impl Plan {
         plan
     }
 
+    /// The checkpoint's embedding has fewer rows than the model; the rest become zero.
+    pub(crate) fn shorten_embedding(&mut self, rows: usize) {
+        for item in self.items.iter_mut().filter(|item| item.class == Class::Embedding) {
+            item.shape[0] = rows;
+        }
+    }
+
     /// Adds the decoder of masks; its tensors have the same name in the checkpoint and in the file, and stay f32.
     pub(crate) fn add_masks(&mut self, tensors: &[mask_decoder::Tensor]) {
         for (name, shape, _) in tensors {
