@@ -243,6 +243,40 @@ fn batches_answer_every_row_and_go_on_after_a_kill() {
 }
 
 #[test]
+fn a_killed_batch_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE);
+    let row = |id: usize| serde_json::json!({ "image": picture, "prompt": "caption en", "id": id }).to_string() + "\n";
+    std::fs::write(at("rows.jsonl"), (0..2000).map(row).collect::<String>()).unwrap();
+    let command = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+        command.arg("batch").arg(at("rows.jsonl")).arg("-o").arg(at("out.jsonl")).stderr(std::process::Stdio::piped());
+        command
+    };
+    let mut child = command().spawn().unwrap();
+    let started = std::time::Instant::now();
+    while std::fs::metadata(at("out.jsonl.partial")).map_or(0, |file| file.len()) < 20_000 {
+        assert!(started.elapsed().as_secs() < 60, "no rows");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!at("out.jsonl").exists());
+    let output = command().output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && message.contains("of 2000 rows are in"), "{message}");
+    let values = json_lines(&std::fs::read_to_string(at("out.jsonl")).unwrap());
+    assert_eq!(values.len(), 2000);
+    for (index, value) in values.iter().enumerate() {
+        assert_eq!(
+            (&value["row"], &value["input"]["id"], &value["text"]),
+            (&index.into(), &index.into(), &values[0]["text"])
+        );
+    }
+}
+
+#[test]
 fn quality_is_measured_and_compared() {
     let directory = tempfile::tempdir().unwrap();
     let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE);

@@ -185,6 +185,56 @@ impl Gguf {
         self.typed(key, "an array of truth values", |value| value.as_array()?.iter().map(Value::as_bool).collect())
     }
 
+    /// The elements of an array of any length, whose type must be `element`, in place; `bytes` is the file that was parsed.
+    fn array<'a>(&self, key: &str, element: ValueType, bytes: &'a [u8]) -> Result<Option<(&'a [u8], usize)>> {
+        let Some(span) = self.spans.get(key) else { return Ok(None) };
+        let count = span.array.filter(|array| array.0 == element).map(|array| array.1 as usize);
+        // Before the elements stand their type and their number.
+        let elements = bytes.get(span.range.start + 12..span.range.end);
+        let found = elements.zip(count);
+        found.map(Some).ok_or_else(|| Error::gguf(&self.name, format!("key '{key}' is no array of {element:?}")))
+    }
+
+    /// An array of strings of any length, in place; `bytes` is the file that was parsed.
+    ///
+    /// # Errors
+    /// When the key holds something else.
+    pub fn strings<'a>(&self, key: &str, bytes: &'a [u8]) -> Result<Option<Vec<&'a str>>> {
+        let Some((mut rest, count)) = self.array(key, ValueType::String, bytes)? else { return Ok(None) };
+        let mut strings = Vec::new();
+        for index in 0..count {
+            let next = rest
+                .split_first_chunk()
+                .and_then(|(length, rest)| rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?));
+            let text = next.and_then(|(text, _)| std::str::from_utf8(text).ok());
+            let text =
+                text.ok_or_else(|| Error::gguf(&self.name, format!("element {index} of '{key}' is not UTF-8")))?;
+            strings.push(text);
+            rest = next.map_or(&[], |next| next.1);
+        }
+        Ok(Some(strings))
+    }
+
+    /// An array of 32-bit floats of any length; `bytes` is the file that was parsed.
+    ///
+    /// # Errors
+    /// When the key holds something else.
+    pub fn long_floats(&self, key: &str, bytes: &[u8]) -> Result<Option<Vec<f32>>> {
+        let elements = self.array(key, ValueType::Float32, bytes)?;
+        Ok(elements
+            .map(|(elements, _)| elements.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()))
+    }
+
+    /// An array of 32-bit integers of any length; `bytes` is the file that was parsed.
+    ///
+    /// # Errors
+    /// When the key holds something else.
+    pub fn long_integers(&self, key: &str, bytes: &[u8]) -> Result<Option<Vec<i32>>> {
+        let elements = self.array(key, ValueType::Int32, bytes)?;
+        Ok(elements
+            .map(|(elements, _)| elements.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()))
+    }
+
     /// The bytes of a string of any length, in place; `bytes` is the file that was parsed.
     ///
     /// # Errors

@@ -268,7 +268,7 @@ impl Config {
             mean: vision_reader.channels(vision::IMAGE_MEAN)?,
             deviation: vision_reader.channels(vision::IMAGE_STD)?,
         };
-        let special = read_special(&text_reader, text.vocabulary)?;
+        let special = read_special(&text_reader, text_file, text.vocabulary)?;
         Ok(Self { text, vision, preprocess, special })
     }
 
@@ -384,8 +384,19 @@ fn read_text(reader: &Reader<'_>, family: Family) -> Result<TextConfig> {
         sliding_layers,
         attention_scale: reader.0.float(&key(text::ATTENTION_SCALE))?.unwrap_or(assumed_scale),
         rope_base: reader.0.float(&key(text::ROPE_BASE))?.unwrap_or(10_000.0),
-        vocabulary: reader.size(&key(text::VOCABULARY))?,
+        vocabulary: read_vocabulary(reader, family)?,
     })
+}
+
+/// Rows of the embedding; llama.cpp's tools leave the key out.
+fn read_vocabulary(reader: &Reader<'_>, family: Family) -> Result<usize> {
+    let key = family.key(text::VOCABULARY);
+    if let Some(size) = reader.optional_size(&key)? {
+        return Ok(size);
+    }
+    let embedding = reader.0.tensors().iter().find(|tensor| tensor.name == keys::tensor::TOKEN_EMBEDDING);
+    let rows = embedding.and_then(|tensor| tensor.dimensions.get(1)).copied();
+    reader.check_size(&key, reader.require(&key, rows)?)
 }
 
 fn read_vision(reader: &Reader<'_>) -> Result<VisionConfig> {
@@ -408,8 +419,24 @@ fn read_vision(reader: &Reader<'_>) -> Result<VisionConfig> {
     if fits { Ok(config) } else { Err(reader.error("the vision tower's sizes do not fit together".to_owned())) }
 }
 
-fn read_special(reader: &Reader<'_>, vocabulary: usize) -> Result<SpecialTokens> {
-    let image = reader.require(own::IMAGE_TOKEN, reader.token(own::IMAGE_TOKEN)?)?;
+/// The text of the token that stands for one image position, where a file does not give its number.
+const IMAGE_TEXT: &str = "<image>";
+
+fn read_special(reader: &Reader<'_>, file: &GgufFile, vocabulary: usize) -> Result<SpecialTokens> {
+    let image = match reader.token(own::IMAGE_TOKEN)? {
+        Some(image) => image,
+        None => {
+            let tokens = reader.0.strings(tokenizer::TOKENS, file.bytes())?.unwrap_or_default();
+            let image = tokens.iter().position(|token| *token == IMAGE_TEXT);
+            let reason = || {
+                format!(
+                    "key '{}' is missing and no token is '{IMAGE_TEXT}': it is the text half of no PaliGemma",
+                    own::IMAGE_TOKEN
+                )
+            };
+            image.ok_or_else(|| reader.error(reason()))? as u32
+        }
+    };
     let eos = match reader.0.unsigned_array(own::EOS_TOKENS)? {
         Some(ids) => ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect(),
         None => vec![reader.token(tokenizer::EOS)?.unwrap_or(1)],

@@ -5,6 +5,7 @@ pub mod decoder;
 pub mod mask_decoder;
 pub mod vision;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -101,7 +102,7 @@ impl Model {
     pub fn from_files(files: Vec<GgufFile>) -> Result<Self> {
         let store = Arc::new(Store::new(files)?);
         let config = Config::from_files(store.files())?;
-        tokenizer_json(&store)?;
+        check_tokenizer(&store.files()[0])?;
         let vision = vision::VisionWeights::find(&store, &config.vision, config.text.hidden)?;
         let decoder = decoder::DecoderWeights::find(&store, &config.text)?;
         let masks = mask_decoder::MaskWeights::find(&store)?;
@@ -135,18 +136,51 @@ impl Model {
     }
 }
 
-fn tokenizer_json(store: &Store) -> Result<&str> {
+/// Fails at once where a file has no tokenizer; reading it comes later.
+fn check_tokenizer(file: &GgufFile) -> Result<()> {
+    let has = |wanted: &str| file.gguf().keys().any(|(key, ..)| key == wanted);
+    if has(keys::tokenizer::HUGGINGFACE) || has(keys::tokenizer::TOKENS) {
+        return Ok(());
+    }
+    let reason = format!(
+        "it has neither the key '{}' nor a token table: convert the checkpoint with gemmule-quantize",
+        keys::tokenizer::HUGGINGFACE
+    );
+    Err(Error::model(file.gguf().name(), reason))
+}
+
+/// Hugging Face's `tokenizer.json`, or one made of the token table where the file has that only.
+fn tokenizer_json(store: &Store) -> Result<Cow<'_, str>> {
+    use keys::tokenizer::{HUGGINGFACE, MODEL, SCORES, TOKEN_TYPE, TOKENS, UNKNOWN};
     let file = &store.files()[0];
-    file.string(keys::tokenizer::HUGGINGFACE)?.ok_or_else(|| {
-        let reason =
-            format!("key '{}' is missing: convert the checkpoint with gemmule-quantize", keys::tokenizer::HUGGINGFACE);
-        Error::model(file.gguf().name(), reason)
-    })
+    if let Some(json) = file.string(HUGGINGFACE)? {
+        return Ok(json.into());
+    }
+    let (gguf, bytes) = (file.gguf(), file.bytes());
+    let failed = |reason: String| Error::model(gguf.name(), reason);
+    let kind = file.string(MODEL)?.unwrap_or("none");
+    let table =
+        (gguf.strings(TOKENS, bytes)?, gguf.long_floats(SCORES, bytes)?, gguf.long_integers(TOKEN_TYPE, bytes)?);
+    let (Some(tokens), Some(scores), Some(kinds)) = table else {
+        return Err(failed(format!(
+            "it has neither the key '{HUGGINGFACE}' nor a token table: convert the checkpoint with gemmule-quantize"
+        )));
+    };
+    if kind != "llama" {
+        return Err(failed(format!(
+            "its tokenizer is of the kind '{kind}', only 'llama' (SentencePiece) is supported"
+        )));
+    }
+    let unknown = gguf.unsigned(UNKNOWN)?.map(|id| id as usize);
+    if scores.len() != tokens.len() || kinds.len() != tokens.len() || unknown.is_some_and(|id| id >= tokens.len()) {
+        return Err(failed("the parts of its token table differ in length".to_owned()));
+    }
+    Ok(crate::text::json_of_table(&tokens, &scores, &kinds, unknown).to_string().into())
 }
 
 fn read_tokenizer(store: &Store, config: &Config) -> std::result::Result<Tokenizer, String> {
     let json = tokenizer_json(store).map_err(|error| error.to_string())?;
-    let tokenizer = Tokenizer::from_json(json, &config.special).map_err(|error| error.to_string())?;
+    let tokenizer = Tokenizer::from_json(&json, &config.special).map_err(|error| error.to_string())?;
     let (used, rows) = (tokenizer.used_vocabulary(), config.text.vocabulary);
     if used > rows {
         return Err(format!("the tokenizer's ids go up to {}, the embedding has {rows} rows", used - 1));

@@ -1,10 +1,13 @@
 //! The checkpoint's own tokenizer, the prompt's layout, and text that grows token by token.
 
 mod kind;
+mod table;
 
 use std::sync::OnceLock;
 
 pub use kind::{FAR_EDGE, LOCATIONS, SEGMENT_CODES, SEGMENTS, TokenKind};
+
+pub(crate) use table::tokenizer_json as json_of_table;
 
 use crate::model::config::SpecialTokens;
 use crate::{Error, Result};

@@ -21,6 +21,9 @@ fn convert(checkpoint: &Path, output: &Path, arguments: &[&str]) -> Output {
     command.arg(checkpoint).arg(output).args(arguments).output().unwrap()
 }
 
+/// What becomes of an array's name and bytes; none drops it.
+type Change<'a> = dyn Fn(&str, Vec<u8>) -> Option<(String, Vec<u8>)> + 'a;
+
 /// A copy of the archive with other arrays: `change` gets each name and its bytes, and may rename or drop it.
 fn rewrite(target: &Path, method: CompressionMethod, change: impl Fn(&str, Vec<u8>) -> Option<(String, Vec<u8>)>) {
     let file = std::fs::File::open(goldens().join("big-vision/checkpoint.npz")).unwrap();
@@ -104,7 +107,7 @@ fn checkpoints_that_do_not_fit_are_named() {
     };
     let config = case();
     let config = ["--config", config.to_str().unwrap()];
-    let change = |method, change: &dyn Fn(&str, Vec<u8>) -> Option<(String, Vec<u8>)>| rewrite(&bad, method, change);
+    let change = |method, change: &Change<'_>| rewrite(&bad, method, change);
     change(CompressionMethod::Stored, &|name, bytes| Some((name.to_owned(), bytes)));
     check(&["config.json"], &[]);
     change(CompressionMethod::Stored, &|name, bytes| (!name.contains("gating")).then(|| (name.to_owned(), bytes)));

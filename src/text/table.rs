@@ -1,0 +1,59 @@
+//! A tokenizer from the token table that llama.cpp's tools write, for files without Hugging Face's own.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+/// llama.cpp's kinds of tokens that are matched as wholes before the text is parted.
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+/// Rows that no text becomes.
+const UNUSED: i32 = 5;
+
+/// `tokenizer.json` for a table of SentencePiece's BPE: texts, scores and kinds of tokens, as Gemma's vocabulary has them
+/// (byte fallback, no space before the text).
+pub(crate) fn tokenizer_json(tokens: &[&str], scores: &[f32], kinds: &[i32], unknown: Option<usize>) -> Value {
+    let used = |id: &usize| kinds[*id] != UNUSED;
+    let whole = |id: &usize| [CONTROL, USER_DEFINED].contains(&kinds[*id]);
+    let ids = || (0..tokens.len()).filter(used);
+    let vocabulary: Map<String, Value> = ids().map(|id| (tokens[id].to_owned(), json!(id))).collect();
+    let added = ids().filter(whole).map(|id| {
+        json!({
+            "id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": kinds[id] == CONTROL,
+        })
+    });
+    let added: Vec<Value> = added.collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
+        "pre_tokenizer": null, "post_processor": null,
+        "decoder": { "type": "Sequence", "decoders": [
+            { "type": "Replace", "pattern": { "String": "▁" }, "content": " " }, { "type": "ByteFallback" }, { "type": "Fuse" },
+        ] },
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": unknown.map(|id| tokens[id]), "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocabulary, "merges": merges(tokens, scores, ids().filter(|id| kinds[*id] != CONTROL)),
+        },
+    })
+}
+
+/// SentencePiece joins the neighbours whose whole has the highest score: every way to part a token is a merge, and their order
+/// is that of the scores. Runs of spaces are matched as wholes only where a text has them as marks, so they are merged too.
+fn merges(tokens: &[&str], scores: &[f32], ids: impl Iterator<Item = usize>) -> Vec<Value> {
+    let ids: Vec<usize> = ids.collect();
+    let known: HashMap<&str, usize> = ids.iter().map(|id| (tokens[*id], *id)).collect();
+    let mut merges = Vec::new();
+    for &id in &ids {
+        let token = tokens[id];
+        for (at, _) in token.char_indices().skip(1) {
+            let (start, end) = token.split_at(at);
+            if let (Some(first), Some(second)) = (known.get(start), known.get(end)) {
+                merges.push((id, *first, *second));
+            }
+        }
+    }
+    merges.sort_by(|a, b| scores[b.0].total_cmp(&scores[a.0]).then(a.cmp(b)));
+    merges.into_iter().map(|(_, first, second)| json!([tokens[first], tokens[second]])).collect()
+}
