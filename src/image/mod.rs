@@ -1,5 +1,6 @@
 //! From the pictures that people have to the tower's input.
 
+mod frame;
 mod frames;
 mod jpeg;
 mod resample;
@@ -7,6 +8,7 @@ mod resample;
 use std::io::Cursor;
 use std::path::Path;
 
+pub use frame::{Frame, PixelFormat};
 pub use frames::frames;
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;

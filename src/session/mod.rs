@@ -113,6 +113,28 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
+    /// Takes features, `[images][tokens of an image][hidden]`, in the place of pictures: those of
+    /// [`image_features`](Self::image_features), or of a tower of one's own.
+    ///
+    /// # Errors
+    /// When they are no whole number of images, or more than the model's context holds.
+    pub fn show_features(&mut self, features: &[f32]) -> Result<()> {
+        let config = self.config();
+        let image = config.vision.tokens() * config.text.hidden;
+        if !features.len().is_multiple_of(image) {
+            return Err(Error::Request(format!(
+                "{} features are no whole number of images of {image}",
+                features.len()
+            )));
+        }
+        self.check_length(features.len() / config.text.hidden, 0)?;
+        self.pixels.clear();
+        self.features.clear();
+        self.features.extend_from_slice(features);
+        self.shown = Timings::default();
+        Ok(())
+    }
+
     /// The features of the pictures shown, `[images][tokens of an image][hidden]`.
     pub fn image_features(&self) -> &[f32] {
         &self.features

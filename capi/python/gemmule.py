@@ -1,0 +1,255 @@
+"""PaliGemma on ordinary CPUs, through Gemmule's C library.
+
+    import gemmule
+    model = gemmule.Model("paligemma2.gguf")            # or Model() for the bundled one
+    session = model.session()
+    session.show(frame)                                 # a NumPy array [height, width, 3], or a path
+    print(session.ask("caption en").text)
+
+The library is found in GEMMULE_LIBRARY, beside this file, or where the system looks for libgemmule.so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["Answer", "Error", "Model", "Object", "Session", "version"]
+
+FORMATS = {"rgb8": 0, "bgr8": 1, "rgba8": 2, "bgra8": 3, "mono8": 4}
+FINISHES = ("end_token", "max_tokens", "stopped")
+
+
+class Error(RuntimeError):
+    """What the library says went wrong."""
+
+
+class _SessionOptions(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("threads", ctypes.c_uint32), ("isa", ctypes.c_char_p)]
+
+
+class _GenerateOptions(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("max_tokens", ctypes.c_uint32), ("temperature", ctypes.c_float),
+                ("top_k", ctypes.c_uint32), ("top_p", ctypes.c_float), ("seed", ctypes.c_uint64),
+                ("pattern", ctypes.c_char_p), ("objects_only", ctypes.c_bool)]
+
+
+class _Image(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("size", ctypes.c_size_t), ("width", ctypes.c_uint32),
+                ("height", ctypes.c_uint32), ("row_step", ctypes.c_size_t), ("format", ctypes.c_uint32)]
+
+
+class _Object(ctypes.Structure):
+    _fields_ = [("label", ctypes.c_char_p), ("normalized_box", ctypes.c_float * 4), ("pixel_box", ctypes.c_float * 4),
+                ("score", ctypes.c_float)]
+
+
+class _Timings(ctypes.Structure):
+    _fields_ = [("image", ctypes.c_double), ("vision", ctypes.c_double), ("prefill", ctypes.c_double),
+                ("generate", ctypes.c_double), ("prompt_tokens", ctypes.c_size_t)]
+
+
+_OnText = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(ctypes.c_char), ctypes.c_size_t, ctypes.c_void_p)
+
+
+def _load() -> ctypes.CDLL:
+    beside = Path(__file__).with_name("libgemmule.so")
+    library = ctypes.CDLL(os.environ.get("GEMMULE_LIBRARY") or (str(beside) if beside.exists() else "libgemmule.so"))
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    for name, result, arguments in [
+        ("version", ctypes.c_char_p, []),
+        ("last_error", ctypes.c_char_p, []),
+        ("model_open", ctypes.c_int, [ctypes.c_char_p, ctypes.c_char_p, pointer]),
+        ("model_free", None, [pointer]),
+        ("session_options_init", None, [pointer]),
+        ("session_new", ctypes.c_int, [pointer, pointer, pointer]),
+        ("session_free", None, [pointer]),
+        ("session_show", ctypes.c_int, [pointer, pointer, size]),
+        ("session_show_files", ctypes.c_int, [pointer, pointer, size]),
+        ("session_show_features", ctypes.c_int, [pointer, pointer, size]),
+        ("session_features", ctypes.c_int, [pointer] * 5),
+        ("generate_options_init", None, [pointer]),
+        ("session_ask", ctypes.c_int, [pointer, ctypes.c_char_p, pointer, _OnText, pointer, pointer]),
+        ("session_score", ctypes.c_int, [pointer, ctypes.c_char_p, pointer, size, pointer]),
+        ("answer_text", ctypes.c_char_p, [pointer]),
+        ("answer_tokens", size, [pointer, pointer, pointer]),
+        ("answer_objects", size, [pointer, pointer]),
+        ("answer_finish", ctypes.c_int, [pointer]),
+        ("answer_timings", _Timings, [pointer]),
+        ("answer_free", None, [pointer]),
+    ]:
+        function = getattr(library, f"gemmule_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+_library = _load()
+
+
+def _check(status: int) -> None:
+    if status:
+        raise Error(_library.gemmule_last_error().decode())
+
+
+def version() -> str:
+    """The library's version."""
+    return _library.gemmule_version().decode()
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object that an answer names; boxes are x_min, y_min, x_max, y_max."""
+
+    label: str
+    box: tuple[float, float, float, float]
+    normalized_box: tuple[float, float, float, float]
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer; times are in milliseconds."""
+
+    text: str
+    tokens: np.ndarray
+    probabilities: np.ndarray
+    objects: list[Object]
+    finish: str
+    timings: dict[str, float]
+    prompt_tokens: int
+
+
+class Model:
+    """An opened model: a GGUF file, a pair, or the bundled one."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, mmproj: str | os.PathLike[str] | None = None) -> None:
+        self._handle = ctypes.c_void_p()
+        paths = [None if path is None else os.fsencode(path) for path in (path, mmproj)]
+        _check(_library.gemmule_model_open(*paths, ctypes.byref(self._handle)))
+
+    def session(self, threads: int = 0, isa: str | None = None) -> Session:
+        """A session; `threads` 0 means one for each physical core."""
+        return Session(self, threads, isa)
+
+    def __del__(self) -> None:
+        _library.gemmule_model_free(self._handle)
+
+
+class Session:
+    """The memory of one generation at a time; for one thread at a time."""
+
+    def __init__(self, model: Model, threads: int = 0, isa: str | None = None) -> None:
+        self._handle = ctypes.c_void_p()
+        options = _SessionOptions()
+        _library.gemmule_session_options_init(ctypes.byref(options))
+        options.threads, options.isa = threads, None if isa is None else isa.encode()
+        _check(_library.gemmule_session_new(model._handle, ctypes.byref(options), ctypes.byref(self._handle)))
+
+    def __del__(self) -> None:
+        _library.gemmule_session_free(self._handle)
+
+    def show(self, *images: np.ndarray | str | os.PathLike[str], format: str | None = None) -> None:
+        """Encodes the pictures that prompts are about: paths, or uint8 arrays [height, width] or [height, width, channels].
+        `format` is one of rgb8, bgr8, rgba8, bgra8, mono8; by default the RGB one of the array's channels."""
+        if images and not any(isinstance(image, np.ndarray) for image in images):
+            paths = (ctypes.c_char_p * len(images))(*[os.fsencode(image) for image in images])
+            return _check(_library.gemmule_session_show_files(self._handle, paths, len(images)))
+        kept, views = [], (_Image * len(images))()
+        for view, image in zip(views, images):
+            if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
+                raise ValueError("pictures must be uint8 arrays [height, width] or [height, width, channels], or all paths")
+            channels = 1 if image.ndim == 2 else image.shape[2]
+            name = format or {1: "mono8", 3: "rgb8", 4: "rgba8"}.get(channels, "")
+            if FORMATS.get(name) is None or {"mono8": 1, "rgba8": 4, "bgra8": 4}.get(name, 3) != channels:
+                raise ValueError(f"{channels} channels do not make {name or 'a picture'}")
+            # Rows may lie apart, pixels and channels may not.
+            pixels = image if image.size and image[0].flags.c_contiguous and image.strides[0] > 0 else np.ascontiguousarray(image)
+            kept.append(pixels)
+            height, width = pixels.shape[:2]
+            size = (height - 1) * pixels.strides[0] + width * channels if pixels.size else 0
+            view.data, view.size, view.width, view.height = pixels.ctypes.data, size, width, height
+            view.row_step, view.format = pixels.strides[0], FORMATS[name]
+        _check(_library.gemmule_session_show(self._handle, views, len(images)))
+
+    def show_features(self, features: np.ndarray) -> None:
+        """Takes features [images, tokens, hidden] in the place of pictures."""
+        features = np.ascontiguousarray(features, np.float32)
+        _check(_library.gemmule_session_show_features(self._handle, features.ctypes.data, features.size))
+
+    def features(self) -> np.ndarray:
+        """The features of the pictures shown, [images, tokens, hidden]."""
+        data, sizes = ctypes.POINTER(ctypes.c_float)(), [ctypes.c_size_t() for _ in range(3)]
+        _check(_library.gemmule_session_features(self._handle, ctypes.byref(data), *map(ctypes.byref, sizes)))
+        shape = tuple(size.value for size in sizes)
+        return np.ctypeslib.as_array(data, shape).copy() if all(shape) else np.zeros(shape, np.float32)
+
+    def ask(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        pattern: str | None = None,
+        objects_only: bool = False,
+        on_text: Callable[[str], bool | None] | None = None,
+    ) -> Answer:
+        """The answer to a prompt about the pictures shown. `on_text` takes each piece as soon as it is certain; if it returns
+        False the answer ends. An exception in it ends the answer and is raised here."""
+        options, raised = _GenerateOptions(), []
+        _library.gemmule_generate_options_init(ctypes.byref(options))
+        options.max_tokens, options.temperature, options.top_k, options.top_p = max_tokens, temperature, top_k, top_p
+        options.seed, options.objects_only = seed, objects_only
+        options.pattern = None if pattern is None else pattern.encode()
+
+        def hand_over(text: ctypes._Pointer[ctypes.c_char], length: int, _user: object) -> bool:
+            try:
+                return on_text(ctypes.string_at(text, length).decode()) is not False
+            except BaseException as error:
+                raised.append(error)
+                return False
+
+        handle = ctypes.c_void_p()
+        callback = _OnText(hand_over) if on_text else _OnText(0)
+        status = _library.gemmule_session_ask(
+            self._handle, prompt.encode(), ctypes.byref(options), callback, None, ctypes.byref(handle))
+        if raised:
+            _library.gemmule_answer_free(handle)
+            raise raised[0]
+        _check(status)
+        try:
+            return _read_answer(handle)
+        finally:
+            _library.gemmule_answer_free(handle)
+
+    def score(self, prompt: str, choices: Sequence[str]) -> np.ndarray:
+        """The probabilities of given answers among each other."""
+        texts = (ctypes.c_char_p * len(choices))(*[choice.encode() for choice in choices])
+        probabilities = np.zeros(len(choices), np.float32)
+        _check(_library.gemmule_session_score(
+            self._handle, prompt.encode(), texts, len(choices), probabilities.ctypes.data))
+        return probabilities
+
+
+def _read_answer(handle: ctypes.c_void_p) -> Answer:
+    tokens, probabilities = ctypes.POINTER(ctypes.c_uint32)(), ctypes.POINTER(ctypes.c_float)()
+    count = _library.gemmule_answer_tokens(handle, ctypes.byref(tokens), ctypes.byref(probabilities))
+    objects = ctypes.POINTER(_Object)()
+    found = [objects[index] for index in range(_library.gemmule_answer_objects(handle, ctypes.byref(objects)))]
+    timings = _library.gemmule_answer_timings(handle)
+    return Answer(
+        text=_library.gemmule_answer_text(handle).decode(),
+        tokens=np.array(tokens[:count], np.uint32),
+        probabilities=np.array(probabilities[:count], np.float32),
+        objects=[Object(one.label.decode(), tuple(one.pixel_box), tuple(one.normalized_box), one.score) for one in found],
+        finish=FINISHES[_library.gemmule_answer_finish(handle)],
+        timings={name: getattr(timings, name) for name in ("image", "vision", "prefill", "generate")},
+        prompt_tokens=timings.prompt_tokens,
+    )

@@ -1,0 +1,58 @@
+"""Run by capi/check: the Python module on the bundled model."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import gemmule
+
+PICTURE = Path(__file__).resolve().parents[2] / "examples" / "pictures" / "shape.png"
+
+
+def raises(kind, call):
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def main():
+    session = gemmule.Model().session(threads=2)
+    session.show(PICTURE)
+    pieces = []
+    answer = session.ask("describe en", on_text=pieces.append)
+    assert answer.text == "a yellow circle at the top" == "".join(pieces), answer
+    assert answer.finish == "end_token" and len(answer.tokens) == len(answer.probabilities) and answer.timings["vision"] > 0
+    [circle] = session.ask("detect circle").objects
+    assert circle.label == "circle" and 0 < circle.score <= 1 and circle.box[2] > circle.box[0]
+    assert session.ask("describe en", on_text=lambda piece: False).finish == "stopped"
+    assert raises(ZeroDivisionError, lambda: session.ask("describe en", on_text=lambda piece: 1 / 0))
+    assert session.ask("caption en", pattern="a red .+").text.startswith("a red ")
+    probabilities = session.score("answer en what color is the shape?", ["red", "yellow"])
+    assert probabilities[1] > 0.9 and abs(probabilities.sum() - 1) < 1e-5
+
+    features = session.features()
+    assert features.shape == (1, 25, 256) and features.dtype == np.float32
+    session.show()
+    assert session.features().shape[0] == 0
+    session.show_features(features)
+    assert session.ask("describe en").text == answer.text
+
+    frame = np.full((64, 64, 3), 255, np.uint8)
+    frame[20:44, 20:44] = (0, 0, 255)
+    color = lambda image, **how: (session.show(image, **how), session.ask("answer en what color is the shape?").text)[1]
+    wide = np.full((64, 100, 3), 7, np.uint8)
+    wide[:, 10:74] = frame
+    assert color(frame) == color(frame[..., ::-1], format="bgr8") == color(wide[:, 10:74]) == color(frame[::-1]) == "blue"
+    assert color(np.dstack([frame, frame[..., :1]])) == "blue"
+    assert "channels" in raises(ValueError, lambda: session.show(frame[..., :2]))
+    assert "uint8" in raises(ValueError, lambda: session.show(frame.astype(float)))
+    assert "nowhere" in raises(gemmule.Error, lambda: session.show("/nowhere.png"))
+    assert "nowhere" in raises(gemmule.Error, lambda: gemmule.Model("/nowhere.gguf"))
+    assert "mmx" in raises(gemmule.Error, lambda: gemmule.Model().session(isa="mmx"))
+    print(f"Python {sys.version.split()[0]}, gemmule {gemmule.version()}: fine")
+
+
+main()

@@ -1,0 +1,344 @@
+//! The C interface: opaque handles, status codes, borrowed frames. Nothing unwinds across the border.
+//!
+//! The header, `include/gemmule.h`, is made from this file; its comments are the manual.
+#![allow(non_camel_case_types)] // C's names
+
+mod answer;
+mod border;
+mod request;
+
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+pub use answer::*;
+use border::{fail, guard, out, string, strings};
+use gemmule::image::{Frame, PixelFormat};
+use gemmule::{Model, Picture, Session};
+pub use request::*;
+
+/// An opened model.
+pub struct gemmule_model(Arc<Model>);
+
+/// The memory and threads of one generation at a time.
+pub struct gemmule_session {
+    // Before the model, which it borrows: fields are dropped in order.
+    session: Session<'static>,
+    model: Arc<Model>,
+    /// Pictures' sizes, for boxes in pixels.
+    sizes: Vec<(u32, u32)>,
+}
+
+const _: fn() = || {
+    fn moves_between_threads<T: Send>() {}
+    fn is_shared_by_threads<T: Sync>() {}
+    moves_between_threads::<gemmule_session>();
+    is_shared_by_threads::<gemmule_model>();
+};
+
+/// What a function did.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum gemmule_status {
+    /// It succeeded.
+    GEMMULE_OK = 0,
+    /// It failed: a file, a request or the machine; see gemmule_last_error().
+    GEMMULE_FAILED = 1,
+    /// An argument is NULL, too large, no UTF-8 or otherwise impossible.
+    GEMMULE_INVALID_ARGUMENT = 2,
+    /// A mistake within the library; the objects involved should be freed.
+    GEMMULE_INTERNAL = 3,
+}
+
+/// The library's version, such as "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn gemmule_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// Why the last function that failed on this thread did so; valid until the next one fails. Never NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn gemmule_last_error() -> *const c_char {
+    border::last_error()
+}
+
+/// Opens a GGUF file, or the pair of a text half and a vision half. `mmproj` is NULL for a single file; both are NULL for the
+/// bundled model.
+///
+/// # Safety
+/// Strings end with a zero byte; `model` points to a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_model_open(
+    path: *const c_char,
+    mmproj: *const c_char,
+    model: *mut *mut gemmule_model,
+) -> gemmule_status {
+    guard(|| {
+        // SAFETY: the caller's promise about `model`, `path` and `mmproj`.
+        let (model, path, mmproj) = unsafe { (out(model)?, string(path), string(mmproj)) };
+        let opened = match (path, mmproj) {
+            (Some(path), Some(mmproj)) => Model::open_pair(path?.as_ref(), mmproj?.as_ref())?,
+            (Some(path), None) => Model::open(path?.as_ref())?,
+            (None, None) => bundled()?,
+            (None, Some(_)) => return fail("mmproj without path"),
+        };
+        *model = Box::into_raw(Box::new(gemmule_model(Arc::new(opened))));
+        Ok(())
+    })
+}
+
+#[cfg(feature = "bundled-model")]
+fn bundled() -> gemmule::Result<Model> {
+    Model::bundled()
+}
+
+#[cfg(not(feature = "bundled-model"))]
+fn bundled() -> gemmule::Result<Model> {
+    Err(gemmule::Error::Request("this build has no bundled model; name a file".to_owned()))
+}
+
+/// Frees a model. Sessions on it go on.
+///
+/// # Safety
+/// `model` is NULL or came from gemmule_model_open() and is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_model_free(model: *mut gemmule_model) {
+    // SAFETY: the caller's promise.
+    unsafe { border::free(model) }
+}
+
+/// Makes a session on a model. `options` may be NULL.
+///
+/// # Safety
+/// `model` came from gemmule_model_open(); `options` is NULL or as gemmule_session_options_init() made it; `session` points to
+/// a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_session_new(
+    model: *const gemmule_model,
+    options: *const gemmule_session_options,
+    session: *mut *mut gemmule_session,
+) -> gemmule_status {
+    guard(|| {
+        // SAFETY: the caller's promise about `session` and `model`.
+        let (session, model) = unsafe { (out(session)?, border::handle(model)?) };
+        // SAFETY: the caller's promise about `options`.
+        let options = unsafe { request::session_options(options)? };
+        let model = Arc::clone(&model.0);
+        // SAFETY: the model lies in the Arc that the same object holds and drops after the session, and is never moved out of
+        // it or changed.
+        let borrowed: &'static Model = unsafe { &*Arc::as_ptr(&model) };
+        let made = Session::new(borrowed, &options)?;
+        *session = Box::into_raw(Box::new(gemmule_session { session: made, model, sizes: Vec::new() }));
+        Ok(())
+    })
+}
+
+/// Frees a session.
+///
+/// # Safety
+/// `session` is NULL or came from gemmule_session_new() and is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_session_free(session: *mut gemmule_session) {
+    // SAFETY: the caller's promise.
+    unsafe { border::free(session) }
+}
+
+/// How an image's bytes stand for pixels.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum gemmule_pixel_format {
+    /// Red, green, blue.
+    GEMMULE_RGB8 = 0,
+    /// Blue, green, red: OpenCV's order.
+    GEMMULE_BGR8 = 1,
+    /// Red, green, blue and an opacity, which is ignored.
+    GEMMULE_RGBA8 = 2,
+    /// Blue, green, red and an opacity, which is ignored.
+    GEMMULE_BGRA8 = 3,
+    /// Grey.
+    GEMMULE_MONO8 = 4,
+}
+
+/// A picture in memory that belongs to the caller; it is only read, and only during the call that takes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct gemmule_image {
+    /// The first row.
+    pub data: *const u8,
+    /// Bytes that may be read from `data` on.
+    pub size: usize,
+    /// Pixels of a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Bytes from the beginning of one row to that of the next; 0 means that rows touch.
+    pub row_step: usize,
+    /// One of gemmule_pixel_format.
+    pub format: u32,
+}
+
+/// Encodes the pictures that prompts are about from now on, which costs the same for one prompt and for many.
+///
+/// # Safety
+/// `session` came from gemmule_session_new(); `images` points to `count` images, whose data can be read.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_session_show(
+    session: *mut gemmule_session,
+    images: *const gemmule_image,
+    count: usize,
+) -> gemmule_status {
+    guard(|| {
+        // SAFETY: the caller's promise about `session` and `images`.
+        let (session, images) = unsafe { (border::handle_mut(session)?, border::slice(images, count)?) };
+        let picture = |image: &gemmule_image| {
+            // SAFETY: the caller's promise about the images' data.
+            let data = unsafe { border::slice(image.data, image.size)? };
+            let formats =
+                [PixelFormat::Rgb8, PixelFormat::Bgr8, PixelFormat::Rgba8, PixelFormat::Bgra8, PixelFormat::Mono8];
+            let Some(format) = formats.get(image.format as usize).copied() else { return fail("unknown pixel format") };
+            let touching = image.width as usize * format.pixel_len();
+            let row_step = if image.row_step == 0 { touching } else { image.row_step };
+            Ok(Frame::new(data, (image.width, image.height), row_step, format)?.to_picture())
+        };
+        show(session, images.iter().map(picture).collect::<Result<_, border::Failure>>()?)
+    })
+}
+
+/// As gemmule_session_show(), from picture files (JPEG, PNG, WebP, GIF, BMP).
+///
+/// # Safety
+/// `session` came from gemmule_session_new(); `paths` points to `count` strings that end with a zero byte.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_session_show_files(
+    session: *mut gemmule_session,
+    paths: *const *const c_char,
+    count: usize,
+) -> gemmule_status {
+    guard(|| {
+        // SAFETY: the caller's promise about `session` and `paths`.
+        let (session, paths) = unsafe { (border::handle_mut(session)?, strings(paths, count)?) };
+        let pictures = paths.iter().map(|path| Picture::open(path.as_ref()));
+        show(session, pictures.collect::<gemmule::Result<_>>()?)
+    })
+}
+
+fn show(session: &mut gemmule_session, pictures: Vec<Picture>) -> Result<(), border::Failure> {
+    session.sizes.clear();
+    session.session.show(&pictures)?;
+    session.sizes = pictures.iter().map(|picture| (picture.width(), picture.height())).collect();
+    Ok(())
+}
+
+/// As gemmule_session_show(), from features such as gemmule_session_features() gives: `count` numbers, a whole number of
+/// images.
+///
+/// # Safety
+/// `session` came from gemmule_session_new(); `features` points to `count` numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_session_show_features(
+    session: *mut gemmule_session,
+    features: *const f32,
+    count: usize,
+) -> gemmule_status {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (session, features) = unsafe { (border::handle_mut(session)?, border::slice(features, count)?) };
+        session.sizes.clear();
+        Ok(session.session.show_features(features)?)
+    })
+}
+
+/// The features of the pictures shown, [images][tokens][hidden]; they are the session's own and valid until its next show.
+/// Any of the results may be NULL.
+///
+/// # Safety
+/// `session` came from gemmule_session_new(); the results are NULL or places for them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_session_features(
+    session: *const gemmule_session,
+    features: *mut *const f32,
+    images: *mut usize,
+    tokens: *mut usize,
+    hidden: *mut usize,
+) -> gemmule_status {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let session = unsafe { border::handle(session)? };
+        let (found, config) = (session.session.image_features(), session.model.config());
+        let image = config.vision.tokens() * config.text.hidden;
+        // SAFETY: the caller's promise.
+        unsafe {
+            border::set(features, found.as_ptr());
+            border::set(images, found.len() / image);
+            border::set(tokens, config.vision.tokens());
+            border::set(hidden, config.text.hidden);
+        }
+        Ok(())
+    })
+}
+
+/// Takes each piece of an answer's text as soon as it is certain: `length` bytes, no zero byte behind them. Returns whether to
+/// go on.
+pub type gemmule_on_text = Option<unsafe extern "C" fn(text: *const c_char, length: usize, user: *mut c_void) -> bool>;
+
+/// Answers a prompt about the pictures shown last. `options`, `on_text` and `user` may be NULL.
+///
+/// # Safety
+/// `session` came from gemmule_session_new(); `prompt` ends with a zero byte; `options` is NULL or as
+/// gemmule_generate_options_init() made it, its strings ending with a zero byte; `on_text` does not use the session;
+/// `answer` points to a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_session_ask(
+    session: *mut gemmule_session,
+    prompt: *const c_char,
+    options: *const gemmule_generate_options,
+    on_text: gemmule_on_text,
+    user: *mut c_void,
+    answer: *mut *mut gemmule_answer,
+) -> gemmule_status {
+    guard(|| {
+        // SAFETY: the caller's promise about `answer`, `session` and `prompt`.
+        let (answer, session, prompt) = unsafe { (out(answer)?, border::handle_mut(session)?, string(prompt)) };
+        let Some(prompt) = prompt else { return fail("prompt is NULL") };
+        // SAFETY: the caller's promise about `options`.
+        let options = unsafe { request::generate_options(options)? };
+        let made = session.session.ask(prompt?, &options, |piece| {
+            // SAFETY: the caller's function takes what it was promised.
+            let go_on = on_text.is_none_or(|on_text| unsafe { on_text(piece.as_ptr().cast(), piece.len(), user) });
+            if go_on { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
+        })?;
+        let size = if let [size] = session.sizes[..] { Some(size) } else { None };
+        let made = gemmule_answer::new(session.model.tokenizer()?, made, size)?;
+        *answer = Box::into_raw(Box::new(made));
+        Ok(())
+    })
+}
+
+/// The probabilities of `count` given answers among each other, to a prompt about the pictures shown last.
+///
+/// # Safety
+/// `session` came from gemmule_session_new(); `prompt` and the `count` choices end with a zero byte; `probabilities` has room
+/// for `count` numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_session_score(
+    session: *mut gemmule_session,
+    prompt: *const c_char,
+    choices: *const *const c_char,
+    count: usize,
+    probabilities: *mut f32,
+) -> gemmule_status {
+    guard(|| {
+        // SAFETY: the caller's promise about `session`, `prompt` and `choices`.
+        let (session, prompt, choices) =
+            unsafe { (border::handle_mut(session)?, string(prompt), strings(choices, count)?) };
+        let Some(prompt) = prompt else { return fail("prompt is NULL") };
+        if probabilities.is_null() {
+            return fail("probabilities is NULL");
+        }
+        for (index, choice) in session.session.score(prompt?, &choices)?.iter().enumerate() {
+            // SAFETY: the caller's promise about `probabilities`; there are `count` choices.
+            unsafe { probabilities.add(index).write(choice.probability) };
+        }
+        Ok(())
+    })
+}
