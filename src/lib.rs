@@ -1,4 +1,4 @@
-//! PaliGemma 2 vision-language models on ordinary CPUs.
+//! PaliGemma 1 and 2 vision-language models on ordinary CPUs.
 //!
 //! ```no_run
 //! use gemmule::{GenerateOptions, Model, Picture, Session, SessionOptions};

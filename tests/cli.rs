@@ -132,7 +132,9 @@ fn objects_are_drawn() {
     assert!(stdout(&gemmule(&arguments)).contains("circle"));
     let drawn = image::open(&path).unwrap();
     assert_eq!((drawn.width(), drawn.height()), (512, 512), "small pictures are enlarged");
-    assert_fails(&[&arguments[..], &["-i", PICTURE]].concat(), &["one picture"]);
+    let two = gemmule(&[&arguments[..], &["-i", PICTURE]].concat());
+    assert_eq!(two.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&two.stderr).contains("one picture"));
     assert_fails(&["run", "-i", PICTURE, "-p", "x", "--masks", path.to_str().unwrap()], &["--seg-vae"]);
     assert_eq!(gemmule(&[&arguments[..5], &["--nms=2"]].concat()).status.code(), Some(2));
 }
@@ -236,10 +238,25 @@ fn batches_answer_every_row_and_go_on_after_a_kill() {
     assert!(message.contains("row 0 is not the manifest's") && message.contains("--force"), "{message}");
     assert_eq!(std::fs::read_to_string(at("out.jsonl.partial")).unwrap(), text, "nothing is lost");
     assert!(String::from_utf8_lossy(&run(&["--force"]).stderr).contains("3 of 6 rows failed"));
+    // Other options would mix two kinds of answers.
+    std::fs::remove_file(at("out.jsonl")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+    std::fs::write(at("out.jsonl.partial.settings"), "{\"model\": \"another\"}").unwrap();
+    std::fs::write(
+        at("out.jsonl.partial"),
+        format!("{}\n", serde_json::json!({ "row": 0, "input": json_lines(rows[1])[0] })),
+    )
+    .unwrap();
+    assert!(String::from_utf8_lossy(&run(&[]).stderr).contains("another model or other options"));
+    // The manifest and what is no regular file are no outputs or inputs.
+    let manifest = at("rows.jsonl");
+    let output = child.arg("batch").arg(&manifest).arg("--force").arg("-o").arg(&manifest).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is the manifest"));
+    assert_fails(&["batch", "/dev/null", "-o", at("x").to_str().unwrap()], &["no regular file"]);
     std::fs::write(at("rows.jsonl"), "\n").unwrap();
     assert!(String::from_utf8_lossy(&run(&["--force"]).stderr).contains("no rows"));
     let folder = directory.path().to_str().unwrap();
-    assert_fails(&["batch", folder, "-o", at("x").to_str().unwrap()], &["directory"]);
+    assert_fails(&["batch", folder, "-o", at("x").to_str().unwrap()], &["no regular file"]);
 }
 
 #[test]
@@ -297,9 +314,18 @@ fn quality_is_measured_and_compared() {
     let data = file("rows.jsonl", &rows);
     let text = stdout(&gemmule(&["eval", &data, "--metric", "exact"]));
     assert!(text.contains("2 rows") && text.contains("exact match") && text.contains("0.5000"), "{text}");
-    for metric in ["vqa", "anls", "relaxed", "cider"] {
+    for metric in ["anls", "relaxed", "cider"] {
         stdout(&gemmule(&["eval", &data, "--metric", metric]));
     }
+    assert_fails(&["eval", &data, "--metric", "vqa"], &["row 0", "ten people"]);
+    let people = file("people.jsonl", &[row(color, serde_json::json!({ "answers": vec!["the yellow"; 10] }))]);
+    assert!(
+        stdout(&gemmule(&["eval", &people, "--metric", "vqa"])).contains("0.0000"),
+        "all alike: nothing is normalized"
+    );
+    assert_fails(&["eval", &people, "--metric", "cider"], &["more than one row"]);
+    let typed = file("typed.jsonl", &[row(color, serde_json::json!({ "answer": "yellow", "answers": "yellow" }))]);
+    assert_fails(&["eval", &typed, "--metric", "exact"], &["must be a list"]);
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/easy-vqa-q8_0.gguf");
     let arguments = ["eval", &data, "--metric", "exact", "--against", model.to_str().unwrap(), "--json"];
     let value = &json_lines(&stdout(&gemmule(&arguments)))[0];
@@ -329,7 +355,12 @@ fn quality_is_measured_and_compared() {
         "short.jsonl",
         &[row("detect circle", serde_json::json!({ "objects": [{ "label": "circle", "box": [1, 2] }] }))],
     );
-    assert_fails(&["eval", &short, "--metric", "boxes"], &["four numbers"]);
+    assert_fails(&["eval", &short, "--metric", "boxes"], &["within the picture"]);
+    let sizes = file(
+        "sizes.jsonl",
+        &[row("detect circle", circle([20, 5, 50, 60])), row("detect circle", circle([45, 40, 30, 60]))],
+    );
+    assert_fails(&["eval", &sizes, "--metric", "boxes"], &["row 1", "within the picture"]);
 }
 
 #[test]
@@ -411,7 +442,10 @@ fn bad_input_is_one_clear_error() {
     assert_fails(&["inspect", PICTURE], &["shape.png", "GGUF"]);
     assert_fails(&["run", "-i", PICTURE, "-p", "a <image> b"], &["<image>"]);
     assert_fails(&["run", "-i", PICTURE, "-p", "x", "--isa", "mmx"], &["mmx", "portable"]);
-    assert_fails(&["run", "-i", PICTURE, "-p", "x", "-t", "0"], &["threads"]);
+    for wrong in [&["-t", "0"][..], &["--temperature", "-1"], &["--top-p", "0"], &["--nms"], &["--frames", "0"]] {
+        let output = gemmule(&[&["run", "-i", PICTURE, "-p", "x"], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
     assert_fails(&["run", "-i", PICTURE, "-p", "x", "-n", "9999999"], &["context"]);
     assert_eq!(gemmule(&["run", "-p", "x"]).status.code(), Some(2));
 }

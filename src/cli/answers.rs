@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use gemmule::answer::{Detections, Malformed, Mask, Object, annotate, detections, merge_duplicates};
 use gemmule::model::Model;
@@ -15,6 +15,13 @@ pub(super) struct ObjectArguments {
     /// Merge objects of one label whose boxes overlap by more than this share (intersection over union).
     #[arg(long, value_name = "OVERLAP", num_args = 0..=1, require_equals = true, default_missing_value = "0.5", value_parser = parse_share)]
     nms: Option<f32>,
+}
+
+impl ObjectArguments {
+    /// The overlap from which on objects are merged.
+    pub(super) fn nms(&self) -> Option<f32> {
+        self.nms
+    }
 }
 
 fn parse_share(text: &str) -> Result<f32, String> {
@@ -91,7 +98,11 @@ impl Found {
 
     /// Each mask as a PNG file in `directory`, named by the number of its object.
     pub(super) fn write_masks(&self, directory: &Path) -> Result<()> {
-        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        let context = || directory.display().to_string();
+        std::fs::create_dir_all(directory).with_context(context)?;
+        // A mask of an earlier answer must not pass for one of this.
+        let empty = std::fs::read_dir(directory).with_context(context)?.next().is_none();
+        ensure!(empty, "{} is not empty; choose another directory for --masks", directory.display());
         for (number, mask) in (1..).zip(&self.masks) {
             if let Some(mask) = mask {
                 write(&directory.join(format!("{number}.png")), &mask.to_png())?;

@@ -11,6 +11,8 @@ use super::answers::{self, Found, ObjectArguments};
 use super::rows::{self, Shown, Work, as_value, lines};
 use super::{ComputeArguments, ModelArguments};
 
+/// Answer a file of prompts about many pictures.
+///
 /// Answers the prompts of MANIFEST.jsonl, one JSON object on each line: {"image": "a.jpg", "prompt": "caption en"}, or
 /// "images" with several; "max_tokens" may be added, and anything else of your own. Paths are relative to the manifest.
 /// Neighbouring rows about the same pictures look at them once.
@@ -45,13 +47,15 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn execute(self) -> Result<()> {
+        ensure!(!self.output.is_dir(), "{} is a directory; name a file", self.output.display());
+        let same =
+            |path: &Path| path.canonicalize().ok().is_some_and(|path| self.manifest.canonicalize().ok() == Some(path));
+        ensure!(!same(&self.output), "{} is the manifest; choose another --output", self.output.display());
         ensure!(self.force || !self.output.exists(), "{} exists already; --force replaces it", self.output.display());
         let total = rows::count(&self.manifest)?;
         let model = self.model.open()?;
         let mut shown = Shown::new(self.compute.session(&model)?);
-        let mut partial = self.output.clone().into_os_string();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
+        let partial = beside(&self.output, ".partial");
         let (mut out, done, mut failures) = self.resume(&partial)?;
         if done > 0 {
             eprintln!("{done} of {total} rows are in {} already: going on", partial.display());
@@ -74,8 +78,11 @@ impl Batch {
             Ok(())
         })?;
         bar.finish_and_clear();
+        ensure!(bar.position() == total as u64, "{} changed meanwhile", self.manifest.display());
         let named = out.sync_all().and_then(|()| std::fs::rename(&partial, &self.output));
         named.with_context(|| self.output.display().to_string())?;
+        // Only a comparison for those who go on; nothing is lost with it.
+        let _ = std::fs::remove_file(beside(&partial, ".settings"));
         ensure!(failures == 0, "{failures} of {total} rows failed, see \"error\" in {}", self.output.display());
         Ok(())
     }
@@ -93,14 +100,36 @@ impl Batch {
         answers::to_json(model, &answer, &found, &work.pictures)
     }
 
+    /// Notes what the answers depend on beside the rows, and compares it where rows are there already.
+    fn check_settings(&self, partial: &Path, goes_on: bool) -> Result<()> {
+        let path = beside(partial, ".settings");
+        let settings = json!({
+            "model": self.model.name(),
+            "max_tokens": self.max_tokens,
+            "logprobs": self.logprobs,
+            "nms": self.objects.nms(),
+        });
+        if goes_on {
+            let noted = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+            ensure!(
+                noted.is_none_or(|noted| noted == settings),
+                "{}: it was begun with another model or other options; --force begins anew, or choose another --output",
+                partial.display()
+            );
+        }
+        answers::write(&path, format!("{settings}\n").as_bytes())
+    }
+
     /// The file to go on with, and how many rows it holds, and how many of these failed.
     fn resume(&self, partial: &Path) -> Result<(File, usize, usize)> {
         let context = || partial.display().to_string();
         let mut options = OpenOptions::new();
         let mut file = options.create(true).read(true).append(true).open(partial).with_context(context)?;
+        ensure!(file.try_lock().is_ok(), "{}: another batch is writing it", partial.display());
         if self.force {
             file.set_len(0).with_context(context)?;
         }
+        self.check_settings(partial, file.metadata().with_context(context)?.len() > 0)?;
         let (mut length, mut done, mut failures) = (0, 0, 0);
         let mut reader = BufReader::new(&mut file);
         let mut rows = lines(&self.manifest)?;
@@ -128,4 +157,11 @@ impl Batch {
         file.set_len(length).with_context(context)?;
         Ok((file, done, failures))
     }
+}
+
+/// A path with an ending behind its own.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }

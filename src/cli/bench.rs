@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ComputeArguments, ModelArguments, anonymous_memory, peak_memory, print_json};
 
+/// Measure vision, prefill and generation.
 #[derive(Args)]
 pub(super) struct Bench {
     #[command(flatten)]

@@ -5,6 +5,8 @@ use clap::Args;
 
 use super::{ComputeArguments, ImageArguments, ModelArguments, Tensors};
 
+/// Write the features of pictures, and the decoder's hidden states, as safetensors.
+///
 /// Writes `image_features` [images, N, hidden], what the decoder sees of the pictures, and with a prompt
 /// `last_hidden_state` [T, hidden], the decoder's output for every position after the last norm (float32).
 #[derive(Args)]

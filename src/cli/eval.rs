@@ -14,6 +14,8 @@ use super::answers::{Found, ObjectArguments};
 use super::rows::{self, Shown, Work};
 use super::{ComputeArguments, ModelArguments, print_json};
 
+/// Measure how good a model's answers are, or two models' side by side.
+///
 /// Answers every row of DATA.jsonl and compares with what is right. A row is as in `gemmule batch`, with "answers", a list of
 /// right ones ("answer" for a single one), or for boxes and masks "objects": a list of {"label": "cat", "box": [x_min, y_min,
 /// x_max, y_max]} in pixels, or of {"label": "cat", "mask": {"size": [height, width], "counts": "…"}}, COCO's compressed runs.
@@ -25,7 +27,7 @@ pub(super) struct Eval {
     /// Prompts and right answers.
     #[arg(value_name = "DATA.jsonl")]
     data: PathBuf,
-    /// What is right.
+    /// How answers are compared.
     #[arg(long, value_enum)]
     metric: Metric,
     #[command(flatten)]
@@ -33,6 +35,9 @@ pub(super) struct Eval {
     /// A second model for the same rows.
     #[arg(long, value_name = "MODEL.gguf")]
     against: Option<PathBuf>,
+    /// The second model's vision half, where it is a pair.
+    #[arg(long, value_name = "FILE", requires = "against")]
+    against_mmproj: Option<PathBuf>,
     /// Most tokens of an answer, where a row does not say.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
@@ -66,6 +71,9 @@ enum Metric {
 /// Least overlap with which an object counts as found.
 const FOUND: f64 = 0.5;
 
+/// Annotators whose agreement makes a full point of VQA accuracy, and the one who is left out.
+const LEAST_ANNOTATORS: usize = 4;
+
 /// One measure of one model: its name and what each row adds.
 type Measure = (&'static str, Vec<Part>);
 
@@ -84,8 +92,17 @@ struct Run {
 impl Eval {
     pub(super) fn execute(self) -> Result<()> {
         let total = rows::count(&self.data)?;
+        ensure!(
+            self.metric != Metric::Cider || total > 1,
+            "{}: CIDEr weighs words by the rows they are in, so it needs more than one row",
+            self.data.display()
+        );
         let first = self.model.open()?;
-        let second = self.against.as_ref().map(|path| Model::open(path)).transpose()?;
+        let second = self.against.as_ref().map(|path| match &self.against_mmproj {
+            Some(mmproj) => Model::open_pair(path, mmproj),
+            None => Model::open(path),
+        });
+        let second = second.transpose()?;
         let models = [
             Some((&first, self.model.name())),
             second.as_ref().zip(self.against.as_ref().map(|path| path.display().to_string())),
@@ -113,7 +130,7 @@ impl Eval {
                         answers.push(text);
                         overlaps.push(overlap);
                     } else {
-                        references.push(right_answers(&input)?);
+                        references.push(self.metric.check(right_answers(&input)?)?);
                         answers.push(self.answer(&mut shown, &work, false)?.text);
                     }
                     Ok(())
@@ -172,6 +189,16 @@ impl Eval {
 }
 
 impl Metric {
+    fn check(self, references: Vec<String>) -> Result<Vec<String>> {
+        // A single annotator left out leaves nobody to agree with.
+        ensure!(
+            self != Self::Vqa || references.len() >= LEAST_ANNOTATORS,
+            "VQA accuracy compares with what others say: give the \"answers\" of ten people ({LEAST_ANNOTATORS} at least), \
+             or measure --metric exact"
+        );
+        Ok(references)
+    }
+
     fn is_about_objects(self) -> bool {
         matches!(self, Self::Boxes | Self::Masks)
     }
@@ -194,8 +221,11 @@ enum Shape {
 }
 
 fn right_answers(input: &Value) -> Result<Vec<String>> {
-    let single = input.get("answer").map(std::slice::from_ref);
-    let answers = input.get("answers").and_then(Value::as_array).map(Vec::as_slice).or(single);
+    let single = || input.get("answer").map(std::slice::from_ref);
+    let answers = match input.get("answers") {
+        Some(list) => list.as_array().map(Vec::as_slice),
+        None => single(),
+    };
     let texts = answers.and_then(|answers| answers.iter().map(|answer| answer.as_str().map(str::to_owned)).collect());
     texts
         .filter(|texts: &Vec<String>| !texts.is_empty())
@@ -219,18 +249,19 @@ fn right_objects(input: &Value, picture: &Picture, masks: bool) -> Result<Vec<(S
             .map(|edge| edge.as_f64().map(|edge| edge as f32))
             .collect::<Option<_>>()?;
         let [x_min, y_min, x_max, y_max] = edges.try_into().ok()?;
+        // Boxes of width and height in the place of far edges show up here.
+        let within = |low: f32, high: f32, side: u32| low < high && low >= -1.0 && high <= side as f32 + 1.0;
+        (within(x_min, x_max, width) && within(y_min, y_max, height)).then_some(())?;
         let (width, height) = (width as f32, height as f32);
-        Some((
-            label,
-            Shape::Box(Bounds {
-                x_min: x_min / width,
-                y_min: y_min / height,
-                x_max: x_max / width,
-                y_max: y_max / height,
-            }),
-        ))
+        let bounds =
+            Bounds { x_min: x_min / width, y_min: y_min / height, x_max: x_max / width, y_max: y_max / height };
+        Some((label, Shape::Box(bounds)))
     };
-    let wanted = if masks { "\"mask\" of the picture's size" } else { "\"box\" of four numbers" };
+    let wanted = if masks {
+        "\"mask\" of the picture's size"
+    } else {
+        "\"box\" [x_min, y_min, x_max, y_max] within the picture"
+    };
     objects
         .iter()
         .map(|object| shape(object).with_context(|| format!("an object needs a \"label\" and a {wanted}: {object}")))
@@ -262,16 +293,17 @@ fn estimates(runs: &[(String, Run)]) -> Vec<Estimates> {
 fn print(runs: &[(String, Run)]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{} rows", runs[0].1.answers.len())?;
+    let short =
+        |name: &str| Path::new(name).file_name().map_or(name.to_owned(), |name| name.to_string_lossy().into_owned());
+    // The whole path where names alone would not tell them apart.
+    let clear = runs.len() < 2 || short(&runs[0].0) != short(&runs[1].0);
     for (name, values, difference) in estimates(runs) {
         for ((model, _), value) in runs.iter().zip(values) {
             let value = value.map_or("no objects".to_owned(), |value| {
                 format!("{:7.4}  [{:.4}, {:.4}]", value.value, value.low, value.high)
             });
-            writeln!(
-                out,
-                "{name:<21} {value}  {}",
-                Path::new(model).file_name().map_or(model.as_str().into(), |name| name.to_string_lossy())
-            )?;
+            let model = if clear { short(model) } else { model.clone() };
+            writeln!(out, "{name:<21} {value}  {model}")?;
         }
         if let Some(value) = difference {
             writeln!(out, "{:<21} {:+7.4}  [{:+.4}, {:+.4}]", "  difference", value.value, value.low, value.high)?;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::print_json;
 
+/// Show what a model file holds: configuration, formats, sizes, tokenizer, tensors.
 #[derive(Args)]
 pub(super) struct Inspect {
     /// The file.

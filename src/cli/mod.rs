@@ -22,7 +22,7 @@ use gemmule::{Model, Picture, Session, SessionOptions};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-/// PaliGemma 2 on the CPU: captions, answers, text, boxes.
+/// PaliGemma 1 and 2 on the CPU: captions, answers, text, boxes, masks.
 ///
 /// Exit codes: 0 success, 1 failure (a message says why), 2 wrong usage.
 #[derive(Parser)]
@@ -34,21 +34,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Answer a prompt about one or more pictures.
     Run(run::Run),
-    /// Answer a file of prompts about many pictures.
     Batch(batch::Batch),
-    /// Measure how good a model's answers are, or two models' side by side.
     Eval(eval::Eval),
-    /// Say how likely each of several given answers is.
     Score(score::Score),
-    /// Write the features of pictures, and the decoder's hidden states, as safetensors.
     Embed(embed::Embed),
-    /// Show what a model file holds: configuration, formats, sizes, tokenizer, tensors.
     Inspect(inspect::Inspect),
-    /// Write every stage of one prefill as safetensors, to compare with the reference.
     Trace(trace::Trace),
-    /// Measure vision, prefill and generation.
     Bench(bench::Bench),
 }
 
@@ -74,6 +66,13 @@ struct ImageArguments {
     frames: Option<usize>,
 }
 
+fn parse_threads(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|threads| (1..=4096).contains(threads))
+        .ok_or_else(|| "choose a number from 1 to 4096".to_owned())
+}
+
 fn parse_frames(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
@@ -85,7 +84,7 @@ fn parse_frames(text: &str) -> Result<usize, String> {
 #[derive(Args, Clone)]
 struct ComputeArguments {
     /// Threads [default: the physical cores this process may use].
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = parse_threads)]
     threads: Option<usize>,
     /// Instruction set; `gemmule --version` lists them [default: the environment's GEMMULE_ISA, else the best].
     #[arg(long, value_name = "NAME")]
@@ -198,6 +197,12 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the program as clap does for arguments that do not go together.
+fn wrong_usage(message: &str) -> ! {
+    use clap::CommandFactory;
+    Cli::command().error(clap::error::ErrorKind::ArgumentConflict, message).exit()
 }
 
 /// Whoever read stdout has had enough: no failure of ours.

@@ -49,7 +49,11 @@ pub(super) type Asked = (Value, Result<Work>);
 /// The lines of a file that are not blank; an error is the last.
 pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
     let context = || path.display().to_string();
-    let mut reader = BufReader::new(File::open(path).with_context(context)?);
+    let file = File::open(path).with_context(context)?;
+    // It is read twice: to count, then to answer.
+    let regular = file.metadata().with_context(context)?.is_file();
+    ensure!(regular, "{}: it is no regular file; write the rows to one", path.display());
+    let mut reader = BufReader::new(file);
     let mut failed = false;
     let mut next = move || -> Result<Option<Vec<u8>>> {
         loop {

@@ -10,8 +10,9 @@ use gemmule::{Answer, GenerateOptions, Picture};
 use serde_json::{Value, json};
 
 use super::answers::{self, Found, ObjectArguments};
-use super::{ComputeArguments, ImageArguments, ModelArguments, print_json};
+use super::{ComputeArguments, ImageArguments, ModelArguments, print_json, wrong_usage};
 
+/// Answer prompts about one or more pictures.
 #[derive(Args)]
 #[command(group = ArgGroup::new("form").args(["choices", "pattern", "objects_only"]))]
 pub(super) struct Run {
@@ -27,13 +28,13 @@ pub(super) struct Run {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
     /// 0 takes the likeliest token each time; larger values vary the answer.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true, value_parser = parse_temperature)]
     temperature: f32,
     /// With a temperature: choose among the K likeliest tokens (0: all).
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// With a temperature: choose among the likeliest tokens of total probability P.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, value_parser = parse_mass)]
     top_p: f32,
     /// With a temperature: the same seed gives the same answer.
     #[arg(long, default_value_t = 0)]
@@ -68,13 +69,25 @@ pub(super) struct Run {
     compute: ComputeArguments,
 }
 
+fn parse_temperature(text: &str) -> Result<f32, String> {
+    let valid = |temperature: &f32| (0.0..=1000.0).contains(temperature);
+    text.parse().ok().filter(valid).ok_or_else(|| "choose a number from 0 to 1000".to_owned())
+}
+
+fn parse_mass(text: &str) -> Result<f32, String> {
+    let valid = |mass: &f32| *mass > 0.0 && *mass <= 1.0;
+    text.parse().ok().filter(valid).ok_or_else(|| "choose a number above 0, 1 at most".to_owned())
+}
+
 impl Run {
     pub(super) fn execute(self) -> Result<()> {
         let draws = self.annotate.is_some() || self.masks.is_some();
-        ensure!(
-            !draws || (self.images.is_single() && self.prompts.len() == 1),
-            "--annotate and --masks need one picture and one prompt"
-        );
+        if draws && !(self.images.is_single() && self.prompts.len() == 1) {
+            wrong_usage("--annotate and --masks need one picture and one prompt");
+        }
+        if self.objects.nms().is_some() && !draws && !self.json {
+            wrong_usage("--nms merges what --json, --annotate and --masks show: give one of them");
+        }
         let start = Instant::now();
         let model = self.model.open()?;
         ensure!(
@@ -97,11 +110,12 @@ impl Run {
         };
         session.show(&pictures)?;
         for prompt in &self.prompts {
-            let mut failed = None;
+            let (mut failed, mut begun) = (None, false);
             let answer = session.ask(prompt, &options, |piece| {
                 if self.json {
                     return ControlFlow::Continue(());
                 }
+                begun = true;
                 let mut out = std::io::stdout().lock();
                 match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
                     Ok(()) => ControlFlow::Continue(()),
@@ -109,6 +123,12 @@ impl Run {
                         failed = Some(error);
                         ControlFlow::Break(())
                     }
+                }
+            });
+            let answer = answer.inspect_err(|_| {
+                if begun {
+                    // The message gets a line of its own; where stdout is gone, there is none to end.
+                    let _ = writeln!(std::io::stdout());
                 }
             })?;
             if let Some(error) = failed {

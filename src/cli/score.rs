@@ -4,6 +4,8 @@ use serde_json::json;
 
 use super::{ComputeArguments, ImageArguments, ModelArguments, print_json};
 
+/// Say how likely each of several given answers is.
+///
 /// Prints each choice with its probability among the choices, the likeliest first. A choice's probability is that of
 /// exactly this answer, its end included; one prefill serves all choices, and nothing is generated.
 #[derive(Args)]

@@ -5,6 +5,8 @@ use clap::Args;
 
 use super::{ComputeArguments, ModelArguments, Tensors, open_pictures};
 
+/// Write every stage of one prefill as safetensors, to compare with the reference.
+///
 /// Writes `pixel_values` [images, 3, S, S], `image_features` [images, N, hidden], `input_ids` [T] and `logits_last`
 /// [vocabulary] (float32, int64 for the ids; logits after the softcap, as transformers returns them).
 #[derive(Args)]

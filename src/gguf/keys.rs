@@ -82,8 +82,6 @@ pub mod own {
     pub const SLIDING_LAYERS: &str = "paligemma.sliding_layers";
     /// u32: the vision MLP's inner dimension with its zero padding.
     pub const VISION_PADDED_FEED_FORWARD: &str = "paligemma.vision_padded_feed_forward_length";
-    /// u32: the first embedding row that no token of the tokenizer has.
-    pub const USED_VOCABULARY: &str = "paligemma.used_vocabulary";
     /// string: what the converter was told, for `inspect`.
     pub const CONVERSION: &str = "paligemma.conversion";
 }

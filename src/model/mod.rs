@@ -72,7 +72,7 @@ impl Model {
     /// Opens a single file.
     ///
     /// # Errors
-    /// When the file cannot be read, is damaged, or is no PaliGemma 2 model.
+    /// When the file cannot be read, is damaged, or is no PaliGemma model.
     pub fn open(path: &Path) -> Result<Self> {
         Self::from_files(vec![GgufFile::open(path)?])
     }

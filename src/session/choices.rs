@@ -43,23 +43,34 @@ impl Session<'_> {
         let prefix = self.prefill(prompt, longest)?.0.len();
 
         let used = tokenizer.used_vocabulary().min(self.logits.len());
+        if end as usize >= used {
+            return Err(Error::Request(format!("the model's end token {end} is none of the tokenizer's")));
+        }
         let mut log_probabilities = vec![0.0f32; answers.len()];
         let mut path: Vec<u32> = Vec::new();
-        // The logarithms of probabilities after each part of the path.
-        let mut distributions = vec![log_softmax(&self.logits[..used])?];
-        for (tokens, index) in &answers {
-            let shared = path.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        // After each part of the path: the sum so far, and what it goes on with where another choice parts there.
+        let mut places = vec![(0.0, log_softmax(&self.logits[..used])?)];
+        for (position, (tokens, index)) in answers.iter().enumerate() {
+            let common = |other: &[u32]| other.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+            let shared = common(&path);
             path.truncate(shared);
-            distributions.truncate(shared + 1);
+            places.truncate(shared + 1);
+            let kept = answers.get(position + 1).map_or(0, |next| common(&next.0));
             self.cache.truncate(&self.model.config.text, prefix + shared);
-            // The end token is looked up, not fed.
-            for token in &tokens[shared..tokens.len() - 1] {
-                self.step(*token);
-                path.push(*token);
-                distributions.push(log_softmax(&self.logits[..used])?);
+            let (mut sum, mut next) = places[shared].clone();
+            for (depth, token) in tokens.iter().enumerate().skip(shared) {
+                sum += next[*token as usize];
+                // The end token is looked up, not fed.
+                if depth + 1 < tokens.len() {
+                    self.step(*token);
+                    next = log_softmax(&self.logits[..used])?;
+                    if depth < kept {
+                        path.push(*token);
+                        places.push((sum, next.clone()));
+                    }
+                }
             }
-            log_probabilities[*index] =
-                tokens.iter().zip(&distributions).map(|(token, distribution)| distribution[*token as usize]).sum();
+            log_probabilities[*index] = sum;
         }
         let normalizer = sampling::normalizer(&log_probabilities);
         let choice = |(text, log_probability): (&str, f32)| Choice {

@@ -170,6 +170,9 @@ fn deepest(error: &dyn std::error::Error) -> String {
         error = source;
     }
     let text = error.to_string();
+    if text.contains("word boundar") {
+        return "word boundaries are not supported".to_owned();
+    }
     let last = text.lines().last().unwrap_or_default();
     last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }
@@ -179,6 +182,8 @@ fn deepest(error: &dyn std::error::Error) -> String {
 struct ObjectsForm {
     locations: Vec<u16>,
     segments: usize,
+    /// Text has begun, so that no segments follow.
+    text: bool,
     /// The label has a visible character.
     labelled: bool,
     /// The last token was a semicolon after a label.
@@ -197,7 +202,7 @@ impl ObjectsForm {
                 locations < 2 || location >= self.locations[locations - 2]
             }
             TokenKind::Location(_) => self.separated,
-            TokenKind::Segment(_) => locations == LOCATIONS && self.segments < SEGMENTS && !self.labelled,
+            TokenKind::Segment(_) => locations == LOCATIONS && self.segments < SEGMENTS && !self.text,
             TokenKind::Separator => self.labelled && !self.separated,
             TokenKind::Text => {
                 let whole = locations == LOCATIONS && [0, SEGMENTS].contains(&self.segments);
@@ -218,7 +223,10 @@ impl ObjectsForm {
             }
             TokenKind::Segment(_) => self.segments += 1,
             TokenKind::Separator => self.separated = true,
-            TokenKind::Text => self.labelled |= !bytes.trim_ascii().is_empty(),
+            TokenKind::Text => {
+                self.text = true;
+                self.labelled |= !bytes.trim_ascii().is_empty();
+            }
         }
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Source {
     pub(crate) name: String,
     /// What adapters add to it.
     deltas: Vec<Arc<Delta>>,
+    /// An adapter has put it in the place of the checkpoint's.
+    replaced: bool,
 }
 
 /// All tensors, by names without the prefixes in which the layouts differ.
@@ -149,6 +151,7 @@ impl Checkpoint {
                 format,
                 name: name.clone(),
                 deltas: Vec::new(),
+                replaced: false,
             };
             if let Some(other) = self.tensors.insert(canonical(&name), source) {
                 bail!("{}: tensors '{}' and '{name}' mean the same", path.display(), other.name);
@@ -176,7 +179,15 @@ impl Checkpoint {
         shape: Vec<usize>,
         (file, format, place): (usize, Format, Place),
     ) -> Result<()> {
-        let source = Source { file, data: Data::File(place), shape, format, name: name.clone(), deltas: Vec::new() };
+        let source = Source {
+            file,
+            data: Data::File(place),
+            shape,
+            format,
+            name: name.clone(),
+            deltas: Vec::new(),
+            replaced: false,
+        };
         let other = self.tensors.insert(name, source);
         ensure!(other.is_none(), "two tensors mean the same");
         Ok(())
@@ -197,6 +208,7 @@ impl Checkpoint {
                 format: Format::F32,
                 name: name.clone(),
                 deltas: Vec::new(),
+                replaced: false,
             };
             self.tensors.insert(name, source);
         }
@@ -293,9 +305,9 @@ impl Checkpoint {
         let source = &other.tensors[other_name];
         let here = self.tensors.get_mut(name).context("the checkpoint has no such tensor")?;
         ensure!(here.shape == source.shape, "its shape {:?} is not the checkpoint's {:?}", source.shape, here.shape);
-        ensure!(matches!(here.data, Data::File(_)) && here.deltas.is_empty(), "another adapter changes it too");
+        ensure!(!here.replaced && here.deltas.is_empty(), "another adapter changes it too");
         let values = other.read(source, 0, source.shape.iter().product())?;
-        (here.data, here.format) = (Data::Memory(values.into()), Format::F32);
+        (here.data, here.format, here.replaced) = (Data::Memory(values.into()), Format::F32, true);
         Ok(())
     }
 
@@ -307,7 +319,7 @@ impl Checkpoint {
             && source.shape[0] == rows
             && source.shape[1..].iter().product::<usize>() == columns;
         ensure!(fits, "the adapter's {rows} × {columns} do not fit '{}' of shape {:?}", source.name, source.shape);
-        ensure!(matches!(source.data, Data::File(_)), "'{name}': another adapter replaces it");
+        ensure!(!source.replaced, "'{name}': another adapter replaces it");
         source.deltas.push(delta);
         Ok(())
     }

@@ -33,6 +33,12 @@ impl Section<'_> {
         }
     }
 
+    fn layers(&self, default: Option<usize>) -> Result<usize> {
+        let layers = self.size("num_hidden_layers", default)?;
+        ensure!(layers <= 1024, "{}: {layers} layers are beyond any known model", self.name);
+        Ok(layers)
+    }
+
     fn float(&self, key: &str, default: f64) -> Result<f32> {
         match self.value.get(key) {
             None | Some(Value::Null) => Ok(default as f32),
@@ -93,11 +99,21 @@ pub(crate) fn read(directory: &Path) -> Result<HfModel> {
         read_preprocess(&Section { value: &read_optional(&path)?, name: path.display().to_string() }, &vision)?;
     let generation = read_optional(&directory.join("generation_config.json"))?;
     let special = read_special(&json, &generation)?;
+    let tokens = special.eos.iter().chain([&special.image, &special.bos, &special.pad]);
+    for token in tokens {
+        ensure!(
+            (*token as usize) < text.vocabulary,
+            "{}: the special token {token} lies outside the vocabulary of {}",
+            top.name,
+            text.vocabulary
+        );
+    }
     let name =
         directory.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
+    let family = text.family;
     Ok(HfModel {
         config: Config { text, vision, preprocess, special },
-        name: name.unwrap_or_else(|| "paligemma2".to_owned()),
+        name: name.unwrap_or_else(|| family.single_architecture().to_owned()),
     })
 }
 
@@ -117,7 +133,7 @@ fn read_text(section: &Section<'_>) -> Result<TextConfig> {
     if family == Family::Gemma {
         return read_gemma(section);
     }
-    let layers = section.size("num_hidden_layers", Some(26))?;
+    let layers = section.layers(Some(26))?;
     let head_dim = section.size("head_dim", Some(256))?;
     let sliding_window = match section.value.get("sliding_window") {
         Some(Value::Null) => None,
@@ -166,7 +182,7 @@ fn read_text(section: &Section<'_>) -> Result<TextConfig> {
 /// Gemma 1: no caps, no window, scores scaled by the head's size.
 fn read_gemma(section: &Section<'_>) -> Result<TextConfig> {
     section.expect("hidden_act", &Value::from("gelu_pytorch_tanh"))?;
-    let (layers, head_dim) = (section.size("num_hidden_layers", Some(28))?, section.size("head_dim", Some(256))?);
+    let (layers, head_dim) = (section.layers(Some(28))?, section.size("head_dim", Some(256))?);
     let config = TextConfig {
         family: Family::Gemma,
         context: section.size("max_position_embeddings", Some(8192))?,
@@ -214,7 +230,7 @@ fn read_vision(section: &Section<'_>) -> Result<VisionConfig> {
         hidden: section.size("hidden_size", Some(768))?,
         feed_forward,
         padded_feed_forward: feed_forward,
-        layers: section.size("num_hidden_layers", Some(12))?,
+        layers: section.layers(Some(12))?,
         heads: section.size("num_attention_heads", Some(12))?,
         epsilon: section.float("layer_norm_eps", 1e-6)?,
     };
@@ -269,6 +285,7 @@ fn read_special(config: &Value, generation: &Value) -> Result<SpecialTokens> {
         places.iter().find_map(|place| ids(&place[key])).filter(|ids| !ids.is_empty()).unwrap_or_else(|| vec![default])
     };
     let image = ["image_token_index", "image_token_id"].iter().find_map(|key| ids(&config[*key]));
+    let image = image.filter(|ids| !ids.is_empty());
     Ok(SpecialTokens {
         image: image.context("config.json: 'image_token_index' is missing")?[0],
         bos: find("bos_token_id", 2)[0],

@@ -1,4 +1,4 @@
-//! `gemmule-quantize`: a Hugging Face PaliGemma 2 checkpoint in, a GGUF file out.
+//! `gemmule-quantize`: a PaliGemma checkpoint in, a GGUF file out.
 
 mod big_vision;
 mod checkpoint;
@@ -18,7 +18,7 @@ use clap::Parser;
 use gemmule::model::Config;
 use gemmule::quant::{FORMATS, Format};
 
-/// Convert a Hugging Face PaliGemma 2 checkpoint to GGUF.
+/// Convert a PaliGemma 1 or 2 checkpoint to GGUF.
 ///
 /// The decoder's matrices take the type of --type. The embedding (which is also the output head) and the vision tower
 /// are more sensitive and get a larger type unless told otherwise:
@@ -59,7 +59,7 @@ struct Cli {
     #[arg(long, value_name = "DIRECTORY")]
     lora: Vec<PathBuf>,
     /// As --lora, its part multiplied by a factor.
-    #[arg(long, value_names = ["DIRECTORY", "FACTOR"], num_args = 2)]
+    #[arg(long, value_names = ["DIRECTORY", "FACTOR"], num_args = 2, allow_negative_numbers = true)]
     lora_scaled: Vec<String>,
     /// vae-oid.npz of big_vision: what turns the codes of "segment" answers into masks.
     #[arg(long, value_name = "FILE")]

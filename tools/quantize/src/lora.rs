@@ -71,6 +71,14 @@ impl Config {
             let empty = value.as_array().is_some_and(Vec::is_empty);
             ensure!(values.contains(value) || empty, "{name}: '{key}' is {value}, which is not supported");
         }
+        // Other ways to begin change the weights that the adapter is added to.
+        let start = &json["init_lora_weights"];
+        let neutral =
+            start.is_null() || start.is_boolean() || ["gaussian", "eva", "orthogonal"].iter().any(|way| start == way);
+        ensure!(
+            neutral,
+            "{name}: 'init_lora_weights' is {start}, which changes the base weights; convert the adapter first"
+        );
         Ok(Self { json, name })
     }
 
@@ -140,7 +148,7 @@ pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) 
         let (up_shape, mut up) = adapter.values(&up)?;
         let rank = down_shape[0];
         ensure!(
-            rank > 0 && up_shape.get(1) == Some(&rank),
+            rank > 0 && up_shape[1] == rank && up_shape[2..].iter().all(|size| *size == 1),
             "{file}: the ranks of lora_A and lora_B of '{module}' differ"
         );
         let scale = config.scale(&module, rank)? * strength;

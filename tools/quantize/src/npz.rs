@@ -55,21 +55,17 @@ impl Npz {
         let context = format!("{}: array '{name}'", self.path.display());
         let mut locate = || -> Result<Stored> {
             let mut entry = self.archive.by_name(&format!("{name}.npy")).context("it is missing")?;
-            let header = Header::read(&mut entry)?;
-            let Header { shape, format, length } = header;
-            let count = shape.iter().try_fold(1u64, |count, size| count.checked_mul(*size as u64));
-            let bytes = count.and_then(|count| count.checked_mul(format.info().block_bytes as u64));
-            ensure!(
-                bytes.and_then(|bytes| bytes.checked_add(length)) == Some(entry.size()),
-                "its {} bytes do not fit its shape {shape:?}",
-                entry.size()
-            );
+            let size = entry.size();
+            let Header { shape, format, length } = Header::read(&mut entry, size)?;
             if entry.compression() == CompressionMethod::Stored {
                 let start = entry.data_start().context("it lies nowhere")?;
                 return Ok(Stored { shape, format, offset: start + length, unpacked: None });
             }
             let mut file = tempfile::tempfile_in(scratch).with_context(|| scratch.display().to_string())?;
-            std::io::copy(&mut entry, &mut file).context("unpacking it")?;
+            // What is declared and no more: damaged archives may unpack to anything.
+            let unpacked = std::io::copy(&mut (&mut entry).take(size - length), &mut file).context("unpacking it")?;
+            ensure!(unpacked == size - length, "its data ends early");
+            ensure!(entry.read(&mut [0]).context("its data is damaged")? == 0, "its data is longer than its shape");
             Ok(Stored { shape, format, offset: 0, unpacked: Some(file) })
         };
         locate().context(context)
@@ -80,7 +76,8 @@ impl Npz {
         let context = format!("{}: array '{name}'", self.path.display());
         let mut read = || -> Result<Vec<f32>> {
             let mut entry = self.archive.by_name(&format!("{name}.npy")).context("it is missing")?;
-            let header = Header::read(&mut entry)?;
+            let size = entry.size();
+            let header = Header::read(&mut entry, size)?;
             ensure!(header.shape == shape, "it has shape {:?} in place of {shape:?}", header.shape);
             let count: usize = shape.iter().product();
             let mut bytes = vec![0; count * header.format.info().block_bytes];
@@ -105,7 +102,8 @@ struct Header {
 
 impl Header {
     /// Reads `\x93NUMPY`, version, length and the dictionary (NumPy's `lib/format.py` has the definition).
-    fn read(from: &mut impl Read) -> Result<Self> {
+    /// The array has to be `size` bytes long.
+    fn read(from: &mut impl Read, size: u64) -> Result<Self> {
         let mut start = [0; 8];
         from.read_exact(&mut start).context("it is too short for a NumPy array")?;
         ensure!(start[..6] == *b"\x93NUMPY", "it is no NumPy array");
@@ -129,7 +127,12 @@ impl Header {
         let before = if start[6] == 1 { 10 } else { 12 };
         let (shape, format) =
             Self::parse(&text).with_context(|| format!("its header is not understood: {}", text.trim()))?;
-        Ok(Self { shape, format, length: before + length as u64 })
+        let length = before + length as u64;
+        let count = shape.iter().try_fold(1u64, |count, size| count.checked_mul(*size as u64));
+        let bytes = count.and_then(|count| count.checked_mul(format.info().block_bytes as u64));
+        let whole = bytes.and_then(|bytes| bytes.checked_add(length));
+        ensure!(whole == Some(size), "its {size} bytes do not fit its shape {shape:?}");
+        Ok(Self { shape, format, length })
     }
 
     /// Such as `{'descr': '<f4', 'fortran_order': False, 'shape': (128, 512), }`.

@@ -44,6 +44,7 @@ fn objects_are_always_whole() {
         let cut = usize::from(answer.finish == FinishReason::MaxTokens);
         assert!(found.malformed.len() <= cut, "{}: {found:?}", answer.text);
         objects += found.objects.len();
+        assert!(found.objects.iter().all(|object| !object.label.contains("<seg")), "{}", answer.text);
         masks += found.objects.iter().filter(|object| !object.segments.is_empty()).count();
     }
     assert!(objects > 10 && masks > 0, "{objects} objects, {masks} masks");

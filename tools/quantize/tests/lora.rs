@@ -81,6 +81,10 @@ fn adapters_that_do_not_fit_are_named() {
     check(&|| std::fs::remove_file(&config).unwrap(), &["adapter_config.json"]);
     check(&|| std::fs::write(&config, "{").unwrap(), &["adapter_config.json", "not JSON"]);
     check(&|| edit("\"LORA\"", "\"IA3\""), &["'IA3'", "only LORA"]);
+    check(
+        &|| edit("\"init_lora_weights\": true", "\"init_lora_weights\": \"pissa_niter_4\""),
+        &["pissa_niter_4", "base weights"],
+    );
     check(&|| edit("\"use_dora\": false", "\"use_dora\": true"), &["'use_dora'"]);
     check(&|| edit("\"q_proj\": 5", "\"q_proj\": 6"), &["rank for", "q_proj", "is 6"]);
     check(&|| edit("\"q_proj\": 5", "\"q_[a-z]+\": 5"), &["pattern", "q_[a-z]+"]);
