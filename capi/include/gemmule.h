@@ -310,7 +310,7 @@ gemmule_status gemmule_session_show_files(gemmule_session *session, const char *
 gemmule_status gemmule_session_show_features(gemmule_session *session, const float *features, size_t count);
 
 /**
- * The features of the pictures shown, [images][tokens][hidden]; they are the session's own and valid until its next show.
+ * The features of the pictures shown, `[images][tokens][hidden]`; they are the session's own and valid until its next show.
  * Any of the results may be NULL.
  *
  * The caller promises:

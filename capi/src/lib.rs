@@ -248,7 +248,7 @@ pub unsafe extern "C" fn gemmule_session_show_features(
     })
 }
 
-/// The features of the pictures shown, [images][tokens][hidden]; they are the session's own and valid until its next show.
+/// The features of the pictures shown, `[images][tokens][hidden]`; they are the session's own and valid until its next show.
 /// Any of the results may be NULL.
 ///
 /// # Safety
