@@ -449,3 +449,107 @@ fn bad_input_is_one_clear_error() {
     assert_fails(&["run", "-i", PICTURE, "-p", "x", "-n", "9999999"], &["context"]);
     assert_eq!(gemmule(&["run", "-p", "x"]).status.code(), Some(2));
 }
+
+/// Writes to the program's stdin and returns its lines and what it reports.
+fn watch(arguments: &[&str], input: &[u8]) -> (Option<i32>, Vec<serde_json::Value>, String) {
+    use std::io::Write;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+    command.arg("watch").args(arguments).stdin(std::process::Stdio::piped());
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // Whoever has seen enough closes the pipe.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    let report = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), json_lines(&String::from_utf8_lossy(&output.stdout)), report)
+}
+
+#[test]
+fn films_are_watched() {
+    let picture = gemmule::Picture::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE)).unwrap();
+    let raw: Vec<u8> = picture.rgb().repeat(5);
+    let size = format!("{}x{}", picture.width(), picture.height());
+    let format = ["--format", "rgb8", "--size", &size];
+    let (code, lines, report) = watch(&[&["-p", "caption en", "--every-frame"][..], &format].concat(), &raw);
+    assert_eq!((code, lines.len()), (Some(0), 5), "{report}");
+    for (index, line) in lines.iter().enumerate() {
+        assert_eq!((&line["frame"], &line["text"], &line["dropped"]), (&index.into(), &"a yellow circle".into(), &0.into()));
+        assert!(line["latency"].as_f64().unwrap() > 0.0 && line["time"].as_f64().unwrap() > 1.7e9);
+    }
+    assert!(report.contains("5 frames answered, 0 of them damaged, 0 dropped"), "{report}");
+
+    // Without waiting the newest wins: every frame is answered or counted.
+    let (_, lines, report) = watch(&[&["-p", "caption en"][..], &format].concat(), &picture.rgb().repeat(300));
+    let dropped: u64 = report.split(", ").find_map(|part| part.strip_suffix(" dropped")).unwrap().parse().unwrap();
+    assert_eq!(lines.len() as u64 + dropped, 300, "{report}");
+    assert_eq!(lines.last().unwrap()["frame"], 299, "the last frame is the newest");
+
+    // A part of a larger frame, with boxes of the whole.
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let mut wide = vec![200; (width + 30) * (height + 10) * 3];
+    for (row, line) in picture.rgb().chunks_exact(width * 3).enumerate() {
+        wide[((row + 10) * (width + 30) + 30) * 3..][..width * 3].copy_from_slice(line);
+    }
+    let (size, region) = (format!("{}x{}", width + 30, height + 10), format!("30,10,{width},{height}"));
+    let arguments = ["-p", "detect circle", "--format", "rgb8", "--size", &size, "--region", &region];
+    let (_, lines, report) = watch(&arguments, &wide);
+    let alone = json_lines(&stdout(&gemmule(&["run", "-i", PICTURE, "-p", "detect circle", "--json"]))).remove(0);
+    let edges = |value: &serde_json::Value| -> Vec<f64> {
+        value["objects"][0]["box"].as_array().unwrap().iter().map(|edge| edge.as_f64().unwrap()).collect()
+    };
+    let moved: Vec<f64> = edges(&lines[0]).iter().zip([30.0, 10.0, 30.0, 10.0]).map(|(edge, by)| edge - by).collect();
+    assert!(moved.iter().zip(edges(&alone)).all(|(a, b)| (a - b).abs() < 1e-3), "{report}");
+
+    // Out of time at once: the answer is cut short and says so.
+    let (_, lines, _) = watch(&[&["-p", "caption en", "--budget", "0"][..], &format].concat(), picture.rgb());
+    assert_eq!((&lines[0]["finish"], &lines[0]["text"]), (&"deadline".into(), &"".into()));
+
+    // JPEG frames, one of them damaged.
+    let jpeg = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/jpeg/444.jpg")).unwrap();
+    let mut broken = jpeg.clone();
+    let quantization = broken.windows(2).position(|window| window == [0xff, 0xdb]).unwrap();
+    broken[quantization + 4] = 0x77;
+    let film = [&jpeg[..], &broken, &jpeg].concat();
+    let (code, lines, report) = watch(&["-p", "caption en", "--every-frame"], &film);
+    assert_eq!((code, lines.len()), (Some(0), 3), "{report}");
+    assert!(lines[1]["error"].as_str().unwrap().contains("frame 1") && lines[2]["text"].is_string());
+
+    for (arguments, input, part) in [
+        (&["-p", "x"][..], &b""[..], "empty"),
+        (&["-p", "x"], b"RIFF", "neither Motion JPEG nor YUV4MPEG2"),
+        (&["-p", "x", "nowhere.y4m"], b"", "nowhere.y4m"),
+        (&["-p", "x", "--format", "rgb8", "--size", "9x9"], b"abc", "3 of 243 bytes"),
+    ] {
+        let (code, lines, report) = watch(arguments, input);
+        assert_eq!((code, lines.len()), (Some(1), 0), "{report}");
+        assert!(report.contains(part), "{report}");
+    }
+    for wrong in [&["--format", "rgb8"][..], &["--size", "2x2"], &["--format", "h264"], &["--region", "1,2"]] {
+        assert_eq!(watch(&[&["-p", "x"], wrong].concat(), b"").0, Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_directory_is_watched_until_the_signal() {
+    use std::io::{BufRead, BufReader};
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+    command.arg("watch").arg(directory.path()).args(["-p", "caption en"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let picture = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE)).unwrap();
+    for number in 0..2 {
+        // In two parts, as a slow writer does.
+        let path = directory.path().join(format!("{number}.png"));
+        std::fs::write(&path, &picture[..100]).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        std::fs::write(&path, &picture).unwrap();
+        let mut value: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        while value["frame"].as_u64().unwrap() < number {
+            value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        }
+        assert_eq!(value["text"], "a yellow circle", "{value}");
+    }
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0), "a signal ends it in order");
+}

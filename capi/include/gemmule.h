@@ -49,6 +49,10 @@ typedef enum {
    * The callback said so.
    */
   GEMMULE_STOPPED = 2,
+  /**
+   * The time was up.
+   */
+  GEMMULE_DEADLINE = 3,
 } gemmule_finish;
 
 /**
@@ -75,6 +79,22 @@ typedef enum {
    * Grey.
    */
   GEMMULE_MONO8 = 4,
+  /**
+   * YUV of ITU-R BT.601, two pixels in four bytes: Y, U, Y, V.
+   */
+  GEMMULE_YUYV = 5,
+  /**
+   * The same as U, Y, V, Y.
+   */
+  GEMMULE_UYVY = 6,
+  /**
+   * A plane of Y, then one of U and V by turns at half the size, its rows as far apart.
+   */
+  GEMMULE_NV12 = 7,
+  /**
+   * A plane of Y, then one of U and one of V at half the size, their rows half as far apart.
+   */
+  GEMMULE_I420 = 8,
 } gemmule_pixel_format;
 
 /**
@@ -176,6 +196,11 @@ typedef struct {
    * Whether the answer is a list of whole objects or nothing; not together with a pattern.
    */
   bool objects_only;
+  /**
+   * Stop after so many milliseconds from the call on, with what there is by then; 0 means no limit. The prompt is run in
+   * any case.
+   */
+  uint32_t time_limit;
 } gemmule_generate_options;
 
 /**

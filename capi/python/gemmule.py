@@ -22,7 +22,7 @@ import numpy as np
 __all__ = ["Answer", "Error", "Model", "Object", "Session", "version"]
 
 FORMATS = {"rgb8": 0, "bgr8": 1, "rgba8": 2, "bgra8": 3, "mono8": 4}
-FINISHES = ("end_token", "max_tokens", "stopped")
+FINISHES = ("end_token", "max_tokens", "stopped", "deadline")
 
 
 class Error(RuntimeError):
@@ -36,7 +36,7 @@ class _SessionOptions(ctypes.Structure):
 class _GenerateOptions(ctypes.Structure):
     _fields_ = [("size", ctypes.c_size_t), ("max_tokens", ctypes.c_uint32), ("temperature", ctypes.c_float),
                 ("top_k", ctypes.c_uint32), ("top_p", ctypes.c_float), ("seed", ctypes.c_uint64),
-                ("pattern", ctypes.c_char_p), ("objects_only", ctypes.c_bool)]
+                ("pattern", ctypes.c_char_p), ("objects_only", ctypes.c_bool), ("time_limit", ctypes.c_uint32)]
 
 
 class _Image(ctypes.Structure):
@@ -199,14 +199,15 @@ class Session:
         seed: int = 0,
         pattern: str | None = None,
         objects_only: bool = False,
+        time_limit: int = 0,
         on_text: Callable[[str], bool | None] | None = None,
     ) -> Answer:
         """The answer to a prompt about the pictures shown. `on_text` takes each piece as soon as it is certain; if it returns
-        False the answer ends. An exception in it ends the answer and is raised here."""
+        False the answer ends; with a `time_limit` in milliseconds it ends with what there is by then. An exception in it ends the answer and is raised here."""
         options, raised = _GenerateOptions(), []
         _library.gemmule_generate_options_init(ctypes.byref(options))
         options.max_tokens, options.temperature, options.top_k, options.top_p = max_tokens, temperature, top_k, top_p
-        options.seed, options.objects_only = seed, objects_only
+        options.seed, options.objects_only, options.time_limit = seed, objects_only, time_limit
         options.pattern = None if pattern is None else pattern.encode()
 
         def hand_over(text: ctypes._Pointer[ctypes.c_char], length: int, _user: object) -> bool:

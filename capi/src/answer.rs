@@ -45,6 +45,8 @@ pub enum gemmule_finish {
     GEMMULE_MAX_TOKENS = 1,
     /// The callback said so.
     GEMMULE_STOPPED = 2,
+    /// The time was up.
+    GEMMULE_DEADLINE = 3,
 }
 
 /// How long the stages took, in milliseconds.
@@ -84,6 +86,7 @@ impl gemmule_answer {
                 FinishReason::EndToken => gemmule_finish::GEMMULE_END_TOKEN,
                 FinishReason::MaxTokens => gemmule_finish::GEMMULE_MAX_TOKENS,
                 FinishReason::Stopped => gemmule_finish::GEMMULE_STOPPED,
+                FinishReason::Deadline => gemmule_finish::GEMMULE_DEADLINE,
             },
             timings: gemmule_timings {
                 image: milliseconds(times.image),

@@ -157,6 +157,14 @@ pub enum gemmule_pixel_format {
     GEMMULE_BGRA8 = 3,
     /// Grey.
     GEMMULE_MONO8 = 4,
+    /// YUV of ITU-R BT.601, two pixels in four bytes: Y, U, Y, V.
+    GEMMULE_YUYV = 5,
+    /// The same as U, Y, V, Y.
+    GEMMULE_UYVY = 6,
+    /// A plane of Y, then one of U and V by turns at half the size, its rows as far apart.
+    GEMMULE_NV12 = 7,
+    /// A plane of Y, then one of U and one of V at half the size, their rows half as far apart.
+    GEMMULE_I420 = 8,
 }
 
 /// A picture in memory that belongs to the caller; it is only read, and only during the call that takes it.
@@ -193,11 +201,10 @@ pub unsafe extern "C" fn gemmule_session_show(
         let picture = |image: &gemmule_image| {
             // SAFETY: the caller's promise about the images' data.
             let data = unsafe { border::slice(image.data, image.size)? };
-            let formats =
-                [PixelFormat::Rgb8, PixelFormat::Bgr8, PixelFormat::Rgba8, PixelFormat::Bgra8, PixelFormat::Mono8];
-            let Some(format) = formats.get(image.format as usize).copied() else { return fail("unknown pixel format") };
-            let touching = image.width as usize * format.pixel_len();
-            let row_step = if image.row_step == 0 { touching } else { image.row_step };
+            // In the order of gemmule_pixel_format.
+            let format = PixelFormat::NAMES.get(image.format as usize).map(|(_, format)| *format);
+            let Some(format) = format else { return fail("unknown pixel format") };
+            let row_step = if image.row_step == 0 { format.row_len(image.width).unwrap_or(0) } else { image.row_step };
             Ok(Frame::new(data, (image.width, image.height), row_step, format)?.to_picture())
         };
         show(session, images.iter().map(picture).collect::<Result<_, border::Failure>>()?)

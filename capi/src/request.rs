@@ -1,6 +1,7 @@
 //! Options. Each struct begins with its size as the caller knows it, so that later versions can add fields behind.
 
 use std::ffi::c_char;
+use std::time::{Duration, Instant};
 
 use gemmule::session::{Constraint, Sampling};
 use gemmule::{GenerateOptions, SessionOptions};
@@ -39,6 +40,9 @@ pub struct gemmule_generate_options {
     pub pattern: *const c_char,
     /// Whether the answer is a list of whole objects or nothing; not together with a pattern.
     pub objects_only: bool,
+    /// Stop after so many milliseconds from the call on, with what there is by then; 0 means no limit. The prompt is run in
+    /// any case.
+    pub time_limit: u32,
 }
 
 /// Sets the defaults.
@@ -73,6 +77,7 @@ fn generate_defaults() -> gemmule_generate_options {
         seed: 0,
         pattern: std::ptr::null(),
         objects_only: false,
+        time_limit: 0,
     }
 }
 
@@ -125,6 +130,8 @@ pub(crate) unsafe fn generate_options(options: *const gemmule_generate_options) 
         },
         probabilities: true,
         constraint,
+        deadline: (options.time_limit > 0)
+            .then(|| Instant::now() + Duration::from_millis(u64::from(options.time_limit))),
         ..GenerateOptions::default()
     })
 }

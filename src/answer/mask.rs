@@ -77,6 +77,20 @@ impl Mask {
         Some(Self { width, height, pixels: rows.map(|at| columns[at]).collect() })
     }
 
+    /// The same mask in a larger picture, of which its own is the part from a pixel on.
+    ///
+    /// # Panics
+    /// When the part goes beyond the picture.
+    pub fn within(&self, (left, top): (u32, u32), (width, height): (u32, u32)) -> Self {
+        assert!(left + self.width <= width && top + self.height <= height, "the part lies within the picture");
+        let mut pixels = vec![false; width as usize * height as usize];
+        for (row, line) in self.pixels.chunks_exact(self.width as usize).enumerate() {
+            let start = (top as usize + row) * width as usize + left as usize;
+            pixels[start..start + line.len()].copy_from_slice(line);
+        }
+        Self { width, height, pixels }
+    }
+
     /// Intersection over union with another mask; zero for masks of another size, or where neither has a pixel.
     pub fn overlap(&self, other: &Self) -> f64 {
         if (self.width, self.height) != (other.width, other.height) {

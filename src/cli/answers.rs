@@ -3,11 +3,37 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
-use gemmule::answer::{Detections, Malformed, Mask, Object, annotate, detections, merge_duplicates};
+use clap::{ArgGroup, Args};
+use gemmule::answer::{Bounds, Detections, Malformed, Mask, Object, annotate, detections, merge_duplicates};
 use gemmule::model::Model;
+use gemmule::session::Constraint;
 use gemmule::{Answer, Picture, Session};
 use serde_json::{Value, json};
+
+/// What an answer must look like.
+#[derive(Args, Clone)]
+#[command(group = ArgGroup::new("form").args(["choices", "pattern", "objects_only"]))]
+pub(super) struct FormArguments {
+    /// The answer is one of these texts; give the option once for each.
+    #[arg(long = "choice", value_name = "TEXT")]
+    choices: Vec<String>,
+    /// The answer matches this regular expression.
+    #[arg(long, value_name = "REGEX")]
+    pattern: Option<String>,
+    /// The answer is a list of whole objects, or nothing: for "detect" and "segment" prompts.
+    #[arg(long)]
+    objects_only: bool,
+}
+
+impl FormArguments {
+    pub(super) fn constraint(&self) -> Option<Constraint> {
+        if self.objects_only {
+            return Some(Constraint::Objects);
+        }
+        let pattern = || self.pattern.clone().map(Constraint::Pattern);
+        Some(self.choices.clone()).filter(|choices| !choices.is_empty()).map(Constraint::Choices).or_else(pattern)
+    }
+}
 
 /// What becomes of the objects in an answer.
 #[derive(Args, Clone)]
@@ -60,6 +86,17 @@ impl Found {
         };
         let masks = detections.objects.iter().map(&mut mask).collect::<Result<_>>()?;
         Ok(Self { detections, masks })
+    }
+
+    /// Objects of a part of a picture, from a pixel on, become those of the whole.
+    pub(super) fn move_into(&mut self, part: &Picture, (left, top): (u32, u32), whole: &Picture) {
+        let (width, height) = (whole.width(), whole.height());
+        for (object, mask) in self.detections.objects.iter_mut().zip(&mut self.masks) {
+            let [x_min, y_min, x_max, y_max] = object.bounds.pixels(part.width(), part.height());
+            let (x, y) = (|x: f32| (x + left as f32) / width as f32, |y: f32| (y + top as f32) / height as f32);
+            object.bounds = Bounds { x_min: x(x_min), y_min: y(y_min), x_max: x(x_max), y_max: y(y_max) };
+            *mask = mask.take().map(|mask| mask.within((left, top), (width, height)));
+        }
     }
 
     /// `objects` and `malformed`; boxes in pixels where it is clear of which picture.

@@ -10,6 +10,7 @@ mod rows;
 mod run;
 mod score;
 mod trace;
+mod watch;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ enum Command {
     Eval(eval::Eval),
     Score(score::Score),
     Embed(embed::Embed),
+    Watch(watch::Watch),
     Inspect(inspect::Inspect),
     Trace(trace::Trace),
     Bench(bench::Bench),
@@ -185,6 +187,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Eval(command) => command.execute(),
         Command::Score(command) => command.execute(),
         Command::Embed(command) => command.execute(),
+        Command::Watch(command) => command.execute(),
         Command::Inspect(command) => command.execute(),
         Command::Trace(command) => command.execute(),
         Command::Bench(command) => command.execute(),

@@ -4,17 +4,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use clap::{ArgGroup, Args};
-use gemmule::session::{Constraint, Sampling};
+use clap::Args;
+use gemmule::session::Sampling;
 use gemmule::{Answer, GenerateOptions, Picture};
 use serde_json::{Value, json};
 
-use super::answers::{self, Found, ObjectArguments};
+use super::answers::{self, FormArguments, Found, ObjectArguments};
 use super::{ComputeArguments, ImageArguments, ModelArguments, print_json, wrong_usage};
 
 /// Answer prompts about one or more pictures.
 #[derive(Args)]
-#[command(group = ArgGroup::new("form").args(["choices", "pattern", "objects_only"]))]
 pub(super) struct Run {
     #[command(flatten)]
     model: ModelArguments,
@@ -39,15 +38,8 @@ pub(super) struct Run {
     /// With a temperature: the same seed gives the same answer.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// The answer is one of these texts; give the option once for each.
-    #[arg(long = "choice", value_name = "TEXT")]
-    choices: Vec<String>,
-    /// The answer matches this regular expression.
-    #[arg(long, value_name = "REGEX")]
-    pattern: Option<String>,
-    /// The answer is a list of whole objects, or nothing: for "detect" and "segment" prompts.
-    #[arg(long)]
-    objects_only: bool,
+    #[command(flatten)]
+    form: FormArguments,
     /// Print one JSON object for each prompt (text, tokens, probabilities, objects, …) instead of text.
     #[arg(long)]
     json: bool,
@@ -105,7 +97,7 @@ impl Run {
             sampling: Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed },
             probabilities: self.json || draws,
             alternatives: self.logprobs,
-            constraint: self.constraint(),
+            constraint: self.form.constraint(),
             ..GenerateOptions::default()
         };
         session.show(&pictures)?;
@@ -152,14 +144,6 @@ impl Run {
             }
         }
         Ok(())
-    }
-
-    fn constraint(&self) -> Option<Constraint> {
-        if self.objects_only {
-            return Some(Constraint::Objects);
-        }
-        let pattern = || self.pattern.clone().map(Constraint::Pattern);
-        Some(self.choices.clone()).filter(|choices| !choices.is_empty()).map(Constraint::Choices).or_else(pattern)
     }
 
     fn draw(&self, found: &Found, pictures: &[Picture]) -> Result<()> {

@@ -71,7 +71,11 @@ fn still() -> String {
     "frames come from an animated GIF or WebP file, or from a directory of pictures".to_owned()
 }
 
-fn pictures_in(directory: &Path) -> Result<Vec<PathBuf>> {
+/// The picture files of a directory, by name.
+///
+/// # Errors
+/// When it cannot be read or holds none.
+pub fn pictures_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let io = |error| Error::io(directory, error);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(io)? {

@@ -4,16 +4,18 @@ mod frame;
 mod frames;
 mod jpeg;
 mod resample;
+mod stream;
 
 use std::io::Cursor;
 use std::path::Path;
 
 pub use frame::{Frame, PixelFormat};
-pub use frames::frames;
+pub use frames::{frames, pictures_in};
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, Limits};
 pub(crate) use resample::{Filter, numbers as resample_numbers};
+pub use stream::{FrameStream, StreamFormat, StreamFrame};
 
 use crate::model::config::{PreprocessConfig, VisionConfig};
 use crate::{Error, Result};
@@ -84,6 +86,23 @@ impl Picture {
     /// Height in pixels.
     pub fn height(&self) -> u32 {
         self.height
+    }
+
+    /// A part of the picture: `width × height` pixels from (`left`, `top`) on.
+    ///
+    /// # Errors
+    /// When the part is empty or goes beyond the picture.
+    pub fn crop(&self, (left, top): (u32, u32), (width, height): (u32, u32)) -> Result<Self> {
+        let within = |start: u32, len: u32, side: u32| len > 0 && start.checked_add(len).is_some_and(|end| end <= side);
+        if !within(left, width, self.width) || !within(top, height, self.height) {
+            return Err(Error::Request(format!(
+                "the part of {width} × {height} pixels from {left}, {top} on is not within the picture of {} × {}",
+                self.width, self.height
+            )));
+        }
+        let rows = self.rgb.chunks_exact(self.width as usize * 3).skip(top as usize).take(height as usize);
+        let rgb = rows.flat_map(|row| &row[left as usize * 3..][..width as usize * 3]).copied().collect();
+        Self::from_rgb(width, height, rgb)
     }
 
     /// The picture as a PNG file.

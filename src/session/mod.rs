@@ -160,6 +160,10 @@ impl<'m> Session<'m> {
         let mut stream = TextStream::new(tokenizer);
         let mut answer = Answer::empty(prefix.len());
         while answer.tokens.len() < options.max_tokens {
+            if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                answer.finish = FinishReason::Deadline;
+                break;
+            }
             if let Some(last) = answer.tokens.last() {
                 self.step(*last);
             }

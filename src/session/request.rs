@@ -1,6 +1,6 @@
 //! What is asked of a session, and what it answers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Constraint, Sampling};
 
@@ -28,6 +28,8 @@ pub struct GenerateOptions {
     pub alternatives: usize,
     /// What the answer must look like.
     pub constraint: Option<Constraint>,
+    /// When to stop, with what there is by then. The prompt is run in any case.
+    pub deadline: Option<Instant>,
 }
 
 impl Default for GenerateOptions {
@@ -40,6 +42,7 @@ impl Default for GenerateOptions {
             probabilities: false,
             alternatives: 0,
             constraint: None,
+            deadline: None,
         }
     }
 }
@@ -53,6 +56,8 @@ pub enum FinishReason {
     MaxTokens,
     /// The caller's callback said so.
     Stopped,
+    /// The time was up.
+    Deadline,
 }
 
 impl FinishReason {
@@ -62,6 +67,7 @@ impl FinishReason {
             Self::EndToken => "end_token",
             Self::MaxTokens => "max_tokens",
             Self::Stopped => "stopped",
+            Self::Deadline => "deadline",
         }
     }
 }

@@ -1,0 +1,312 @@
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use gemmule::image::{FrameStream, PixelFormat, StreamFormat, StreamFrame, pictures_in};
+use gemmule::{GenerateOptions, Model, Picture, Session};
+use serde_json::{Value, json};
+
+use super::answers::{self, FormArguments, Found, ObjectArguments};
+use super::{ComputeArguments, ModelArguments, print_json, wrong_usage};
+
+/// Answer a prompt about every frame that a camera or film sends, as fast as the machine can.
+///
+/// SOURCE is a file, a FIFO, "-" for stdin, or a directory that pictures are put into. A stream is Motion JPEG or YUV4MPEG2,
+/// which tell themselves what they are, or raw frames with --format and --size. While a frame is answered newer ones come in;
+/// the newest is answered next, and those before it are dropped and counted.
+///
+/// Each answer is a line of JSON: "frame" (its number from 0), "time" (when it came, in seconds since 1970), "latency" (from then
+/// to the answer, in milliseconds), "dropped" (so far) and what `run --json` prints; or "error" for a frame that is damaged.
+/// Ends with the stream, and in order when it is interrupted.
+///
+/// A camera: ffmpeg -loglevel error -f v4l2 -i /dev/video0 -pix_fmt yuv420p -f yuv4mpegpipe - | gemmule watch - -p "caption en"
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Watch {
+    /// File, FIFO, directory, or "-" for stdin.
+    #[arg(default_value = "-")]
+    source: PathBuf,
+    #[command(flatten)]
+    model: ModelArguments,
+    /// What to ask about every frame.
+    #[arg(short, long)]
+    prompt: String,
+    /// mjpeg, y4m, or how raw frames' bytes stand for pixels: rgb8, bgr8, rgba8, bgra8, mono8, yuyv, uyvy, nv12, i420.
+    #[arg(long, value_name = "NAME", value_parser = parse_format)]
+    format: Option<Format>,
+    /// Size of raw frames in pixels, such as 640x480.
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
+    size: Option<(u32, u32)>,
+    /// Bytes from the beginning of one row of raw frames to that of the next [default: rows touch].
+    #[arg(long, value_name = "BYTES", requires = "size")]
+    row_step: Option<usize>,
+    /// Look at a part of each frame only: its left and upper edge, width and height in pixels. Boxes stay those of the frame.
+    #[arg(long, value_name = "LEFT,TOP,WIDTH,HEIGHT", value_parser = parse_region)]
+    region: Option<[u32; 4]>,
+    /// Time for each frame in milliseconds, from its coming on; an answer that takes longer is cut short.
+    #[arg(long, value_name = "MS")]
+    budget: Option<u64>,
+    /// Answer every frame and let the source wait: for films.
+    #[arg(long)]
+    every_frame: bool,
+    /// Most tokens of an answer.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
+    max_tokens: usize,
+    #[command(flatten)]
+    form: FormArguments,
+    #[command(flatten)]
+    objects: ObjectArguments,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    Mjpeg,
+    Y4m,
+    Raw(PixelFormat),
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    let raw = || PixelFormat::NAMES.iter().find(|(name, _)| *name == text).map(|(_, format)| Format::Raw(*format));
+    match text {
+        "mjpeg" => Ok(Format::Mjpeg),
+        "y4m" => Ok(Format::Y4m),
+        _ => raw().ok_or_else(|| "choose one of those that --help lists".to_owned()),
+    }
+}
+
+fn parse_size(text: &str) -> Result<(u32, u32), String> {
+    let size = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    size.ok_or_else(|| "give width and height, such as 640x480".to_owned())
+}
+
+fn parse_region(text: &str) -> Result<[u32; 4], String> {
+    let numbers: Option<Vec<u32>> = text.split(',').map(|number| number.parse().ok()).collect();
+    numbers
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| "give left, top, width and height in pixels, such as 0,120,640,240".to_owned())
+}
+
+/// A frame that has come.
+struct Arrived {
+    number: u64,
+    at: Instant,
+    time: SystemTime,
+    frame: Source,
+}
+
+enum Source {
+    Stream(StreamFrame),
+    File(PathBuf),
+}
+
+impl Source {
+    fn to_picture(&self) -> Result<Picture> {
+        match self {
+            Self::Stream(frame) => Ok(frame.to_picture()?),
+            Self::File(path) => open_when_whole(path),
+        }
+    }
+}
+
+/// Between the reader and the one who answers: room for the newest frame.
+#[derive(Default)]
+struct Slot {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    newest: Option<Arrived>,
+    dropped: u64,
+    /// The source has ended, in order or not.
+    over: Option<Result<()>>,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the newest frame in the place of the one before; with `wait`, only once that was taken.
+    fn put(&self, arrived: Arrived, wait: bool) {
+        let mut state = self.lock();
+        while wait && state.newest.is_some() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.dropped += u64::from(state.newest.is_some());
+        state.newest = Some(arrived);
+        self.changed.notify_all();
+    }
+
+    /// The newest frame and how many were dropped so far; none when the source has ended or `stop` is set.
+    fn take(&self, stop: &AtomicBool) -> Option<(Arrived, u64)> {
+        let mut state = self.lock();
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            if let Some(arrived) = state.newest.take() {
+                self.changed.notify_all();
+                return Some((arrived, state.dropped));
+            }
+            if state.over.is_some() {
+                return None;
+            }
+            // A signal does not wake us.
+            let waited = self.changed.wait_timeout(state, Duration::from_millis(50));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn execute(self) -> Result<()> {
+        let format = self.stream_format();
+        let model = self.model.open()?;
+        let mut session = self.compute.session(&model)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for interrupts")?;
+
+        let slot = Arc::new(Slot::default());
+        let (shared, source, every) = (Arc::clone(&slot), self.source.clone(), self.every_frame);
+        // It may wait for a source that sends nothing for ever, so nobody waits for it.
+        std::thread::spawn(move || {
+            let result = if source.is_dir() { follow(&source, &shared) } else { read(&source, format, &shared, every) };
+            shared.lock().over = Some(result);
+            shared.changed.notify_all();
+        });
+
+        let (start, mut answered, mut failed) = (Instant::now(), 0u64, 0u64);
+        while let Some((arrived, dropped)) = slot.take(&stop) {
+            let answer = self.answer(&model, &mut session, &arrived, &stop);
+            let mut value = answer.unwrap_or_else(|error| {
+                failed += 1;
+                json!({ "error": format!("{error:#}") })
+            });
+            let time = arrived.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            (value["frame"], value["time"]) = (json!(arrived.number), json!(time));
+            value["latency"] = json!((arrived.at.elapsed().as_secs_f64() * 1e5).round() / 1e2);
+            value["dropped"] = json!(dropped);
+            print_json(&value)?;
+            answered += 1;
+        }
+        let state = slot.lock();
+        let rate = answered as f64 / start.elapsed().as_secs_f64();
+        eprintln!(
+            "{answered} frames answered, {failed} of them damaged, {} dropped, {rate:.1} per second",
+            state.dropped
+        );
+        match &state.over {
+            Some(Err(error)) => bail!("{error:#}"),
+            Some(Ok(())) => ensure!(answered > 0, "{}: it held no frames", self.source.display()),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn stream_format(&self) -> Option<StreamFormat> {
+        match (self.format, self.size) {
+            (Some(Format::Raw(format)), Some(size)) => {
+                let row_step = self.row_step.or_else(|| format.row_len(size.0)).unwrap_or(0);
+                Some(StreamFormat::Raw { format, size, row_step })
+            }
+            (Some(Format::Raw(_)), None) => wrong_usage("raw frames need --size WIDTHxHEIGHT"),
+            (_, Some(_)) => wrong_usage("--size is for raw frames: name their --format, such as rgb8"),
+            (Some(Format::Mjpeg), None) => Some(StreamFormat::Mjpeg),
+            (Some(Format::Y4m), None) => Some(StreamFormat::Y4m),
+            (None, None) => None,
+        }
+    }
+
+    fn answer(&self, model: &Model, session: &mut Session<'_>, arrived: &Arrived, stop: &AtomicBool) -> Result<Value> {
+        let whole = arrived.frame.to_picture()?;
+        let part = self.region.map(|[left, top, width, height]| whole.crop((left, top), (width, height)));
+        let picture = part.transpose()?.unwrap_or_else(|| whole.clone());
+        let pictures = [picture];
+        session.show(&pictures)?;
+        let options = GenerateOptions {
+            max_tokens: self.max_tokens,
+            probabilities: true,
+            constraint: self.form.constraint(),
+            deadline: self.budget.map(|budget| arrived.at + Duration::from_millis(budget)),
+            ..GenerateOptions::default()
+        };
+        let answer = session.ask(&self.prompt, &options, |_| {
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let mut found = Found::read(&self.objects, session, model, (&answer, &pictures))?;
+        if let Some([left, top, ..]) = self.region {
+            found.move_into(&pictures[0], (left, top), &whole);
+        }
+        answers::to_json(model, &answer, &found, &[whole])
+    }
+}
+
+/// Reads a stream to its end.
+fn read(path: &Path, format: Option<StreamFormat>, slot: &Slot, every: bool) -> Result<()> {
+    let context = || path.display().to_string();
+    let reader: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(BufReader::with_capacity(1 << 16, File::open(path).with_context(context)?))
+    };
+    let mut stream = FrameStream::new(reader, format).with_context(context)?;
+    while let Some(frame) = stream.next_frame().with_context(context)? {
+        slot.put(
+            Arrived {
+                number: frame.number(),
+                at: Instant::now(),
+                time: SystemTime::now(),
+                frame: Source::Stream(frame),
+            },
+            every,
+        );
+    }
+    Ok(())
+}
+
+/// How often a directory is looked at, and how long a file may take to become whole.
+const LOOK: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Watches a directory for newer pictures, for ever.
+fn follow(directory: &Path, slot: &Slot) -> Result<()> {
+    let (mut last, mut number) = (None, 0);
+    loop {
+        // None yet is no error here.
+        let newest = pictures_in(directory).unwrap_or_default().into_iter().filter_map(|path| {
+            let modified = std::fs::metadata(&path).and_then(|file| file.modified()).ok()?;
+            Some((modified, path))
+        });
+        if let Some(newest) = newest.max().filter(|newest| last.as_ref().is_none_or(|last| newest > last)) {
+            let frame = Source::File(newest.1.clone());
+            slot.put(Arrived { number, at: Instant::now(), time: SystemTime::now(), frame }, false);
+            (last, number) = (Some(newest), number + 1);
+        }
+        if !directory.is_dir() {
+            bail!("{}: the directory is gone", directory.display());
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A picture that may still be written.
+fn open_when_whole(path: &Path) -> Result<Picture> {
+    let start = Instant::now();
+    loop {
+        match Picture::open(path) {
+            Err(_) if start.elapsed() < PATIENCE => std::thread::sleep(LOOK),
+            result => return Ok(result?),
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Films as streams of bytes: raw frames, Motion JPEG, YUV4MPEG2.
+
+use std::io::{BufRead, Read};
+
+use super::{Frame, Picture, PixelFormat};
+use crate::{Error, Result};
+
+/// What a stream is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamFormat {
+    /// Frames of one size, one behind the other, each of `row_step` bytes for every row.
+    Raw {
+        /// How bytes stand for pixels.
+        format: PixelFormat,
+        /// Width and height in pixels.
+        size: (u32, u32),
+        /// Bytes from the beginning of one row to that of the next.
+        row_step: usize,
+    },
+    /// JPEG pictures one behind the other; what lies between them is skipped.
+    Mjpeg,
+    /// YUV4MPEG2 (4:2:0 or grey), which tells its size itself.
+    Y4m,
+}
+
+/// Longest side in pixels and most bytes of one frame.
+const LONGEST_SIDE: u32 = 1 << 14;
+const LARGEST_FRAME: usize = 1 << 28;
+/// Longest line of a YUV4MPEG2 header.
+const LONGEST_LINE: u64 = 1 << 12;
+
+/// Frames of a stream, in order.
+#[derive(Debug)]
+pub struct FrameStream<R> {
+    reader: R,
+    kind: Kind,
+    bytes: Vec<u8>,
+    frames: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Mjpeg,
+    Raw {
+        format: PixelFormat,
+        size: (u32, u32),
+        row_step: usize,
+        /// YUV4MPEG2 puts a line before each frame.
+        announced: bool,
+    },
+}
+
+/// A frame as it lies in a stream.
+#[derive(Debug)]
+pub struct StreamFrame {
+    bytes: Vec<u8>,
+    kind: Kind,
+    number: u64,
+}
+
+impl StreamFrame {
+    /// Its number in the stream, from 0.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its pixels.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn to_picture(&self) -> Result<Picture> {
+        match self.kind {
+            Kind::Mjpeg => Picture::from_bytes(&format!("frame {} of the stream", self.number), &self.bytes),
+            Kind::Raw { format, size, row_step, .. } => {
+                Frame::new(&self.bytes, size, row_step, format).map(|frame| frame.to_picture())
+            }
+        }
+    }
+}
+
+impl<R: BufRead> FrameStream<R> {
+    /// A stream; without a format, one that tells itself what it is (Motion JPEG or YUV4MPEG2).
+    ///
+    /// # Errors
+    /// When its beginning cannot be read, is of no kind that is known, or has a size that cannot be.
+    pub fn new(mut reader: R, format: Option<StreamFormat>) -> Result<Self> {
+        let format = match format {
+            Some(format) => format,
+            None => match reader.fill_buf().map_err(|error| failed(0, error.to_string()))? {
+                [0xff, 0xd8, ..] => StreamFormat::Mjpeg,
+                [b'Y', ..] => StreamFormat::Y4m,
+                [] => return Err(failed(0, "the stream is empty".to_owned())),
+                _ => {
+                    let reason = "the stream is neither Motion JPEG nor YUV4MPEG2; raw frames need a format and a size";
+                    return Err(failed(0, reason.to_owned()));
+                }
+            },
+        };
+        let mut stream = Self { reader, kind: Kind::Mjpeg, bytes: Vec::new(), frames: 0 };
+        stream.kind = match format {
+            StreamFormat::Mjpeg => Kind::Mjpeg,
+            StreamFormat::Raw { format, size, row_step } => Kind::Raw { format, size, row_step, announced: false },
+            StreamFormat::Y4m => stream.read_y4m_header()?,
+        };
+        if let Kind::Raw { format, size, row_step, .. } = stream.kind {
+            let fits = size.0 <= LONGEST_SIDE && size.1 <= LONGEST_SIDE;
+            let len = format.frame_len(size, row_step).filter(|len| fits && *len <= LARGEST_FRAME);
+            if len.is_none() {
+                let (width, height) = size;
+                return Err(stream.failed(format!(
+                    "frames of {width} × {height} pixels as {format:?}, rows {row_step} bytes apart, cannot be"
+                )));
+            }
+        }
+        Ok(stream)
+    }
+
+    /// The next frame as it lies in the stream, to be decoded by whoever wants it; none at the end of the stream.
+    ///
+    /// # Errors
+    /// When the stream cannot be read or ends within a frame; there is nothing more to be had then.
+    pub fn next_frame(&mut self) -> Result<Option<StreamFrame>> {
+        match self.kind {
+            Kind::Mjpeg => {
+                if !self.read_jpeg()? {
+                    return Ok(None);
+                }
+            }
+            Kind::Raw { format, size, row_step, announced } => {
+                if announced && self.read_line()?.is_none_or(|line| line.is_empty()) {
+                    return Ok(None);
+                }
+                // Every row takes its whole step, also the last one of a plane.
+                let rows = row_step * size.1 as usize;
+                let len = if matches!(format, PixelFormat::Nv12 | PixelFormat::I420) { rows / 2 * 3 } else { rows };
+                // Memory grows with what is there, not with what is announced.
+                let read = (&mut self.reader).take(len as u64).read_to_end(&mut self.bytes);
+                read.map_err(|error| self.failed(error.to_string()))?;
+                match self.bytes.len() {
+                    0 if !announced => return Ok(None),
+                    found if found < len => return Err(self.failed(format!("it ends after {found} of {len} bytes"))),
+                    _ => {}
+                }
+            }
+        }
+        self.frames += 1;
+        let bytes = std::mem::take(&mut self.bytes);
+        Ok(Some(StreamFrame { bytes, kind: self.kind, number: self.frames - 1 }))
+    }
+
+    /// Frames that were read.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    fn failed(&self, reason: impl Into<String>) -> Error {
+        failed(self.frames, reason.into())
+    }
+
+    /// A line without its end; none at the end of the stream.
+    fn read_line(&mut self) -> Result<Option<String>> {
+        let mut line = Vec::new();
+        let read = (&mut self.reader).take(LONGEST_LINE).read_until(b'\n', &mut line);
+        read.map_err(|error| self.failed(error.to_string()))?;
+        match line.pop() {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some(String::from_utf8_lossy(&line).into_owned())),
+            Some(_) => Err(self.failed("it is no YUV4MPEG2 stream, or it is damaged: a line does not end")),
+        }
+    }
+
+    /// Such as `YUV4MPEG2 W640 H480 F30:1 Ip A1:1 C420jpeg` (mjpegtools' yuv4mpeg(5)).
+    fn read_y4m_header(&mut self) -> Result<Kind> {
+        let line = self.read_line()?.unwrap_or_default();
+        let mut fields = line.split(' ');
+        if fields.next() != Some("YUV4MPEG2") {
+            return Err(self.failed("it is no YUV4MPEG2 stream"));
+        }
+        let (mut width, mut height, mut colours) = (None, None, "420");
+        for field in fields {
+            let (name, value) = field.split_at_checked(1).unwrap_or_default();
+            match name {
+                "W" => width = value.parse().ok(),
+                "H" => height = value.parse().ok(),
+                "C" => colours = value,
+                "X" if value == "COLORRANGE=FULL" => return Err(self.failed("full-range colours are not supported")),
+                _ => {}
+            }
+        }
+        let (Some(width), Some(height)) = (width, height) else {
+            return Err(self.failed(format!("its header has no size: {line}")));
+        };
+        // Where the colour samples lie between the pixels makes no difference here.
+        let format = match colours {
+            "420" | "420jpeg" | "420mpeg2" | "420paldv" => PixelFormat::I420,
+            "mono" => PixelFormat::Mono8,
+            other => {
+                return Err(self.failed(format!("colours of the kind {other} are not supported, only 420 and mono")));
+            }
+        };
+        Ok(Kind::Raw { format, size: (width, height), row_step: width as usize, announced: true })
+    }
+
+    /// A byte; none at the end of the stream.
+    fn byte(&mut self) -> Result<Option<u8>> {
+        let available = self.reader.fill_buf().map_err(|error| failed(self.frames, error.to_string()))?;
+        let byte = available.first().copied();
+        self.reader.consume(usize::from(byte.is_some()));
+        Ok(byte)
+    }
+
+    /// The next byte of a JPEG picture, kept.
+    fn jpeg_byte(&mut self) -> Result<u8> {
+        let byte = self.byte()?.ok_or_else(|| self.failed("the stream ends within it"))?;
+        if self.bytes.len() >= LARGEST_FRAME {
+            return Err(self.failed(format!("it has more than {LARGEST_FRAME} bytes")));
+        }
+        self.bytes.push(byte);
+        Ok(byte)
+    }
+
+    /// Reads a picture from its first marker (SOI) to its last (EOI); previews within it have markers of their own, so that
+    /// segments are skipped by their lengths. False at the end of the stream.
+    fn read_jpeg(&mut self) -> Result<bool> {
+        let mut before = 0;
+        loop {
+            match self.byte()? {
+                None => return Ok(false),
+                Some(0xd8) if before == 0xff => break,
+                Some(byte) => before = byte,
+            }
+        }
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&[0xff, 0xd8]);
+        let mut marker = self.marker()?;
+        loop {
+            match marker {
+                // The end.
+                0xd9 => return Ok(true),
+                // Without a length: restarts, TEM.
+                0x01 | 0xd0..=0xd7 => marker = self.marker()?,
+                // A picture within a picture, but not in a segment: the first one was cut.
+                0xd8 => {
+                    self.bytes.clear();
+                    self.bytes.extend_from_slice(&[0xff, 0xd8]);
+                    marker = self.marker()?;
+                }
+                _ => {
+                    let length = u16::from_be_bytes([self.jpeg_byte()?, self.jpeg_byte()?]);
+                    for _ in 2..length {
+                        self.jpeg_byte()?;
+                    }
+                    // Behind the header of a scan come its data, in which a marker's first byte is followed by zero.
+                    marker = if marker == 0xda { self.marker_behind_data()? } else { self.marker()? };
+                }
+            }
+        }
+    }
+
+    /// The next marker; bytes before it are data or filling.
+    fn marker(&mut self) -> Result<u8> {
+        while self.jpeg_byte()? != 0xff {}
+        loop {
+            let byte = self.jpeg_byte()?;
+            if byte != 0xff {
+                return Ok(byte);
+            }
+        }
+    }
+
+    fn marker_behind_data(&mut self) -> Result<u8> {
+        loop {
+            match self.marker()? {
+                0x00 | 0xd0..=0xd7 => {}
+                marker => return Ok(marker),
+            }
+        }
+    }
+}
+
+fn failed(frame: u64, reason: String) -> Error {
+    Error::Picture { name: format!("frame {frame} of the stream"), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pictures(bytes: &[u8], format: Option<StreamFormat>) -> Result<Vec<Picture>> {
+        let mut stream = FrameStream::new(bytes, format)?;
+        let mut found = Vec::new();
+        while let Some(frame) = stream.next_frame()? {
+            found.push(frame.to_picture()?);
+        }
+        assert_eq!(stream.frames(), found.len() as u64);
+        Ok(found)
+    }
+
+    #[test]
+    fn raw_frames_follow_each_other() {
+        let format = StreamFormat::Raw { format: PixelFormat::Mono8, size: (2, 2), row_step: 3 };
+        let found = pictures(&[1, 2, 0, 3, 4, 0, 5, 6, 0, 7, 8, 0], Some(format)).unwrap();
+        assert_eq!(found[1].rgb(), [5, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8]);
+        let error = pictures(&[1, 2, 0, 3, 4, 0, 5], Some(format)).unwrap_err().to_string();
+        assert!(error.contains("frame 1") && error.contains("1 of 6 bytes"), "{error}");
+        let huge = StreamFormat::Raw { format: PixelFormat::Rgba8, size: (1 << 14, 1 << 14), row_step: 1 << 16 };
+        assert!(pictures(&[], Some(huge)).unwrap_err().to_string().contains("cannot be"));
+    }
+
+    #[test]
+    fn yuv4mpeg2_tells_its_size() {
+        let frame = [16, 235, 16, 235, 128, 128];
+        let film =
+            [b"YUV4MPEG2 W2 H2 F30:1 Ip C420jpeg XYSCSS=420JPEG\nFRAME\n", &frame[..], b"FRAME Ip\n", &frame].concat();
+        let found = pictures(&film, None).unwrap();
+        assert_eq!((found.len(), found[0].rgb()), (2, &[0, 0, 0, 255, 255, 255, 0, 0, 0, 255, 255, 255][..]));
+        for (header, part) in [
+            ("YUV4MPEG2 W2\n", "no size"),
+            ("YUV4MPEG2 W2 H2 C422\n", "422"),
+            ("YUV4MPEG2 W2 H2 XCOLORRANGE=FULL\n", "full-range"),
+            ("YUV4MPEG2 W999999 H999999\n", "cannot be"),
+            ("YUV4MPEG2 W3 H3\n", "cannot be"),
+            ("YUV4MPEG2 W2 H2", "does not end"),
+            ("Yes\n", "no YUV4MPEG2"),
+        ] {
+            let error = pictures(header.as_bytes(), None).unwrap_err().to_string();
+            assert!(error.contains(part), "{header}: {error}");
+        }
+        let cut = &film[..film.len() - 1];
+        assert!(pictures(cut, None).unwrap_err().to_string().contains("5 of 6 bytes"));
+    }
+
+    #[test]
+    fn jpegs_are_parted_by_their_markers() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/jpeg");
+        let names = ["420.jpg", "progressive.jpg", "restarts.jpg", "444.jpg"];
+        let files = names.map(|name| std::fs::read(folder.join(name)).unwrap());
+        // What HTTP servers put between pictures.
+        let film = files.join(&b"\r\n--boundary\r\nContent-Type: image/jpeg\r\n\r\n"[..]);
+        let found = pictures(&film, None).unwrap();
+        assert_eq!(found.len(), names.len());
+        for (picture, file) in found.iter().zip(&files) {
+            assert_eq!(picture.rgb(), Picture::from_bytes("", file).unwrap().rgb());
+        }
+        let error = pictures(&film[..film.len() - 2], None).unwrap_err().to_string();
+        assert!(error.contains("frame 3") && error.contains("ends within"), "{error}");
+        // A damaged picture leaves those behind it.
+        let mut broken = film.clone();
+        let quantization = broken.windows(2).position(|window| window == [0xff, 0xdb]).unwrap();
+        broken[quantization + 4] = 0x77;
+        let mut stream = FrameStream::new(&broken[..], None).unwrap();
+        assert!(stream.next_frame().unwrap().unwrap().to_picture().is_err());
+        let second = stream.next_frame().unwrap().unwrap();
+        assert_eq!((second.number(), second.to_picture().unwrap().rgb()), (1, found[1].rgb()));
+        assert!(pictures(b"", None).unwrap_err().to_string().contains("empty"));
+        assert!(pictures(b"RIFF", None).unwrap_err().to_string().contains("neither"));
+    }
+}
