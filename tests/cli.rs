@@ -472,7 +472,10 @@ fn films_are_watched() {
     let (code, lines, report) = watch(&[&["-p", "caption en", "--every-frame"][..], &format].concat(), &raw);
     assert_eq!((code, lines.len()), (Some(0), 5), "{report}");
     for (index, line) in lines.iter().enumerate() {
-        assert_eq!((&line["frame"], &line["text"], &line["dropped"]), (&index.into(), &"a yellow circle".into(), &0.into()));
+        assert_eq!(
+            (&line["frame"], &line["text"], &line["dropped"]),
+            (&index.into(), &"a yellow circle".into(), &0.into())
+        );
         assert!(line["latency"].as_f64().unwrap() > 0.0 && line["time"].as_f64().unwrap() > 1.7e9);
     }
     assert!(report.contains("5 frames answered, 0 of them damaged, 0 dropped"), "{report}");
