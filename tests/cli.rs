@@ -478,7 +478,7 @@ fn films_are_watched() {
         );
         assert!(line["latency"].as_f64().unwrap() > 0.0 && line["time"].as_f64().unwrap() > 1.7e9);
     }
-    assert!(report.contains("5 frames answered, 0 of them damaged, 0 dropped"), "{report}");
+    assert!(report.contains("5 frames answered, 0 of them failed, 0 dropped"), "{report}");
 
     // Without waiting the newest wins: every frame is answered or counted.
     let (_, lines, report) = watch(&[&["-p", "caption en"][..], &format].concat(), &picture.rgb().repeat(300));
@@ -526,7 +526,21 @@ fn films_are_watched() {
         assert_eq!((code, lines.len()), (Some(1), 0), "{report}");
         assert!(report.contains(part), "{report}");
     }
-    for wrong in [&["--format", "rgb8"][..], &["--size", "2x2"], &["--format", "h264"], &["--region", "1,2"]] {
+    let (code, _, report) = watch(&["-p", "x", "--pattern", "("], &jpeg);
+    assert_eq!(code, Some(1));
+    assert!(report.contains("unclosed group") && !report.contains("frames"), "known before the first frame: {report}");
+    let (code, lines, report) = watch(&["-p", "x", "--region", "0,0,999,999"], &jpeg);
+    assert_eq!((code, lines.len()), (Some(1), 1), "{report}");
+    assert!(report.contains("every frame failed"), "{report}");
+    for wrong in [
+        &["--format", "rgb8"][..],
+        &["--size", "2x2"],
+        &["--format", "h264"],
+        &["--region", "1,2"],
+        &["--region", "1,2,0,4"],
+        &["--format", "nv12", "--size", "3x4"],
+        &["--format", "rgb8", "--size", "0x4"],
+    ] {
         assert_eq!(watch(&[&["-p", "x"], wrong].concat(), b"").0, Some(2), "{wrong:?}");
     }
 }
@@ -546,11 +560,8 @@ fn a_directory_is_watched_until_the_signal() {
         std::fs::write(&path, &picture[..100]).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(60));
         std::fs::write(&path, &picture).unwrap();
-        let mut value: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-        while value["frame"].as_u64().unwrap() < number {
-            value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-        }
-        assert_eq!(value["text"], "a yellow circle", "{value}");
+        let value: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!((&value["frame"], &value["text"]), (&number.into(), &"a yellow circle".into()), "{value}");
     }
     let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(status.success());

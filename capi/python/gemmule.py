@@ -96,6 +96,12 @@ def _check(status: int) -> None:
         raise Error(_library.gemmule_last_error().decode())
 
 
+def _text(text: str) -> bytes:
+    if "\0" in text:
+        raise ValueError("a text must not hold a zero character")
+    return text.encode()
+
+
 def version() -> str:
     """The library's version."""
     return _library.gemmule_version().decode()
@@ -208,7 +214,7 @@ class Session:
         _library.gemmule_generate_options_init(ctypes.byref(options))
         options.max_tokens, options.temperature, options.top_k, options.top_p = max_tokens, temperature, top_k, top_p
         options.seed, options.objects_only, options.time_limit = seed, objects_only, time_limit
-        options.pattern = None if pattern is None else pattern.encode()
+        options.pattern = None if pattern is None else _text(pattern)
 
         def hand_over(text: ctypes._Pointer[ctypes.c_char], length: int, _user: object) -> bool:
             try:
@@ -220,7 +226,7 @@ class Session:
         handle = ctypes.c_void_p()
         callback = _OnText(hand_over) if on_text else _OnText(0)
         status = _library.gemmule_session_ask(
-            self._handle, prompt.encode(), ctypes.byref(options), callback, None, ctypes.byref(handle))
+            self._handle, _text(prompt), ctypes.byref(options), callback, None, ctypes.byref(handle))
         if raised:
             _library.gemmule_answer_free(handle)
             raise raised[0]
@@ -232,10 +238,10 @@ class Session:
 
     def score(self, prompt: str, choices: Sequence[str]) -> np.ndarray:
         """The probabilities of given answers among each other."""
-        texts = (ctypes.c_char_p * len(choices))(*[choice.encode() for choice in choices])
+        texts = (ctypes.c_char_p * len(choices))(*[_text(choice) for choice in choices])
         probabilities = np.zeros(len(choices), np.float32)
         _check(_library.gemmule_session_score(
-            self._handle, prompt.encode(), texts, len(choices), probabilities.ctypes.data))
+            self._handle, _text(prompt), texts, len(choices), probabilities.ctypes.data))
         return probabilities
 
 

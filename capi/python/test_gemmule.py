@@ -47,6 +47,7 @@ def main():
     wide[:, 10:74] = frame
     assert color(frame) == color(frame[..., ::-1], format="bgr8") == color(wide[:, 10:74]) == color(frame[::-1]) == "blue"
     assert color(np.dstack([frame, frame[..., :1]])) == "blue"
+    assert "zero" in raises(ValueError, lambda: session.ask("describe en\0 and more"))
     assert "channels" in raises(ValueError, lambda: session.show(frame[..., :2]))
     assert "uint8" in raises(ValueError, lambda: session.show(frame.astype(float)))
     assert "nowhere" in raises(gemmule.Error, lambda: session.show("/nowhere.png"))

@@ -196,7 +196,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gemmule: {error:#}");
+            use std::io::Write;
+            // There may be nobody to read it.
+            let _ = writeln!(std::io::stderr(), "gemmule: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,8 @@ use super::{ComputeArguments, ModelArguments, print_json, wrong_usage};
 /// the newest is answered next, and those before it are dropped and counted.
 ///
 /// Each answer is a line of JSON: "frame" (its number from 0), "time" (when it came, in seconds since 1970), "latency" (from then
-/// to the answer, in milliseconds), "dropped" (so far) and what `run --json` prints; or "error" for a frame that is damaged.
+/// to the answer, in milliseconds), "dropped" (so far) and what `run --json` prints but for "prompt" and "timings"; or "error" for
+/// a frame that is damaged.
 /// Ends with the stream, and in order when it is interrupted.
 ///
 /// A camera: ffmpeg -loglevel error -f v4l2 -i /dev/video0 -pix_fmt yuv420p -f yuv4mpegpipe - | gemmule watch - -p "caption en"
@@ -89,8 +91,9 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
 
 fn parse_region(text: &str) -> Result<[u32; 4], String> {
     let numbers: Option<Vec<u32>> = text.split(',').map(|number| number.parse().ok()).collect();
-    numbers
-        .and_then(|numbers| numbers.try_into().ok())
+    let region: Option<[u32; 4]> = numbers.and_then(|numbers| numbers.try_into().ok());
+    region
+        .filter(|[.., width, height]| *width > 0 && *height > 0)
         .ok_or_else(|| "give left, top, width and height in pixels, such as 0,120,640,240".to_owned())
 }
 
@@ -111,7 +114,7 @@ impl Source {
     fn to_picture(&self) -> Result<Picture> {
         match self {
             Self::Stream(frame) => Ok(frame.to_picture()?),
-            Self::File(path) => open_when_whole(path),
+            Self::File(path) => Ok(Picture::open(path)?),
         }
     }
 }
@@ -171,17 +174,25 @@ impl Slot {
 impl Watch {
     pub(super) fn execute(self) -> Result<()> {
         let format = self.stream_format();
+        self.form.constraint().map_or(Ok(()), |constraint| constraint.check())?;
         let model = self.model.open()?;
         let mut session = self.compute.session(&model)?;
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for interrupts")?;
+        let handler = move || {
+            // Whoever asks twice does not want to wait, for a reader of stdout say.
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(1);
+            }
+        };
+        ctrlc::set_handler(handler).context("cannot watch for interrupts")?;
 
         let slot = Arc::new(Slot::default());
         let (shared, source, every) = (Arc::clone(&slot), self.source.clone(), self.every_frame);
         // It may wait for a source that sends nothing for ever, so nobody waits for it.
         std::thread::spawn(move || {
-            let result = if source.is_dir() { follow(&source, &shared) } else { read(&source, format, &shared, every) };
+            let result =
+                if source.is_dir() { follow(&source, &shared, every) } else { read(&source, format, &shared, every) };
             shared.lock().over = Some(result);
             shared.changed.notify_all();
         });
@@ -202,15 +213,20 @@ impl Watch {
         }
         let state = slot.lock();
         let rate = answered as f64 / start.elapsed().as_secs_f64();
-        eprintln!(
-            "{answered} frames answered, {failed} of them damaged, {} dropped, {rate:.1} per second",
-            state.dropped
+        let dropped = state.dropped;
+        // There may be nobody to read it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "{answered} frames answered, {failed} of them failed, {dropped} dropped, {rate:.1} per second"
         );
-        match &state.over {
-            Some(Err(error)) => bail!("{error:#}"),
-            Some(Ok(())) => ensure!(answered > 0, "{}: it held no frames", self.source.display()),
-            None => {}
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        if let Some(Err(error)) = &state.over {
+            bail!("{error:#}");
+        }
+        ensure!(answered > 0, "{}: it held no frames", self.source.display());
+        ensure!(failed < answered, "{}: every frame failed, see \"error\" in the answers", self.source.display());
         Ok(())
     }
 
@@ -218,6 +234,11 @@ impl Watch {
         match (self.format, self.size) {
             (Some(Format::Raw(format)), Some(size)) => {
                 let row_step = self.row_step.or_else(|| format.row_len(size.0)).unwrap_or(0);
+                if format.frame_len(size, row_step).is_none() {
+                    wrong_usage(
+                        "--size and --row-step do not fit the format: sizes must not be zero, nor odd where colours are for pairs",
+                    );
+                }
                 Some(StreamFormat::Raw { format, size, row_step })
             }
             (Some(Format::Raw(_)), None) => wrong_usage("raw frames need --size WIDTHxHEIGHT"),
@@ -275,38 +296,57 @@ fn read(path: &Path, format: Option<StreamFormat>, slot: &Slot, every: bool) -> 
     Ok(())
 }
 
-/// How often a directory is looked at, and how long a file may take to become whole.
+/// How often a directory is looked at, and how many looks a file must have stayed as it is to be whole.
 const LOOK: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(1);
+const SETTLED: u32 = 5;
 
-/// Watches a directory for newer pictures, for ever.
-fn follow(directory: &Path, slot: &Slot) -> Result<()> {
-    let (mut last, mut number) = (None, 0);
+/// Watches a directory for newer pictures, until it is gone.
+fn follow(directory: &Path, slot: &Slot, every: bool) -> Result<()> {
+    /// When a file was changed, its length, and for how many looks it has been so.
+    type Seen = (SystemTime, u64, u32);
+    let mut known: HashMap<PathBuf, Seen> = HashMap::new();
+    let (mut number, mut first) = (0, true);
     loop {
-        // None yet is no error here.
-        let newest = pictures_in(directory).unwrap_or_default().into_iter().filter_map(|path| {
-            let modified = std::fs::metadata(&path).and_then(|file| file.modified()).ok()?;
-            Some((modified, path))
-        });
-        if let Some(newest) = newest.max().filter(|newest| last.as_ref().is_none_or(|last| newest > last)) {
-            let frame = Source::File(newest.1.clone());
-            slot.put(Arrived { number, at: Instant::now(), time: SystemTime::now(), frame }, false);
-            (last, number) = (Some(newest), number + 1);
+        let paths = match pictures_in(directory) {
+            // None yet is no error here.
+            Err(gemmule::Error::Picture { .. }) => Vec::new(),
+            paths => paths?,
+        };
+        let mut settled = Vec::new();
+        for path in &paths {
+            let Some((changed, length)) =
+                std::fs::metadata(path).and_then(|file| Ok((file.modified()?, file.len()))).ok()
+            else {
+                continue;
+            };
+            let seen = known.entry(path.clone()).or_insert((changed, length, 0));
+            *seen = if (seen.0, seen.1) == (changed, length) {
+                (changed, length, seen.2.saturating_add(1))
+            } else {
+                (changed, length, 0)
+            };
+            if seen.2 == SETTLED {
+                settled.push((changed, path.clone()));
+            }
+        }
+        known.retain(|path, _| paths.binary_search(path).is_ok());
+        settled.sort();
+        // Of what was there before, the newest.
+        if std::mem::take(&mut first) {
+            let newest = paths.iter().filter_map(|path| known.get(path).map(|seen| (seen.0, path.clone()))).max();
+            for (path, seen) in &mut known {
+                let is_newest = newest.as_ref().is_some_and(|newest| newest.1 == *path);
+                seen.2 = if is_newest { 0 } else { SETTLED };
+            }
+        }
+        for (_, path) in settled {
+            let frame = Source::File(path);
+            slot.put(Arrived { number, at: Instant::now(), time: SystemTime::now(), frame }, every);
+            number += 1;
         }
         if !directory.is_dir() {
             bail!("{}: the directory is gone", directory.display());
         }
         std::thread::sleep(LOOK);
-    }
-}
-
-/// A picture that may still be written.
-fn open_when_whole(path: &Path) -> Result<Picture> {
-    let start = Instant::now();
-    loop {
-        match Picture::open(path) {
-            Err(_) if start.elapsed() < PATIENCE => std::thread::sleep(LOOK),
-            result => return Ok(result?),
-        }
     }
 }

@@ -36,6 +36,8 @@ pub struct FrameStream<R> {
     kind: Kind,
     bytes: Vec<u8>,
     frames: u64,
+    /// A JPEG picture's first marker was read already.
+    begun: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,26 +88,27 @@ impl<R: BufRead> FrameStream<R> {
     pub fn new(mut reader: R, format: Option<StreamFormat>) -> Result<Self> {
         let format = match format {
             Some(format) => format,
-            None => match reader.fill_buf().map_err(|error| failed(0, error.to_string()))? {
-                [0xff, 0xd8, ..] => StreamFormat::Mjpeg,
-                [b'Y', ..] => StreamFormat::Y4m,
-                [] => return Err(failed(0, "the stream is empty".to_owned())),
-                _ => {
+            // One byte has to do: a pipe may give no more at first.
+            None => match reader.fill_buf().map_err(|error| failed(0, error.to_string()))?.first() {
+                // A picture, or a boundary before one.
+                Some(0xff | b'-' | b'\r' | b'\n') => StreamFormat::Mjpeg,
+                Some(b'Y') => StreamFormat::Y4m,
+                None => return Err(failed(0, "the stream is empty".to_owned())),
+                Some(_) => {
                     let reason = "the stream is neither Motion JPEG nor YUV4MPEG2; raw frames need a format and a size";
                     return Err(failed(0, reason.to_owned()));
                 }
             },
         };
-        let mut stream = Self { reader, kind: Kind::Mjpeg, bytes: Vec::new(), frames: 0 };
+        let mut stream = Self { reader, kind: Kind::Mjpeg, bytes: Vec::new(), frames: 0, begun: false };
         stream.kind = match format {
             StreamFormat::Mjpeg => Kind::Mjpeg,
             StreamFormat::Raw { format, size, row_step } => Kind::Raw { format, size, row_step, announced: false },
             StreamFormat::Y4m => stream.read_y4m_header()?,
         };
         if let Kind::Raw { format, size, row_step, .. } = stream.kind {
-            let fits = size.0 <= LONGEST_SIDE && size.1 <= LONGEST_SIDE;
-            let len = format.frame_len(size, row_step).filter(|len| fits && *len <= LARGEST_FRAME);
-            if len.is_none() {
+            let fits = size.0 <= LONGEST_SIDE && size.1 <= LONGEST_SIDE && format.frame_len(size, row_step).is_some();
+            if !fits || raw_len(format, size, row_step).is_none() {
                 let (width, height) = size;
                 return Err(stream.failed(format!(
                     "frames of {width} × {height} pixels as {format:?}, rows {row_step} bytes apart, cannot be"
@@ -127,12 +130,18 @@ impl<R: BufRead> FrameStream<R> {
                 }
             }
             Kind::Raw { format, size, row_step, announced } => {
-                if announced && self.read_line()?.is_none_or(|line| line.is_empty()) {
-                    return Ok(None);
+                if announced {
+                    match self.read_line()? {
+                        None => return Ok(None),
+                        Some(line) if line == "FRAME" || line.starts_with("FRAME ") => {}
+                        Some(line) => {
+                            let shown: String = line.chars().take(40).collect();
+                            return Err(self.failed(format!("it is damaged: {shown:?} stands in the place of FRAME")));
+                        }
+                    }
                 }
-                // Every row takes its whole step, also the last one of a plane.
-                let rows = row_step * size.1 as usize;
-                let len = if matches!(format, PixelFormat::Nv12 | PixelFormat::I420) { rows / 2 * 3 } else { rows };
+                let len = raw_len(format, size, row_step).expect("checked when the stream was made");
+                self.bytes.clear();
                 // Memory grows with what is there, not with what is announced.
                 let read = (&mut self.reader).take(len as u64).read_to_end(&mut self.bytes);
                 read.map_err(|error| self.failed(error.to_string()))?;
@@ -176,14 +185,14 @@ impl<R: BufRead> FrameStream<R> {
         if fields.next() != Some("YUV4MPEG2") {
             return Err(self.failed("it is no YUV4MPEG2 stream"));
         }
-        let (mut width, mut height, mut colours) = (None, None, "420");
+        let (mut width, mut height, mut colours, mut full) = (None, None, "420", false);
         for field in fields {
             let (name, value) = field.split_at_checked(1).unwrap_or_default();
             match name {
                 "W" => width = value.parse().ok(),
                 "H" => height = value.parse().ok(),
                 "C" => colours = value,
-                "X" if value == "COLORRANGE=FULL" => return Err(self.failed("full-range colours are not supported")),
+                "X" if value == "COLORRANGE=FULL" => full = true,
                 _ => {}
             }
         }
@@ -192,8 +201,13 @@ impl<R: BufRead> FrameStream<R> {
         };
         // Where the colour samples lie between the pixels makes no difference here.
         let format = match colours {
-            "420" | "420jpeg" | "420mpeg2" | "420paldv" => PixelFormat::I420,
-            "mono" => PixelFormat::Mono8,
+            "420" | "420jpeg" | "420mpeg2" | "420paldv" if !full => PixelFormat::I420,
+            // Only grey that says so is known to go from 0 to 255.
+            "mono" if full => PixelFormat::Mono8,
+            "mono" => return Err(self.failed("grey without XCOLORRANGE=FULL is not supported")),
+            other if other.starts_with("420") && full => {
+                return Err(self.failed("full-range colours are not supported"));
+            }
             other => {
                 return Err(self.failed(format!("colours of the kind {other} are not supported, only 420 and mono")));
             }
@@ -223,11 +237,10 @@ impl<R: BufRead> FrameStream<R> {
     /// segments are skipped by their lengths. False at the end of the stream.
     fn read_jpeg(&mut self) -> Result<bool> {
         let mut before = 0;
-        loop {
+        while !std::mem::take(&mut self.begun) {
             match self.byte()? {
                 None => return Ok(false),
-                Some(0xd8) if before == 0xff => break,
-                Some(byte) => before = byte,
+                Some(byte) => (self.begun, before) = (before == 0xff && byte == 0xd8, byte),
             }
         }
         self.bytes.clear();
@@ -239,11 +252,11 @@ impl<R: BufRead> FrameStream<R> {
                 0xd9 => return Ok(true),
                 // Without a length: restarts, TEM.
                 0x01 | 0xd0..=0xd7 => marker = self.marker()?,
-                // A picture within a picture, but not in a segment: the first one was cut.
+                // A picture within a picture, but not in a segment: the first one was cut, and shows it when it is decoded.
                 0xd8 => {
-                    self.bytes.clear();
-                    self.bytes.extend_from_slice(&[0xff, 0xd8]);
-                    marker = self.marker()?;
+                    self.bytes.truncate(self.bytes.len() - 2);
+                    self.begun = true;
+                    return Ok(true);
                 }
                 _ => {
                     let length = u16::from_be_bytes([self.jpeg_byte()?, self.jpeg_byte()?]);
@@ -278,6 +291,14 @@ impl<R: BufRead> FrameStream<R> {
     }
 }
 
+/// Bytes of a raw frame, where every row takes its whole step, also the last one of a plane; none beyond the limit.
+fn raw_len(format: PixelFormat, size: (u32, u32), row_step: usize) -> Option<usize> {
+    let rows = row_step.checked_mul(size.1 as usize)?;
+    let planes = matches!(format, PixelFormat::Nv12 | PixelFormat::I420);
+    let len = if planes { (rows / 2).checked_mul(3)? } else { rows };
+    Some(len).filter(|len| *len <= LARGEST_FRAME)
+}
+
 fn failed(frame: u64, reason: String) -> Error {
     Error::Picture { name: format!("frame {frame} of the stream"), reason }
 }
@@ -305,6 +326,8 @@ mod tests {
         assert!(error.contains("frame 1") && error.contains("1 of 6 bytes"), "{error}");
         let huge = StreamFormat::Raw { format: PixelFormat::Rgba8, size: (1 << 14, 1 << 14), row_step: 1 << 16 };
         assert!(pictures(&[], Some(huge)).unwrap_err().to_string().contains("cannot be"));
+        let long = StreamFormat::Raw { format: PixelFormat::Mono8, size: (2, 1), row_step: usize::MAX };
+        assert!(pictures(&[], Some(long)).unwrap_err().to_string().contains("cannot be"));
     }
 
     #[test]
@@ -318,6 +341,9 @@ mod tests {
             ("YUV4MPEG2 W2\n", "no size"),
             ("YUV4MPEG2 W2 H2 C422\n", "422"),
             ("YUV4MPEG2 W2 H2 XCOLORRANGE=FULL\n", "full-range"),
+            ("YUV4MPEG2 W2 H2 Cmono\n", "grey without"),
+            ("YUV4MPEG2 W2 H2\nJUNK\n", "\"JUNK\" stands in the place of FRAME"),
+            ("YUV4MPEG2 W2 H2\n\nFRAME\n", "stands in the place of FRAME"),
             ("YUV4MPEG2 W999999 H999999\n", "cannot be"),
             ("YUV4MPEG2 W3 H3\n", "cannot be"),
             ("YUV4MPEG2 W2 H2", "does not end"),
@@ -326,6 +352,8 @@ mod tests {
             let error = pictures(header.as_bytes(), None).unwrap_err().to_string();
             assert!(error.contains(part), "{header}: {error}");
         }
+        let grey = pictures(b"YUV4MPEG2 W2 H1 Cmono XCOLORRANGE=FULL\nFRAME\n\x00\xff", None).unwrap();
+        assert_eq!(grey[0].rgb(), [0, 0, 0, 255, 255, 255]);
         let cut = &film[..film.len() - 1];
         assert!(pictures(cut, None).unwrap_err().to_string().contains("5 of 6 bytes"));
     }
@@ -350,6 +378,13 @@ mod tests {
         broken[quantization + 4] = 0x77;
         let mut stream = FrameStream::new(&broken[..], None).unwrap();
         assert!(stream.next_frame().unwrap().unwrap().to_picture().is_err());
+        let second = stream.next_frame().unwrap().unwrap();
+        assert_eq!((second.number(), second.to_picture().unwrap().rgb()), (1, found[1].rgb()));
+        // So does one that is cut, and a boundary may come first.
+        let cut = [&b"--boundary\r\n"[..], &files[0][..files[0].len() - 300], &files[1]].concat();
+        let mut stream = FrameStream::new(&cut[..], None).unwrap();
+        let first = stream.next_frame().unwrap().unwrap();
+        assert!(first.to_picture().is_err() || first.number() == 0);
         let second = stream.next_frame().unwrap().unwrap();
         assert_eq!((second.number(), second.to_picture().unwrap().rgb()), (1, found[1].rgb()));
         assert!(pictures(b"", None).unwrap_err().to_string().contains("empty"));

@@ -25,6 +25,20 @@ pub enum Constraint {
     Objects,
 }
 
+impl Constraint {
+    /// Whether answers can be bound to it.
+    ///
+    /// # Errors
+    /// When a pattern cannot be used, or there are no choices.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Pattern(pattern) => TextForm::new(pattern).map(|_| ()),
+            Self::Choices(choices) if choices.is_empty() => Err(Error::Request("there are no choices".to_owned())),
+            Self::Choices(_) | Self::Objects => Ok(()),
+        }
+    }
+}
+
 /// Largest automaton that a pattern may need, in bytes, and most memory to make it.
 const LARGEST_AUTOMATON: usize = 32 << 20;
 
