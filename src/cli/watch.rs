@@ -29,7 +29,6 @@ use super::{ComputeArguments, ModelArguments, print_json, wrong_usage};
 ///
 /// A camera: ffmpeg -loglevel error -f v4l2 -i /dev/video0 -pix_fmt yuv420p -f yuv4mpegpipe - | gemmule watch - -p "caption en"
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
 pub(super) struct Watch {
     /// File, FIFO, directory, or "-" for stdin.
     #[arg(default_value = "-")]
