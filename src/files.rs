@@ -18,10 +18,14 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// # Errors
 /// When the system refuses.
 pub fn sibling(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or_else(|| std::io::Error::other("it names no file"))?;
     let prefix = format!(".{}.", name.to_string_lossy());
-    tempfile::Builder::new().prefix(&prefix).suffix(".partial").tempfile_in(directory)
+    tempfile::Builder::new().prefix(&prefix).suffix(".partial").tempfile_in(directory_of(path))
+}
+
+/// The directory that a path lies in: for a bare name the current one.
+pub fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a complete file durable and gives it its name.

@@ -249,11 +249,11 @@ impl Watch {
     }
 
     fn answer(&self, model: &Model, session: &mut Session<'_>, arrived: &Arrived, stop: &AtomicBool) -> Result<Value> {
-        let whole = arrived.frame.to_picture()?;
-        let part = self.region.map(|[left, top, width, height]| whole.crop((left, top), (width, height)));
-        let picture = part.transpose()?.unwrap_or_else(|| whole.clone());
-        let pictures = [picture];
-        session.show(&pictures)?;
+        let whole = [arrived.frame.to_picture()?];
+        let part = self.region.map(|[left, top, width, height]| whole[0].crop((left, top), (width, height)));
+        let part = part.transpose()?.map(|part| [part]);
+        let pictures = part.as_ref().unwrap_or(&whole);
+        session.show(pictures)?;
         let options = GenerateOptions {
             max_tokens: self.max_tokens,
             probabilities: true,
@@ -264,11 +264,11 @@ impl Watch {
         let answer = session.ask(&self.prompt, &options, |_| {
             if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        let mut found = Found::read(&self.objects, session, model, (&answer, &pictures))?;
+        let mut found = Found::read(&self.objects, session, model, (&answer, pictures))?;
         if let Some([left, top, ..]) = self.region {
-            found.move_into(&pictures[0], (left, top), &whole);
+            found.move_into(&pictures[0], (left, top), &whole[0]);
         }
-        answers::to_json(model, &answer, &found, &[whole])
+        answers::to_json(model, &answer, &found, &whole)
     }
 }
 

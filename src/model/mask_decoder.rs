@@ -5,13 +5,14 @@ use crate::gguf::keys::tensor::mask;
 use crate::ops::Compute;
 use crate::ops::input::{InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, linear};
+use crate::text::{SEGMENT_CODES, SEGMENTS};
 use crate::weights::{Matrix, Store, Vector};
 use crate::{Error, Result};
 
 /// Codes of a mask.
-pub const CODES: usize = 16;
+pub const CODES: usize = SEGMENTS;
 /// Values that a code has.
-pub const CODEBOOK: usize = 128;
+pub const CODEBOOK: usize = SEGMENT_CODES as usize;
 /// Pixels of a decoded mask's side.
 pub const SIDE: usize = 64;
 /// Width of a codebook entry.

@@ -96,7 +96,11 @@ impl Tokenizer {
 
     /// What a token is in an answer about objects.
     pub fn kind(&self, id: u32) -> TokenKind {
-        self.pieces().tokens.get(id as usize).map_or(TokenKind::Text, |token| token.1)
+        // A few tokens are no reason to make the table of all.
+        match self.pieces.get() {
+            Some(pieces) => pieces.tokens.get(id as usize).map_or(TokenKind::Text, |token| token.1),
+            None => self.token(id).map_or(TokenKind::Text, |text| TokenKind::of(&text)),
+        }
     }
 
     fn pieces(&self) -> &Pieces {

@@ -129,7 +129,7 @@ fn go_on(interrupted: &AtomicBool) -> Result<()> {
 
 /// Fails before the work where the disk cannot hold the result.
 fn check_space(path: &Path, needed: u64) -> Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = files::directory_of(path);
     let Ok(stat) = nix::sys::statvfs::statvfs(directory) else { return Ok(()) };
     // On 32-bit machines these are narrower.
     #[allow(clippy::unnecessary_cast)]

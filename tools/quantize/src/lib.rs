@@ -98,8 +98,7 @@ impl Cli {
         let directory = self.config.as_deref().unwrap_or(beside);
         let (mut checkpoint, mut model, embedding_rows) = if is_npz {
             let model = hf_config::read(directory)?;
-            let scratch =
-                self.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let scratch = gemmule::files::directory_of(&self.output);
             let (checkpoint, rows) = big_vision::open(&self.checkpoint, &model.config, scratch)?;
             (checkpoint, model, Some(rows))
         } else {
