@@ -1,7 +1,9 @@
 //! The formats with super-blocks of 256: Q4_K, Q5_K, Q6_K.
 
-use super::search::{affine_error, affine_scale, code, inverse, symmetric_error, symmetric_scale, to_half};
-use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at};
+use std::hint::select_unpredictable as select;
+
+use super::search::{Groups, LANES, Lanes, code, inverse, to_byte, to_half, turn};
+use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_half};
 
 /// `d`, `dmin` (half), 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
 pub(crate) struct Q4K;
@@ -21,7 +23,7 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
 }
 
 #[inline(always)]
-fn pack_scales(scales: &[u8; 8], minima: &[u8; 8], packed: &mut [u8]) {
+fn pack_scales(scales: &[u8], minima: &[u8], packed: &mut [u8]) {
     for j in 0..4 {
         packed[j] = scales[j] | scales[j + 4] >> 4 << 6;
         packed[j + 4] = minima[j] | minima[j + 4] >> 4 << 6;
@@ -111,80 +113,123 @@ impl Block for Q6K {
     }
 }
 
-/// A super-block of an affine format, chosen for a small squared error.
+/// Super-blocks of an affine format that are encoded together.
+const TOGETHER: usize = LANES / 8;
+
+/// Super-blocks of an affine format, chosen for a small squared error: one number for each group of both.
 struct Affine {
-    d: f32,
-    dmin: f32,
-    scales: [u8; 8],
-    minima: [u8; 8],
-    codes: [u8; 256],
+    /// For each super-block.
+    d: [f32; TOGETHER],
+    dmin: [f32; TOGETHER],
+    scales: [u8; LANES],
+    minima: [u8; LANES],
+    /// The first and the second sixteen of each group's codes.
+    codes: [[[i8; 16]; LANES]; 2],
 }
 
-/// The integers around `value / step` in `0..=63`.
+/// `nearest + step`, in `0..=63`.
 #[inline(always)]
-fn around(value: f32, step: f32) -> std::ops::RangeInclusive<u8> {
-    let nearest = code(value, inverse(step), 0.0, 63.0) as u8;
-    nearest.saturating_sub(1)..=(nearest + 1).min(63)
+fn beside(nearest: &Lanes, step: f32) -> Lanes {
+    nearest.map(|nearest| (nearest + step).clamp(0.0, 63.0))
 }
 
-/// For fixed `d` and `dmin`: the best integer scales and minima, and the squared error.
+/// For each group the integers nearest to `values / steps`, in `0..=63`.
 #[inline(always)]
-fn choose_integers(x: &[[f32; 32]], ideal: &[(f32, f32); 8], d: f32, dmin: f32, high: f32) -> (f32, [u8; 8], [u8; 8]) {
-    let (mut total, mut scales, mut minima) = (0.0, [0; 8], [0; 8]);
-    for j in 0..8 {
-        let mut best = f32::INFINITY;
-        for scale in around(ideal[j].0, d) {
-            for minimum in around(ideal[j].1, dmin) {
-                let error = affine_error(&x[j], d * f32::from(scale), dmin * f32::from(minimum), high);
-                if error < best {
-                    (best, scales[j], minima[j]) = (error, scale, minimum);
-                }
-            }
-        }
-        total += best;
-    }
-    (total, scales, minima)
+fn nearest(values: &Lanes, steps: [f32; TOGETHER]) -> Lanes {
+    std::array::from_fn(|lane| code(values[lane], inverse(steps[lane / 8]), 0.0, 63.0))
 }
 
+/// The largest number of each super-block.
 #[inline(always)]
-fn affine_super_block(x: &[f32], high: f32) -> Affine {
-    let x = x.as_chunks::<32>().0;
-    let mut ideal = [(0.0, 0.0); 8];
-    for (ideal, x) in ideal.iter_mut().zip(x) {
-        *ideal = affine_scale(x, high);
-    }
-    let largest = ideal.iter().fold((0.0f32, 0.0f32), |a, b| (a.0.max(b.0), a.1.max(b.1)));
-    let mut best = (f32::INFINITY, [0; 8], [0; 8], 0.0, 0.0);
-    for shrink in [63.0, 61.5] {
-        let (d, dmin) = (to_half(largest.0 / shrink), to_half(largest.1 / shrink));
-        let (error, scales, minima) = choose_integers(x, &ideal, d, dmin, high);
-        if error < best.0 {
-            best = (error, scales, minima, d, dmin);
-        }
-    }
-    let (_, scales, minima, d, dmin) = best;
-    let mut codes = [0; 256];
-    for (j, x) in x.iter().enumerate() {
-        let (scale, minimum) = (d * f32::from(scales[j]), dmin * f32::from(minima[j]));
-        let inverse_scale = inverse(scale);
-        for (code_out, x) in codes[j * 32..].iter_mut().zip(x) {
-            *code_out = code(x + minimum, inverse_scale, 0.0, high) as u8;
-        }
-    }
-    Affine { d, dmin, scales, minima, codes }
+fn largest(values: &Lanes) -> [f32; TOGETHER] {
+    let (halves, _) = values.as_chunks::<8>();
+    std::array::from_fn(|index| halves[index].iter().copied().fold(0.0, f32::max))
 }
 
 impl Affine {
-    fn write_header(&self, block: &mut [u8]) {
-        block[..2].copy_from_slice(&half::f16::from_f32(self.d).to_le_bytes());
-        block[2..4].copy_from_slice(&half::f16::from_f32(self.dmin).to_le_bytes());
-        pack_scales(&self.scales, &self.minima, &mut block[4..16]);
+    /// Encodes up to [`TOGETHER`] super-blocks.
+    #[inline(always)]
+    fn new(x: &[f32], high: f32) -> Self {
+        let x = Groups::<32>::new(x);
+        let ideal = x.affine_scales(high);
+        let (largest_scale, largest_minimum, largest_value) =
+            (largest(&ideal.0), largest(&ideal.1), largest(&x.largest));
+        let mut best = Self {
+            d: [0.0; TOGETHER],
+            dmin: [0.0; TOGETHER],
+            scales: [0; LANES],
+            minima: [0; LANES],
+            codes: [[[0; 16]; LANES]; 2],
+        };
+        let mut best_errors = [f32::INFINITY; TOGETHER];
+        for shrink in [63.0, 61.5] {
+            let (d, dmin) = (largest_scale.map(|s| to_half(s / shrink)), largest_minimum.map(|m| to_half(m / shrink)));
+            let (errors, scales, minima) = Self::choose_integers(&x, &ideal, (d, dmin), high);
+            for index in 0..TOGETHER {
+                // Errors come in units of each group's largest value; together they count in units of the super-block's.
+                let unit = inverse(largest_value[index]);
+                let lanes = index * 8..index * 8 + 8;
+                let error = lanes.clone().map(|lane| errors[lane] * (x.largest[lane] * unit).powi(2)).sum();
+                if error < best_errors[index] {
+                    (best_errors[index], best.d[index], best.dmin[index]) = (error, d[index], dmin[index]);
+                    best.scales[lanes.clone()].copy_from_slice(&scales[lanes.clone()]);
+                    best.minima[lanes.clone()].copy_from_slice(&minima[lanes]);
+                }
+            }
+        }
+        let scales = std::array::from_fn(|lane| best.d[lane / 8] * f32::from(best.scales[lane]));
+        let minima = std::array::from_fn(|lane| best.dmin[lane / 8] * f32::from(best.minima[lane]));
+        let codes = x.affine_codes(&scales, &minima, high);
+        best.codes.as_flattened_mut().copy_from_slice(&codes);
+        for half in &mut best.codes {
+            turn(half.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
+        }
+        best
     }
 
-    fn write_nibbles(&self, bytes: &mut [u8]) {
-        for (codes, bytes) in self.codes.chunks_exact(64).zip(bytes.chunks_exact_mut(32)) {
-            for i in 0..32 {
-                bytes[i] = codes[i] & 15 | (codes[i + 32] & 15) << 4;
+    /// For fixed `d` and `dmin`: the squared errors of the best integer scales and minima, and these.
+    #[inline(always)]
+    fn choose_integers(
+        x: &Groups<32>,
+        ideal: &(Lanes, Lanes),
+        (d, dmin): ([f32; TOGETHER], [f32; TOGETHER]),
+        high: f32,
+    ) -> (Lanes, [u8; LANES], [u8; LANES]) {
+        let (nearest_scales, nearest_minima) = (nearest(&ideal.0, d), nearest(&ideal.1, dmin));
+        let (mut best, mut best_scales, mut best_minima) = ([f32::INFINITY; LANES], [0.0; LANES], [0.0; LANES]);
+        for scale_step in [-1.0, 0.0, 1.0] {
+            let scales = beside(&nearest_scales, scale_step);
+            for minimum_step in [-1.0, 0.0, 1.0] {
+                let minima = beside(&nearest_minima, minimum_step);
+                let scaled = std::array::from_fn(|lane| d[lane / 8] * scales[lane]);
+                let shifts = std::array::from_fn(|lane| dmin[lane / 8] * minima[lane]);
+                let errors = x.affine_errors(&scaled, &shifts, high);
+                for lane in 0..LANES {
+                    let better = errors[lane] < best[lane];
+                    best[lane] = select(better, errors[lane], best[lane]);
+                    best_scales[lane] = select(better, scales[lane], best_scales[lane]);
+                    best_minima[lane] = select(better, minima[lane], best_minima[lane]);
+                }
+            }
+        }
+        (best, best_scales.map(|scale| to_byte(scale) as u8), best_minima.map(|minimum| to_byte(minimum) as u8))
+    }
+
+    /// Scales and minima of super-block `index`.
+    fn write_header(&self, index: usize, block: &mut [u8]) {
+        put_half(self.d[index], block);
+        put_half(self.dmin[index], &mut block[2..]);
+        pack_scales(&self.scales[index * 8..], &self.minima[index * 8..], &mut block[4..16]);
+    }
+
+    #[inline(always)]
+    fn write_nibbles(&self, index: usize, bytes: &mut [u8]) {
+        for half in 0..2 {
+            let groups = self.codes[half][index * 8..].as_chunks::<2>().0;
+            for (bytes, [low, high]) in bytes[half * 16..].chunks_mut(32).zip(groups) {
+                for (byte, (low, high)) in bytes.iter_mut().zip(low.iter().zip(high)) {
+                    *byte = (low & 15 | (high & 15) << 4) as u8;
+                }
             }
         }
     }
@@ -192,53 +237,65 @@ impl Affine {
 
 #[inline(always)]
 pub(super) fn encode_q4_k(values: &[f32], out: &mut [u8]) {
-    for (x, block) in values.chunks_exact(Q4K::LEN).zip(out.chunks_exact_mut(Q4K::BYTES)) {
-        let affine = affine_super_block(x, 15.0);
-        affine.write_header(block);
-        affine.write_nibbles(&mut block[16..]);
+    for (x, blocks) in values.chunks(Q4K::LEN * TOGETHER).zip(out.chunks_mut(Q4K::BYTES * TOGETHER)) {
+        let affine = Affine::new(x, 15.0);
+        for (index, block) in blocks.chunks_exact_mut(Q4K::BYTES).enumerate() {
+            affine.write_header(index, block);
+            affine.write_nibbles(index, &mut block[16..]);
+        }
     }
 }
 
 #[inline(always)]
 pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) {
-    for (x, block) in values.chunks_exact(Q5K::LEN).zip(out.chunks_exact_mut(Q5K::BYTES)) {
-        let affine = affine_super_block(x, 31.0);
-        affine.write_header(block);
-        block[16..48].fill(0);
-        for (chunk, codes) in affine.codes.chunks_exact(64).enumerate() {
-            for i in 0..32 {
-                block[16 + i] |= (codes[i] >> 4 | codes[i + 32] >> 4 << 1) << (2 * chunk);
+    for (x, blocks) in values.chunks(Q5K::LEN * TOGETHER).zip(out.chunks_mut(Q5K::BYTES * TOGETHER)) {
+        let affine = Affine::new(x, 31.0);
+        for (index, block) in blocks.chunks_exact_mut(Q5K::BYTES).enumerate() {
+            affine.write_header(index, block);
+            block[16..48].fill(0);
+            for (bytes, codes) in block[16..48].as_chunks_mut::<16>().0.iter_mut().zip(&affine.codes) {
+                for (group, codes) in codes[index * 8..][..8].iter().enumerate() {
+                    for (byte, code) in bytes.iter_mut().zip(codes) {
+                        *byte |= ((code >> 4) as u8) << group;
+                    }
+                }
             }
+            affine.write_nibbles(index, &mut block[48..]);
         }
-        affine.write_nibbles(&mut block[48..]);
     }
 }
+
+/// As ggml's, with the largest value at one end of the codes, and beside it.
+const Q6_K_STEPS: [f32; 3] = [1.0, 0.97, 1.02];
 
 #[inline(always)]
 pub(super) fn encode_q6_k(values: &[f32], out: &mut [u8]) {
     for (x, block) in values.chunks_exact(Q6K::LEN).zip(out.chunks_exact_mut(Q6K::BYTES)) {
-        let mut ideal = [0.0f32; 16];
-        for (ideal, x) in ideal.iter_mut().zip(x.as_chunks::<16>().0) {
-            *ideal = symmetric_scale(x, -32.0, 31.0);
-        }
+        let x = Groups::<{ Q6K::GROUP }>::new(x);
+        let ideal = x.symmetric_scales(&Q6_K_STEPS, -32.0, 31.0);
         let d = to_half(ideal.iter().fold(0.0f32, |a, b| a.max(b.abs())) / 127.0);
-        let mut codes = [0u8; 256];
-        for (group, x) in x.as_chunks::<16>().0.iter().enumerate() {
-            let nearest = code(ideal[group], inverse(d), -127.0, 127.0) as i8;
-            let mut best = (f32::INFINITY, 0i8);
-            for scale in nearest.saturating_sub(1)..=nearest.saturating_add(1) {
-                let error = symmetric_error(x, d * f32::from(scale), -32.0, 31.0);
-                if error < best.0 {
-                    best = (error, scale);
-                }
-            }
-            block[192 + group] = best.1 as u8;
-            let inverse_scale = inverse(d * f32::from(best.1));
-            for (code_out, x) in codes[group * 16..].iter_mut().zip(x) {
-                *code_out = (code(*x, inverse_scale, -32.0, 31.0) as i8 + 32) as u8;
+        let inverse_d = inverse(d);
+        let nearest = ideal.map(|ideal| code(ideal, inverse_d, -127.0, 126.0));
+        let (mut best, mut best_errors) = ([0.0; LANES], [f32::INFINITY; LANES]);
+        for step in [-1.0, 0.0, 1.0] {
+            let integers = nearest.map(|nearest| nearest + step);
+            let errors = x.symmetric_errors(&integers.map(|integer| d * integer), -32.0, 31.0);
+            for lane in 0..LANES {
+                let better = errors[lane] < best_errors[lane];
+                best_errors[lane] = select(better, errors[lane], best_errors[lane]);
+                best[lane] = select(better, integers[lane], best[lane]);
             }
         }
-        block[208..210].copy_from_slice(&half::f16::from_f32(d).to_le_bytes());
+        for (byte, integer) in block[192..208].iter_mut().zip(best) {
+            *byte = to_byte(integer) as u8;
+        }
+        put_half(d, &mut block[208..]);
+        let mut turned = x.symmetric_codes(&best.map(|integer| d * integer), -32.0, 31.0);
+        turn(turned.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
+        let mut codes = [0u8; 256];
+        for (code, turned) in codes.iter_mut().zip(turned.as_flattened()) {
+            *code = (turned + 32) as u8;
+        }
         for half in 0..2 {
             let codes = &codes[half * 128..half * 128 + 128];
             for i in 0..32 {

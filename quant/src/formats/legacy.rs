@@ -2,8 +2,10 @@
 //!
 //! Four-bit codes lie 16 to a half block: byte `i` holds value `i` in its low and value `i + 16` in its high nibble.
 
-use super::search::{code, inverse, symmetric_error, symmetric_scale, to_half};
-use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at};
+use std::hint::select_unpredictable as select;
+
+use super::search::{Groups, LANES, Lanes, to_half, turn};
+use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_half};
 
 pub(crate) struct Q4_0;
 pub(crate) struct Q4_1;
@@ -112,49 +114,65 @@ impl Block for Q8_0 {
     }
 }
 
-#[inline(always)]
-fn put_half(value: f32, bytes: &mut [u8]) {
-    bytes.copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
-}
+/// The value of the largest magnitude lies at one end of the codes in ggml's choice: with it among the candidates the
+/// result is not worse.
+const Q4_0_STEPS: [f32; 4] = [1.0, 0.86, 0.93, 1.07];
 
 #[inline(always)]
 pub(super) fn encode_q4_0(values: &[f32], out: &mut [u8]) {
-    for (x, block) in values.as_chunks::<{ Q4_0::LEN }>().0.iter().zip(out.chunks_exact_mut(Q4_0::BYTES)) {
-        let scale = to_half(symmetric_scale(x, -8.0, 7.0));
-        let inverse_scale = inverse(scale);
-        put_half(scale, &mut block[..2]);
-        for i in 0..16 {
-            let low = code(x[i], inverse_scale, -8.0, 7.0) as i8 + 8;
-            let high = code(x[i + 16], inverse_scale, -8.0, 7.0) as i8 + 8;
-            block[2 + i] = low as u8 | (high as u8) << 4;
+    let blocks = values.chunks(Q4_0::LEN * LANES).zip(out.chunks_mut(Q4_0::BYTES * LANES));
+    for (x, blocks) in blocks {
+        let x = Groups::<{ Q4_0::LEN }>::new(x);
+        let scales = x.symmetric_scales(&Q4_0_STEPS, -8.0, 7.0).map(to_half);
+        let codes = x.symmetric_codes(&scales, -8.0, 7.0);
+        let mut pairs = [[0; LANES]; 16];
+        for (i, pairs) in pairs.iter_mut().enumerate() {
+            for lane in 0..LANES {
+                pairs[lane] = (codes[i][lane] + 8) as u8 | ((codes[i + 16][lane] + 8) as u8) << 4;
+            }
+        }
+        turn(pairs.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
+        for ((block, scale), pairs) in blocks.chunks_exact_mut(Q4_0::BYTES).zip(scales).zip(&pairs) {
+            put_half(scale, block);
+            block[2..].copy_from_slice(pairs);
         }
     }
 }
 
 /// At eight bits the scale's own rounding to half precision is what a search can still win back.
 #[inline(always)]
-fn q8_0_scale(x: &[f32; 32]) -> f32 {
-    let largest = x.iter().fold(0.0f32, |a, b| a.max(b.abs()));
-    let nearest = half::f16::from_f32((largest / 127.0).min(65504.0)).to_bits();
-    let mut best = (f32::INFINITY, 0.0);
-    for bits in nearest.saturating_sub(1)..=nearest.saturating_add(1).min(half::f16::MAX.to_bits()) {
-        let scale = half::f16::from_bits(bits).to_f32();
-        let error = symmetric_error(x, scale, -127.0, 127.0);
-        if error < best.0 {
-            best = (error, scale);
+fn q8_0_scales(x: &Groups<{ Q8_0::LEN }>) -> Lanes {
+    let (mut best, mut best_errors) = ([0.0; LANES], [f32::INFINITY; LANES]);
+    let nearest = x.largest.map(|largest| half::f16::from_f32((largest / 127.0).min(65504.0)).to_bits());
+    for step in [0, -1, 1] {
+        let scales = nearest.map(|bits| {
+            let bits = bits.saturating_add_signed(step).min(half::f16::MAX.to_bits());
+            half::f16::from_bits(bits).to_f32()
+        });
+        let errors = x.symmetric_errors(&scales, -127.0, 127.0);
+        for lane in 0..LANES {
+            let better = errors[lane] < best_errors[lane];
+            best_errors[lane] = select(better, errors[lane], best_errors[lane]);
+            best[lane] = select(better, scales[lane], best[lane]);
         }
     }
-    best.1
+    best
 }
 
 #[inline(always)]
 pub(super) fn encode_q8_0(values: &[f32], out: &mut [u8]) {
-    for (x, block) in values.as_chunks::<{ Q8_0::LEN }>().0.iter().zip(out.chunks_exact_mut(Q8_0::BYTES)) {
-        let scale = q8_0_scale(x);
-        let inverse_scale = inverse(scale);
-        put_half(scale, &mut block[..2]);
-        for (x, byte) in x.iter().zip(&mut block[2..]) {
-            *byte = code(*x, inverse_scale, -127.0, 127.0) as i8 as u8;
+    let blocks = values.chunks(Q8_0::LEN * LANES).zip(out.chunks_mut(Q8_0::BYTES * LANES));
+    for (x, blocks) in blocks {
+        let x = Groups::<{ Q8_0::LEN }>::new(x);
+        let scales = q8_0_scales(&x);
+        let mut codes = x.symmetric_codes(&scales, -127.0, 127.0);
+        let halves = codes.as_chunks_mut::<16>().0;
+        halves.iter_mut().for_each(|half| turn(half.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut()));
+        for (lane, block) in blocks.chunks_exact_mut(Q8_0::BYTES).enumerate() {
+            put_half(scales[lane], block);
+            for (bytes, half) in block[2..].as_chunks_mut::<16>().0.iter_mut().zip(&*halves) {
+                *bytes = half[lane].map(i8::cast_unsigned);
+            }
         }
     }
 }

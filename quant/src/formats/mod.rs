@@ -151,7 +151,40 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
         with_float!(format, E => float::decode::<E>(bytes, out), else unreachable!()));
 }
 
-/// Encodes one row into `out`. Scales are searched for the smallest squared error.
+/// Sum of the squared differences between `values` and what `bytes` decode to, and sum of the values' squares.
+///
+/// # Panics
+/// As [`decode_row`].
+#[inline(always)]
+pub fn squared_error(format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
+    assert_eq!(Some(bytes.len()), format.row_bytes(values.len()), "row size of {format}");
+    let mut decoded = [0.0; MAX_BLOCK];
+    let (mut errors, mut squares) = ([0.0f32; 16], [0.0f32; 16]);
+    let part_bytes = MAX_BLOCK / format.info().block_len * format.info().block_bytes;
+    for (values, bytes) in values.chunks(MAX_BLOCK).zip(bytes.chunks(part_bytes)) {
+        let decoded = &mut decoded[..values.len()];
+        decode_row(format, bytes, decoded);
+        add_squares(values, &mut squares);
+        decoded.iter_mut().zip(values).for_each(|(decoded, value)| *decoded -= value);
+        add_squares(decoded, &mut errors);
+    }
+    let sum = |lanes: [f32; 16]| lanes.iter().map(|lane| f64::from(*lane)).sum();
+    (sum(errors), sum(squares))
+}
+
+/// Adds squares in sixteen lanes, which are registers.
+#[inline(always)]
+fn add_squares(values: &[f32], sums: &mut [f32; 16]) {
+    let (chunks, rest) = values.as_chunks::<16>();
+    for chunk in chunks {
+        for lane in 0..16 {
+            sums[lane] += chunk[lane] * chunk[lane];
+        }
+    }
+    rest.iter().for_each(|value| sums[0] += value * value);
+}
+
+/// Encodes a row, or several one behind the other, into `out`. Scales are searched for the smallest squared error.
 ///
 /// # Errors
 /// [`EncodeError`]: no encoder, a length that is no whole number of blocks, or a value that is not finite.
@@ -160,8 +193,12 @@ pub fn encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), 
     if format.row_bytes(values.len()) != Some(out.len()) {
         return Err(EncodeError::Length(format, values.len()));
     }
-    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-        return Err(EncodeError::NotFinite(index));
+    // All of a chunk are tested before any is looked at, so that the loop vectorizes.
+    for (chunk, values) in values.chunks(64).enumerate() {
+        if values.iter().fold(false, |found, value| found | !value.is_finite()) {
+            let index = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
+            return Err(EncodeError::NotFinite(chunk * 64 + index));
+        }
     }
     match format {
         Format::F32 => float::encode::<F32>(values, out),
@@ -181,4 +218,10 @@ pub fn encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), 
 #[inline(always)]
 pub(crate) fn half_at(block: &[u8], offset: usize) -> f32 {
     half::f16::from_bits(u16::from_le_bytes([block[offset], block[offset + 1]])).to_f32()
+}
+
+/// Stores a number in half precision at the start of a block.
+#[inline(always)]
+pub(crate) fn put_half(value: f32, block: &mut [u8]) {
+    block[..2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
 }

@@ -1,19 +1,24 @@
-//! Searching scales for the smallest squared error.
+//! Searching scales for the smallest squared error, for sixteen groups of values at once: one in each lane, so that no
+//! sum crosses lanes and a compiler makes registers of them. Results do not depend on what lies in the other lanes.
+
+use std::hint::select_unpredictable as select;
 
 use half::f16;
 
-/// Rounds to the nearest integer, ties to even, for |x| < 2²²; branch-free, so that loops over it vectorize.
-#[inline(always)]
-pub(super) fn round(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
-    (x + SHIFT) - SHIFT
-}
+/// Groups that are searched together.
+pub(super) const LANES: usize = 16;
+/// A number for each group.
+pub(super) type Lanes = [f32; LANES];
+
+/// 1.5 · 2²³: added to a number below 2²² it leaves the nearest integer, ties to even, in the lowest bits; branch-free, so
+/// that loops over it vectorize.
+const SHIFT: f32 = 12_582_912.0;
 
 /// `1 / x`, or zero where `x` is zero or so small that the quotient is not finite.
 #[inline(always)]
 pub(super) fn inverse(x: f32) -> f32 {
     let inverse = 1.0 / x;
-    if inverse.is_finite() { inverse } else { 0.0 }
+    select(inverse.is_finite(), inverse, 0.0)
 }
 
 /// The nearest half-precision number, clamped to the finite ones.
@@ -22,150 +27,309 @@ pub(super) fn to_half(x: f32) -> f32 {
     f16::from_f32(x.clamp(-65504.0, 65504.0)).to_f32()
 }
 
-/// The code of `x` for a given inverse scale. Comparisons written so are one instruction each.
+/// The code of `x` for a given inverse scale, plus [`SHIFT`]. Comparisons written so are one instruction each.
 #[inline(always)]
-pub(super) fn code(x: f32, inverse_scale: f32, low: f32, high: f32) -> f32 {
+fn shifted_code(x: f32, inverse_scale: f32, low: f32, high: f32) -> f32 {
     let code = x * inverse_scale;
     let code = if code > low { code } else { low };
-    round(if code < high { code } else { high })
+    (if code < high { code } else { high }) + SHIFT
 }
 
-/// Sum of a multiple of eight terms in eight lanes: a few additions of registers instead of a chain.
+/// The code of `x` for a given inverse scale.
 #[inline(always)]
-fn total<const N: usize>(terms: &[f32; N]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    for terms in terms.as_chunks::<8>().0 {
-        for lane in 0..8 {
-            lanes[lane] += terms[lane];
-        }
-    }
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+pub(super) fn code(x: f32, inverse_scale: f32, low: f32, high: f32) -> f32 {
+    shifted_code(x, inverse_scale, low, high) - SHIFT
 }
 
-/// Squared error of `x ≈ scale · code`.
+/// A small integer as a byte in two's complement.
 #[inline(always)]
-pub(super) fn symmetric_error<const N: usize>(x: &[f32; N], scale: f32, low: f32, high: f32) -> f32 {
-    error_of(x, (scale, inverse(scale)), low, high)
+pub(super) fn to_byte(integer: f32) -> i8 {
+    (integer + SHIFT).to_bits() as i8
 }
 
-/// Squared error of `x ≈ scale · code`, for a scale and its inverse.
+/// The code of `x` for a given inverse scale as a byte in two's complement.
 #[inline(always)]
-fn error_of<const N: usize>(x: &[f32; N], (scale, inverse_scale): (f32, f32), low: f32, high: f32) -> f32 {
-    let mut squares = [0.0f32; N];
-    for i in 0..N {
-        let difference = x[i] - scale * code(x[i], inverse_scale, low, high);
-        squares[i] = difference * difference;
-    }
-    total(&squares)
+fn byte_code(x: f32, inverse_scale: f32, low: f32, high: f32) -> i8 {
+    shifted_code(x, inverse_scale, low, high).to_bits() as i8
 }
 
-/// The scale that is best for the codes that `scale` gives.
+/// Turns sixteen rows of equal length into columns, `to[i * 16 + row] = from[row * length + i]`, both flat: each time the two
+/// halves are interleaved, a bit of the row's number moves from the top of the index to its bottom.
 #[inline(always)]
-fn symmetric_refit<const N: usize>(x: &[f32; N], scale: f32, low: f32, high: f32) -> f32 {
-    let inverse_scale = inverse(scale);
-    let (mut dot, mut norm) = ([0.0f32; N], [0.0f32; N]);
-    for i in 0..N {
-        let code = code(x[i], inverse_scale, low, high);
-        dot[i] = x[i] * code;
-        norm[i] = code * code;
-    }
-    let norm = total(&norm);
-    if norm > 0.0 { total(&dot) / norm } else { 0.0 }
-}
-
-/// The signed scale with a small squared error of `x ≈ scale · code`, codes in `low..=high`, low < 0 < high. `N` is a
-/// multiple of 8.
-#[inline(always)]
-pub(super) fn symmetric_scale<const N: usize>(x: &[f32; N], low: f32, high: f32) -> f32 {
-    let largest = x.iter().copied().fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
-    if largest == 0.0 {
-        return 0.0;
-    }
-    // The largest value at the lower end of the codes is ggml's choice: with it among the candidates the result is
-    // never worse. The others clip it a little, or leave it room.
-    let inverse_largest = inverse(largest);
-    let mut best = (f32::INFINITY, 0.0);
-    let steps: &[f32] = if high < 16.0 { &[1.0, 0.78, 0.86, 0.93, 1.07, 1.15] } else { &[1.0, 0.96, 0.98, 1.02] };
-    for step in steps {
-        for end in [low, high] {
-            // No division for each candidate: the ends and the steps are known to the compiler.
-            let pair = (largest * (1.0 / (end * step)), inverse_largest * (end * step));
-            let error = error_of(x, pair, low, high);
-            if error < best.0 {
-                best = (error, pair.0);
-            }
-        }
-    }
+pub(super) fn turn<T: Copy>(rows: &mut [T], scratch: &mut [T]) {
     for _ in 0..2 {
-        let scale = symmetric_refit(x, best.1, low, high);
-        let error = symmetric_error(x, scale, low, high);
-        if error >= best.0 {
-            break;
-        }
-        best = (error, scale);
+        interleave(rows, scratch);
+        interleave(scratch, rows);
     }
-    best.1
 }
 
-/// Squared error of `x ≈ scale · code − minimum`, codes in `0..=high`.
 #[inline(always)]
-pub(super) fn affine_error(x: &[f32; 32], scale: f32, minimum: f32, high: f32) -> f32 {
-    let inverse_scale = inverse(scale);
-    let mut squares = [0.0f32; 32];
-    for i in 0..32 {
-        let difference = x[i] - (scale * code(x[i] + minimum, inverse_scale, 0.0, high) - minimum);
-        squares[i] = difference * difference;
+fn interleave<T: Copy>(from: &[T], to: &mut [T]) {
+    let (first, second) = from.split_at(from.len() / 2);
+    for ((pair, first), second) in to.as_chunks_mut::<2>().0.iter_mut().zip(first).zip(second) {
+        *pair = [*first, *second];
     }
-    total(&squares)
 }
 
-/// The best `scale ≥ 0` and `minimum ≥ 0` for the codes that a given pair produces.
+/// Keeps a compiler from making a register of the same element of several arrays, which it would have to gather.
 #[inline(always)]
-fn affine_refit(x: &[f32; 32], scale: f32, minimum: f32, high: f32) -> (f32, f32) {
-    let inverse_scale = inverse(scale);
-    let (mut codes, mut products, mut squares) = ([0.0f32; 32], [0.0f32; 32], [0.0f32; 32]);
-    for i in 0..32 {
-        codes[i] = code(x[i] + minimum, inverse_scale, 0.0, high);
-        products[i] = x[i] * codes[i];
-        squares[i] = codes[i] * codes[i];
-    }
-    let (x, c, xc, cc) = (total(x), total(&codes), total(&products), total(&squares));
-    let determinant = 32.0 * cc - c * c;
-    if determinant > 0.0 {
-        let scale = (32.0 * xc - x * c) / determinant;
-        let minimum = (xc * c - x * cc) / determinant;
-        if minimum >= 0.0 && scale >= 0.0 {
-            return (scale, minimum);
-        }
-    }
-    if cc > 0.0 { ((xc / cc).max(0.0), 0.0) } else { (scale, minimum) }
+fn one_by_one<T, const N: usize>(array: &[T; N]) -> &[T; N] {
+    std::hint::black_box(array)
 }
 
-/// Scale and minimum (both ≥ 0) with a small squared error of `x ≈ scale · code − minimum`, codes in `0..=high`.
-#[inline(always)]
-pub(super) fn affine_scale(x: &[f32; 32], high: f32) -> (f32, f32) {
-    let low_x = x.iter().copied().fold(0.0f32, f32::min);
-    let high_x = x.iter().copied().fold(f32::MIN, f32::max);
-    if high_x <= low_x {
-        return (0.0, -low_x);
-    }
-    let mut best = (f32::INFINITY, 0.0, 0.0);
-    // Ends a little inside the data's range clip its extremes for a finer grid.
-    for step in 0..9 {
-        let shrink = 1.0 - 0.04 * step as f32;
-        let (mut scale, mut minimum) = ((high_x - low_x) * shrink / high, -low_x * shrink);
-        for _ in 0..2 {
-            let error = affine_error(x, scale, minimum, high);
-            if error < best.0 {
-                best = (error, scale, minimum);
+/// Up to sixteen groups of `N` values, value by value: `values[i][lane]`. They are divided by the group's largest
+/// magnitude, so that no square overflows.
+pub(super) struct Groups<const N: usize> {
+    values: [Lanes; N],
+    /// The largest magnitude of each group.
+    pub(super) largest: Lanes,
+    inverse_largest: Lanes,
+    /// The smallest and the largest value of each group, or zero, as `values` are.
+    ends: (Lanes, Lanes),
+}
+
+impl<const N: usize> Groups<N> {
+    /// Groups that lie one behind the other; lanes without one are zero.
+    #[inline(always)]
+    pub(super) fn new(x: &[f32]) -> Self {
+        let mut values = [[0.0; LANES]; N];
+        let (mut largest, mut inverse_largest) = ([0.0; LANES], [0.0; LANES]);
+        let groups = values.as_flattened_mut().as_chunks_mut::<N>().0;
+        for (lane, (x, values)) in x.as_chunks::<N>().0.iter().zip(groups).enumerate() {
+            let x = *one_by_one(x);
+            // The bits of magnitudes are in the magnitudes' order, and integers may be compared in any order.
+            let bits = x.iter().fold(0, |largest, x| x.abs().to_bits().max(largest));
+            largest[lane] = f32::from_bits(bits);
+            inverse_largest[lane] = inverse(largest[lane]);
+            for (value, x) in values.iter_mut().zip(x) {
+                *value = x * inverse_largest[lane];
             }
-            (scale, minimum) = affine_refit(x, scale, minimum, high);
         }
-        let error = affine_error(x, scale, minimum, high);
-        if error < best.0 {
-            best = (error, scale, minimum);
+        turn(values.as_flattened_mut(), [[0.0; LANES]; N].as_flattened_mut());
+        let (mut least, mut most) = ([0.0f32; LANES], [0.0f32; LANES]);
+        for values in &values {
+            for lane in 0..LANES {
+                let x = values[lane];
+                least[lane] = if x < least[lane] { x } else { least[lane] };
+                most[lane] = if x > most[lane] { x } else { most[lane] };
+            }
         }
+        Self { values, largest, inverse_largest, ends: (least, most) }
     }
-    (best.1, best.2)
+
+    /// Codes of `x ≈ scale · code`: `codes[i][lane]`.
+    #[inline(always)]
+    pub(super) fn symmetric_codes(&self, scales: &Lanes, low: f32, high: f32) -> [[i8; LANES]; N] {
+        let mut factors = [0.0; LANES];
+        for lane in 0..LANES {
+            factors[lane] = self.largest[lane] * inverse(scales[lane]);
+        }
+        let mut codes = [[0; LANES]; N];
+        for (codes, values) in codes.iter_mut().zip(&self.values) {
+            let values = one_by_one(values);
+            for lane in 0..LANES {
+                codes[lane] = byte_code(values[lane], factors[lane], low, high);
+            }
+        }
+        codes
+    }
+
+    /// Squared errors of `x ≈ scale · code`, in units of the largest value's square.
+    #[inline(always)]
+    pub(super) fn symmetric_errors(&self, scales: &Lanes, low: f32, high: f32) -> Lanes {
+        let (mut factors, mut steps) = ([0.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            factors[lane] = self.largest[lane] * inverse(scales[lane]);
+            steps[lane] = scales[lane] * self.inverse_largest[lane];
+        }
+        let mut errors = [0.0; LANES];
+        for values in &self.values {
+            for lane in 0..LANES {
+                let difference = values[lane] - steps[lane] * code(values[lane], factors[lane], low, high);
+                errors[lane] += difference * difference;
+            }
+        }
+        errors
+    }
+
+    /// For codes of `x` over `1 / factor`: the best scale for these codes and how much of the square it explains.
+    #[inline(always)]
+    fn refit(&self, factors: &Lanes, low: f32, high: f32) -> (Lanes, Lanes) {
+        let (mut products, mut squares) = ([0.0; LANES], [0.0; LANES]);
+        for values in &self.values {
+            for lane in 0..LANES {
+                let code = code(values[lane], factors[lane], low, high);
+                products[lane] += values[lane] * code;
+                squares[lane] += code * code;
+            }
+        }
+        let (mut scales, mut explained) = ([0.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            // Squares of integers: one, or zero where all products are, too. A condition would keep this from a register.
+            let squares = if squares[lane] > 1.0 { squares[lane] } else { 1.0 };
+            scales[lane] = products[lane] / squares;
+            explained[lane] = products[lane] * scales[lane];
+        }
+        (scales, explained)
+    }
+
+    /// Signed scales with a small squared error of `x ≈ scale · code`, codes in `low..=high`, low < 0 < high.
+    ///
+    /// Each candidate puts the largest value `step` of the way to an end of the codes, which clips it a little or leaves it
+    /// room, and takes the scale that is best for the codes it gives: of `Σ(x − s·c)²` that one leaves `Σx² − (Σxc)²/Σc²`.
+    #[inline(always)]
+    pub(super) fn symmetric_scales(&self, steps: &[f32], low: f32, high: f32) -> Lanes {
+        let (mut best, mut explained_best) = ([0.0; LANES], [0.0; LANES]);
+        let mut keep_better = |(scales, explained): (Lanes, Lanes)| {
+            for lane in 0..LANES {
+                let better = explained[lane] > explained_best[lane];
+                best[lane] = select(better, scales[lane], best[lane]);
+                explained_best[lane] = select(better, explained[lane], explained_best[lane]);
+            }
+            best
+        };
+        let (mut signs, mut scales) = ([1.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            signs[lane] = if -self.ends.0[lane] > self.ends.1[lane] { -1.0 } else { 1.0 };
+        }
+        for step in steps {
+            for end in [low, high] {
+                let mut factors = signs;
+                factors.iter_mut().for_each(|factor| *factor *= end * step);
+                scales = keep_better(self.refit(&factors, low, high));
+            }
+        }
+        let mut factors = [0.0; LANES];
+        for lane in 0..LANES {
+            factors[lane] = inverse(scales[lane]);
+        }
+        let mut scales = keep_better(self.refit(&factors, low, high));
+        for lane in 0..LANES {
+            scales[lane] *= self.largest[lane];
+        }
+        scales
+    }
+
+    /// Codes of `x ≈ scale · code − minimum` in `0..=high`: `codes[i][lane]`.
+    #[inline(always)]
+    pub(super) fn affine_codes(&self, scales: &Lanes, minima: &Lanes, high: f32) -> [[i8; LANES]; N] {
+        let (factors, shifts) = self.affine_factors(scales, minima);
+        let mut codes = [[0; LANES]; N];
+        for (codes, values) in codes.iter_mut().zip(&self.values) {
+            let values = one_by_one(values);
+            for lane in 0..LANES {
+                codes[lane] = byte_code(values[lane] + shifts[lane], factors[lane], 0.0, high);
+            }
+        }
+        codes
+    }
+
+    /// What turns values of this group into codes: what they are multiplied by once a shift was added.
+    #[inline(always)]
+    fn affine_factors(&self, scales: &Lanes, minima: &Lanes) -> (Lanes, Lanes) {
+        let (mut factors, mut shifts) = ([0.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            factors[lane] = self.largest[lane] * inverse(scales[lane]);
+            shifts[lane] = minima[lane] * self.inverse_largest[lane];
+        }
+        (factors, shifts)
+    }
+
+    /// Squared errors of `x ≈ scale · code − minimum`, codes in `0..=high`, in units of the largest value's square.
+    #[inline(always)]
+    pub(super) fn affine_errors(&self, scales: &Lanes, minima: &Lanes, high: f32) -> Lanes {
+        let (factors, shifts) = self.affine_factors(scales, minima);
+        let (mut steps, mut errors) = ([0.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            steps[lane] = scales[lane] * self.inverse_largest[lane];
+        }
+        for values in &self.values {
+            for lane in 0..LANES {
+                let shifted = values[lane] + shifts[lane];
+                let difference = shifted - steps[lane] * code(shifted, factors[lane], 0.0, high);
+                errors[lane] += difference * difference;
+            }
+        }
+        errors
+    }
+
+    /// Both ≥ 0, and small the squared error of `x ≈ scale · code − minimum`, codes in `0..=high`.
+    ///
+    /// Candidates begin a little inside the range of the values, which clips its ends for a finer grid, and take twice the
+    /// scale and the minimum that are best for the codes they give.
+    #[inline(always)]
+    pub(super) fn affine_scales(&self, high: f32) -> (Lanes, Lanes) {
+        let (least, most) = &self.ends;
+        let (mut x, mut xx) = ([0.0; LANES], [0.0; LANES]);
+        for values in &self.values {
+            for lane in 0..LANES {
+                x[lane] += values[lane];
+                xx[lane] += values[lane] * values[lane];
+            }
+        }
+        // Where all values are the same and not positive, the minimum is all there is.
+        let (mut best_scales, mut best_minima, mut best_errors) = ([0.0; LANES], [0.0; LANES], [f32::INFINITY; LANES]);
+        for lane in 0..LANES {
+            best_minima[lane] = -least[lane];
+        }
+        for shrink in AFFINE_SHRINKS {
+            let (mut scales, mut minima) = ([0.0; LANES], [0.0; LANES]);
+            for lane in 0..LANES {
+                scales[lane] = (most[lane] - least[lane]) * shrink / high;
+                minima[lane] = -least[lane] * shrink;
+            }
+            for _ in 0..2 {
+                let errors = self.affine_refit(&mut scales, &mut minima, (&x, &xx), high);
+                for lane in 0..LANES {
+                    let better = errors[lane] < best_errors[lane];
+                    best_errors[lane] = select(better, errors[lane], best_errors[lane]);
+                    best_scales[lane] = select(better, scales[lane], best_scales[lane]);
+                    best_minima[lane] = select(better, minima[lane], best_minima[lane]);
+                }
+            }
+        }
+        for lane in 0..LANES {
+            best_scales[lane] *= self.largest[lane];
+            best_minima[lane] *= self.largest[lane];
+        }
+        (best_scales, best_minima)
+    }
+
+    /// Makes scales and minima the best ones for the codes that they give; returns the squared errors of these codes,
+    /// infinite where all codes are zero. `x` and `xx` are the sums of the values and of their squares.
+    #[inline(always)]
+    fn affine_refit(&self, scales: &mut Lanes, minima: &mut Lanes, (x, xx): (&Lanes, &Lanes), high: f32) -> Lanes {
+        let mut factors = [0.0; LANES];
+        for lane in 0..LANES {
+            factors[lane] = inverse(scales[lane]);
+        }
+        let (mut c, mut xc, mut cc) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        for values in &self.values {
+            for lane in 0..LANES {
+                let code = code(values[lane] + minima[lane], factors[lane], 0.0, high);
+                c[lane] += code;
+                xc[lane] += values[lane] * code;
+                cc[lane] += code * code;
+            }
+        }
+        let mut errors = [0.0; LANES];
+        for lane in 0..LANES {
+            let (x, c, xc, cc) = (x[lane], c[lane], xc[lane], cc[lane]);
+            let inverse_determinant = inverse(N as f32 * cc - c * c);
+            let scale = (N as f32 * xc - x * c) * inverse_determinant;
+            let minimum = (xc * c - x * cc) * inverse_determinant;
+            // At the border of what is allowed the minimum is zero.
+            let inside = inverse_determinant > 0.0 && minimum >= 0.0 && scale >= 0.0;
+            let alone = xc * inverse(cc);
+            let alone = select(alone > 0.0, alone, 0.0);
+            scales[lane] = select(inside, scale, alone);
+            minima[lane] = select(inside, minimum, 0.0);
+            let error = xx[lane] - scales[lane] * xc + minima[lane] * x;
+            errors[lane] = select(cc > 0.0, error, f32::INFINITY);
+        }
+        errors
+    }
 }
+
+/// Parts of the values' range that affine candidates begin with.
+const AFFINE_SHRINKS: [f32; 6] = [1.0, 0.94, 0.88, 0.82, 0.76, 0.70];

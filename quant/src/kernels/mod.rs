@@ -174,6 +174,11 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         overlay!(self.decode_row(format, bytes, out), crate::formats::decode_row);
     }
 
+    /// As [`squared_error`](crate::formats::squared_error), with the same result.
+    fn squared_error(&self, format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
+        overlay!(self.squared_error(format, bytes, values), crate::formats::squared_error)
+    }
+
     /// Quantizes a row of activations; `x.len()` is a multiple of 32.
     fn quantize(&self, x: &[f32], row: QuantizedRowMut<'_>) {
         overlay!(self.quantize(x, row), vector::quantize);

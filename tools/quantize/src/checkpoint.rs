@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule::quant::Format;
+use gemmule::quant::{Format, isa};
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
 
@@ -237,18 +237,29 @@ impl Checkpoint {
 
     /// Reads `len` values from value `start` on.
     pub(crate) fn read(&self, source: &Source, start: usize, len: usize) -> Result<Vec<f32>> {
-        let mut values = match &source.data {
-            Data::Memory(values) => values[start..start + len].to_vec(),
-            Data::File(Place::Straight(offset)) => {
-                let mut values = vec![0.0; len];
-                let width = source.format.info().block_bytes;
-                self.read_run(source, offset + (start * width) as u64, &mut Vec::new(), &mut values)?;
-                values
-            }
-            Data::File(place @ Place::Turned { .. }) => self.read_turned(source, *place, start, len)?,
-        };
-        source.deltas.iter().for_each(|delta| delta.add_to(&mut values, start));
+        let mut values = vec![0.0; len];
+        self.read_into(source, start, &mut values, &mut Vec::new())?;
         Ok(values)
+    }
+
+    /// Fills `values` from value `start` on; `bytes` is scratch.
+    pub(crate) fn read_into(
+        &self,
+        source: &Source,
+        start: usize,
+        values: &mut [f32],
+        bytes: &mut Vec<u8>,
+    ) -> Result<()> {
+        match &source.data {
+            Data::Memory(all) => values.copy_from_slice(&all[start..start + values.len()]),
+            Data::File(Place::Straight(offset)) => {
+                let width = source.format.info().block_bytes;
+                self.read_run(source, offset + (start * width) as u64, bytes, values)?;
+            }
+            Data::File(place @ Place::Turned { .. }) => self.read_turned(source, *place, start, (values, bytes))?,
+        }
+        source.deltas.iter().for_each(|delta| delta.add_to(values, start));
+        Ok(())
     }
 
     /// Fills `values` from byte `offset` of a tensor's file on.
@@ -257,34 +268,40 @@ impl Checkpoint {
         let (path, file) = &self.files[source.file];
         file.read_exact_at(bytes, offset)
             .with_context(|| format!("{}: reading tensor '{}'", path.display(), source.name))?;
-        gemmule::quant::decode_row(source.format, bytes, values);
+        isa::select(None)?.decode_row(source.format, bytes, values);
         Ok(())
     }
 
     /// Whole rows of a tensor whose columns lie together.
-    fn read_turned(&self, source: &Source, place: Place, start: usize, len: usize) -> Result<Vec<f32>> {
+    fn read_turned(
+        &self,
+        source: &Source,
+        place: Place,
+        start: usize,
+        (values, bytes): (&mut [f32], &mut Vec<u8>),
+    ) -> Result<()> {
         let Place::Turned { offset, inner, outer, column } = place else {
             unreachable!("straight places are read straight")
         };
         let columns = source.shape[1];
-        let (first, end) = (start / columns, (start + len) / columns);
-        assert!(first * columns == start && end * columns == start + len, "whole rows");
+        let (first, end) = (start / columns, (start + values.len()) / columns);
+        assert!(first * columns == start && end * columns == start + values.len(), "whole rows");
         let width = source.format.info().block_bytes;
-        let (mut values, mut bytes, mut run) = (vec![0.0; len], Vec::new(), Vec::new());
+        let mut run = Vec::new();
         let mut row = first;
         while row < end {
             let count = (inner - row % inner).min(end - row);
             run.resize(count, 0.0);
             for at in 0..columns {
                 let place = row / inner * outer + at * column + row % inner;
-                self.read_run(source, offset + (place * width) as u64, &mut bytes, &mut run)?;
+                self.read_run(source, offset + (place * width) as u64, bytes, &mut run)?;
                 for (value, out) in run.iter().zip(values[(row - first) * columns + at..].iter_mut().step_by(columns)) {
                     *out = *value;
                 }
             }
             row += count;
         }
-        Ok(values)
+        Ok(())
     }
 
     /// All names.

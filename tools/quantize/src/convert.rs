@@ -1,5 +1,6 @@
 //! The work itself: read a stretch of rows, encode it, write it, tensor after tensor.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -9,15 +10,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use gemmule::files;
 use gemmule::gguf::writer::{TensorPlan, Writer, planned_size};
-use gemmule::quant::{Format, Kernels};
+use gemmule::quant::{EncodeError, Format, Kernels};
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use rayon::prelude::*;
+use tempfile::NamedTempFile;
 
 use crate::checkpoint::{Checkpoint, Source};
 use crate::plan::{Class, Item, OutputFile, source_of};
 
-/// Values that one task reads and encodes: small enough that all threads' tasks stay far below the memory limit.
-const STRETCH: usize = 1 << 20;
+/// Values that one task reads and encodes: enough that its start is cheap, few enough that all threads end together.
+const STRETCH: usize = 1 << 18;
+/// Stretches of each thread that are made while those before them are written.
+const STRETCHES_AT_ONCE: usize = 16;
+/// Values that are read and encoded in one go: they and what becomes of them stay in a core's own cache.
+const PORTION: usize = 1 << 14;
 
 /// What is known of one class in one format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,21 +46,6 @@ impl Total {
         self.bytes += other.bytes;
         self.squared_error += other.squared_error;
         self.squared += other.squared;
-    }
-}
-
-impl Total {
-    /// Adds a row's errors. Sums run in eight lanes, so that they are as fast as the encoding.
-    fn add_errors(&mut self, exact: &[f32], stored: &[f32]) {
-        let (mut error, mut square) = ([0.0f32; 8], [0.0f32; 8]);
-        for (exact, stored) in exact.chunks(8).zip(stored.chunks(8)) {
-            for (lane, (exact, stored)) in exact.iter().zip(stored).enumerate() {
-                error[lane] += (exact - stored) * (exact - stored);
-                square[lane] += exact * exact;
-            }
-        }
-        self.squared_error += error.iter().map(|sum| f64::from(*sum)).sum::<f64>();
-        self.squared += square.iter().map(|sum| f64::from(*sum)).sum::<f64>();
     }
 }
 
@@ -90,19 +82,17 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
         let context = || output.path.display().to_string();
         let file = files::sibling(&output.path).with_context(context)?;
         let (mut writer, _) =
-            Writer::new(BufWriter::with_capacity(1 << 20, file), &output.metadata, plan).with_context(context)?;
-        for item in &output.items {
+            Writer::new(BufWriter::new(WriteBehind::new(file)), &output.metadata, plan).with_context(context)?;
+        let mut store = |item: &Item, (bytes, total): (Vec<u8>, Total)| {
             bar.set_message(item.name.clone());
-            let result = write_tensor(item, make, interrupted, |bytes| {
-                bar.inc(bytes.len() as u64);
-                writer.write(bytes).with_context(context)
-            });
-            let total = result.inspect_err(|_| bar.abandon())?;
+            bar.inc(bytes.len() as u64);
             totals.entry((item.class, item.format)).or_default().add(&total);
-        }
+            writer.write(&bytes).with_context(context)
+        };
+        write_tensors(&output.items, make, interrupted, &mut store).inspect_err(|_| bar.abandon())?;
         let buffered = writer.finish().with_context(context)?;
         let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(context)?;
-        finished.push((file, &output.path));
+        finished.push((file.file, &output.path));
     }
     go_on(interrupted)?;
     bar.finish_and_clear();
@@ -110,6 +100,40 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
         files::persist(file, path).with_context(|| path.display().to_string())?;
     }
     report(outputs, &totals)
+}
+
+/// A file that the system begins to store while more is written, so that little is left to wait for at its end.
+struct WriteBehind {
+    file: NamedTempFile,
+    written: i64,
+    begun: i64,
+}
+
+impl WriteBehind {
+    /// Bytes whose storing is begun together.
+    const STEP: i64 = 32 << 20;
+
+    fn new(file: NamedTempFile) -> Self {
+        Self { file, written: 0, begun: 0 }
+    }
+}
+
+impl Write for WriteBehind {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.written += count as i64;
+        if self.written - self.begun >= Self::STEP {
+            // Advice only: where it is not taken, the end takes longer.
+            let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+            let _ = posix_fadvise(self.file.as_file(), self.begun, self.written - self.begun, advice);
+            self.begun = self.written;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// A flag that the signals set which ask a process to end. They concern the whole process, so all conversions share it.
@@ -144,34 +168,41 @@ fn check_space(path: &Path, needed: u64) -> Result<()> {
     Ok(())
 }
 
-/// Makes one tensor and hands its bytes to `write` in order.
-fn write_tensor(
-    item: &Item,
+/// Makes tensors and hands their bytes to `store` in order.
+fn write_tensors(
+    items: &[Item],
     make: &MakeRows<'_>,
     interrupted: &AtomicBool,
-    mut write: impl FnMut(&[u8]) -> Result<()> + Send,
-) -> Result<Total> {
-    let rows_at_once = (STRETCH / item.columns).clamp(1, item.rows);
-    let stretches: Vec<usize> = (0..item.rows).step_by(rows_at_once).collect();
-    let mut total = Total::default();
-    let mut store = |made: Vec<Result<(Vec<u8>, Total)>>| -> Result<()> {
-        made.into_iter().try_for_each(|stretch| {
-            let (bytes, part) = stretch?;
-            total.add(&part);
-            write(&bytes)
-        })
-    };
+    store: &mut (dyn FnMut(&Item, (Vec<u8>, Total)) -> Result<()> + Send),
+) -> Result<()> {
+    let stretches: Vec<(&Item, usize, usize)> = items.iter().flat_map(stretches).collect();
     let mut made = Vec::new();
-    for batch in stretches.chunks(rayon::current_num_threads() * 2) {
+    for batch in stretches.chunks(rayon::current_num_threads() * STRETCHES_AT_ONCE) {
         go_on(interrupted)?;
-        // One batch is written while the next is made.
-        let make_batch = || batch.par_iter().map(|first| make(item, *first, rows_at_once.min(item.rows - first)));
-        let (written, next) = rayon::join(|| store(std::mem::take(&mut made)), || make_batch().collect());
+        // One batch is written while the next is made, whichever tensors they belong to.
+        let (written, next) = rayon::join(
+            || made.drain(..).try_for_each(|(item, stretch)| store(item, stretch)),
+            || batch.par_iter().map(|(item, first, count)| Ok((*item, make(item, *first, *count)?))).collect(),
+        );
         written?;
-        made = next;
+        let next: Result<Vec<_>> = next;
+        made = next?;
     }
-    store(made)?;
-    Ok(total)
+    made.into_iter().try_for_each(|(item, stretch)| store(item, stretch))
+}
+
+/// A tensor's rows in parts that one task makes: first row and number of rows.
+fn stretches(item: &Item) -> impl Iterator<Item = (&Item, usize, usize)> {
+    let at_once = (STRETCH / item.columns).clamp(1, item.rows);
+    (0..item.rows).step_by(at_once).map(move |first| (item, first, at_once.min(item.rows - first)))
+}
+
+/// What one thread works with, kept from stretch to stretch: new memory would have to be cleared each time.
+#[derive(Default)]
+struct Scratch {
+    bytes: Vec<u8>,
+    present: Vec<f32>,
+    values: Vec<f32>,
 }
 
 /// Reads, transforms and encodes `count` rows from `first` on.
@@ -181,28 +212,58 @@ fn encode_stretch(
     (item, source): (&Item, &Source),
     (first, count): (usize, usize),
 ) -> Result<(Vec<u8>, Total)> {
-    let (filled_rows, filled_columns) = item.filled();
-    let present = filled_rows.saturating_sub(first).min(count);
-    let values = checkpoint.read(source, first * filled_columns, present * filled_columns)?;
+    thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
     let row_bytes = item.format.row_bytes(item.columns).context("the plan has rows of whole blocks")?;
     let mut bytes = vec![0; count * row_bytes];
     let mut total = Total { weights: (count * item.columns) as u64, bytes: bytes.len() as u64, ..Total::default() };
-    let (mut row, mut decoded) = (vec![0.0; item.columns], vec![0.0; item.columns]);
-    for (index, out) in bytes.chunks_exact_mut(row_bytes).enumerate() {
-        row.fill(0.0);
-        if index < present {
-            row[..filled_columns].copy_from_slice(&values[index * filled_columns..][..filled_columns]);
+    let rows_at_once = (PORTION / item.columns).max(1);
+    SCRATCH.with_borrow_mut(|scratch| {
+        for (index, out) in bytes.chunks_mut(rows_at_once * row_bytes).enumerate() {
+            let rows = (first + index * rows_at_once, out.len() / row_bytes);
+            read_rows(checkpoint, (item, source), rows, scratch)?;
+            if let Err(error) = kernels.encode_row(item.format, &scratch.values, out) {
+                let (row, error) = match error {
+                    EncodeError::NotFinite(at) => (at / item.columns, EncodeError::NotFinite(at % item.columns)),
+                    other => (0, other),
+                };
+                let (path, name) = (checkpoint.path(source).display(), &source.name);
+                return Err(error).with_context(|| format!("{path}: tensor '{name}', row {}", rows.0 + row));
+            }
+            let (error, square) = kernels.squared_error(item.format, out, &scratch.values);
+            total.squared_error += error;
+            total.squared += square;
         }
-        if item.plus_one {
-            row.iter_mut().for_each(|value| *value += 1.0);
+        Ok((bytes, total))
+    })
+}
+
+/// Fills `scratch.values` with `count` rows from `first` on, as they are to be encoded.
+fn read_rows(
+    checkpoint: &Checkpoint,
+    (item, source): (&Item, &Source),
+    (first, count): (usize, usize),
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let Scratch { bytes, present, values, .. } = scratch;
+    let (filled_rows, filled_columns) = item.filled();
+    let present_rows = filled_rows.saturating_sub(first).min(count);
+    values.resize(count * item.columns, 0.0);
+    if filled_columns == item.columns {
+        let (read, rest) = values.split_at_mut(present_rows * item.columns);
+        checkpoint.read_into(source, first * item.columns, read, bytes)?;
+        rest.fill(0.0);
+    } else {
+        present.resize(present_rows * filled_columns, 0.0);
+        checkpoint.read_into(source, first * filled_columns, present, bytes)?;
+        values.fill(0.0);
+        for (row, present) in values.chunks_exact_mut(item.columns).zip(present.chunks_exact(filled_columns)) {
+            row[..filled_columns].copy_from_slice(present);
         }
-        kernels.encode_row(item.format, &row, out).with_context(|| {
-            format!("{}: tensor '{}', row {}", checkpoint.path(source).display(), source.name, first + index)
-        })?;
-        kernels.decode_row(item.format, out, &mut decoded);
-        total.add_errors(&row, &decoded);
     }
-    Ok((bytes, total))
+    if item.plus_one {
+        values.iter_mut().for_each(|value| *value += 1.0);
+    }
+    Ok(())
 }
 
 /// The closing table.

@@ -126,9 +126,10 @@ impl Cli {
         checkpoint.check_head()?;
         let path = directory.join("tokenizer.json");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let vocabulary = vocabulary::metadata(text, &model.config).with_context(|| path.display().to_string())?;
-        let files = plan.files(&model, vocabulary, &outputs);
-        pool.install(|| convert::convert(&checkpoint, &files))
+        pool.install(|| {
+            let vocabulary = vocabulary::metadata(text, &model.config).with_context(|| path.display().to_string())?;
+            convert::convert(&checkpoint, &plan.files(&model, vocabulary, &outputs))
+        })
     }
 }
 

@@ -24,30 +24,29 @@ const LAST: f32 = -1e6;
 
 /// The metadata that `tokenizer.json`, given as text, becomes.
 pub(crate) fn metadata(text: String, config: &Config) -> Result<Vec<(String, MetadataValue)>> {
-    let tokenizer = Tokenizer::from_json(&text, &config.special)?;
     let rows = config.text.vocabulary;
+    // Each takes a second with 256,000 tokens.
+    let (tokenizer, table) = rayon::join(|| Tokenizer::from_json(&text, &config.special), || token_table(&text, rows));
+    let (tokenizer, mut metadata) = (tokenizer?, table?);
     ensure!(
         tokenizer.used_vocabulary() <= rows,
         "its ids go up to {}, the embedding has {rows} rows",
         tokenizer.used_vocabulary() - 1
     );
-    let json: Value = serde_json::from_str(&text)?;
-    let mut metadata = token_table(&json, rows)?;
     for (key, value) in [(keys::MODEL, "llama"), (keys::PRE, "default")] {
         metadata.push((key.to_owned(), MetadataValue::String(value.to_owned())));
     }
     for (key, value) in [(keys::ADD_BOS, true), (keys::ADD_EOS, false), (keys::ADD_SPACE_PREFIX, false)] {
         metadata.push((key.to_owned(), MetadataValue::Bool(value)));
     }
-    let unknown = json["model"]["unk_token"].as_str().and_then(|token| json["model"]["vocab"][token].as_u64());
-    metadata.push((keys::UNKNOWN.to_owned(), MetadataValue::Uint32(unknown.unwrap_or(3) as u32)));
     metadata.push((keys::HUGGINGFACE.to_owned(), MetadataValue::String(text)));
     Ok(metadata)
 }
 
-/// Texts, scores and kinds of `rows` tokens. A token's score is minus the rank of the merge that makes it, which is how
-/// SentencePiece orders merges.
-fn token_table(json: &Value, rows: usize) -> Result<Vec<(String, MetadataValue)>> {
+/// Texts, scores and kinds of `rows` tokens, and the unknown one. A token's score is minus the rank of the merge that makes
+/// it, which is how SentencePiece orders merges.
+fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> {
+    let json: Value = serde_json::from_str(text)?;
     let model = &json["model"];
     let vocabulary =
         model["vocab"].as_object().context("'model.vocab' is no object: only BPE tokenizers are supported")?;
@@ -91,10 +90,12 @@ fn token_table(json: &Value, rows: usize) -> Result<Vec<(String, MetadataValue)>
         };
         set(&token["id"], text, kind)?;
     }
+    let unknown = unknown.and_then(|token| vocabulary.get(token)?.as_u64()).unwrap_or(3) as u32;
     let array = |key: &str, values: Vec<MetadataValue>| (key.to_owned(), MetadataValue::Array(values));
     Ok(vec![
         array(keys::TOKENS, tokens.into_iter().map(MetadataValue::String).collect()),
         array(keys::SCORES, scores.into_iter().map(MetadataValue::Float32).collect()),
         array(keys::TOKEN_TYPE, kinds.into_iter().map(MetadataValue::Int32).collect()),
+        (keys::UNKNOWN.to_owned(), MetadataValue::Uint32(unknown)),
     ])
 }

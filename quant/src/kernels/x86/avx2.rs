@@ -44,6 +44,9 @@ impl Kernels for Avx2 {
     fn decode_row(&self, format: Format, bytes: &[u8], out: &mut [f32]) {
         proven!(decode_row(format, bytes, out));
     }
+    fn squared_error(&self, format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
+        proven!(squared_error(format, bytes, values))
+    }
     fn dot_float(&self, format: Format, row: &[u8], x: &[f32]) -> f32 {
         assert_eq!(format.row_bytes(x.len()), Some(row.len()));
         match format {
@@ -116,6 +119,7 @@ instantiate! {
     "avx2,fma,f16c";
     encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row;
     decode_row(format: Format, bytes: &[u8], out: &mut [f32]) = formats::decode_row;
+    squared_error(format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) = formats::squared_error;
     pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) = portable::pack_float;
 }
 

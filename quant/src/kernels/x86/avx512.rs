@@ -9,10 +9,10 @@ use super::panels::pack;
 use super::rows::avx512::dot_integer;
 use super::vnni::check;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
-use crate::formats::with_block;
+use crate::formats::{self, with_block};
 use crate::isa::{Avx512Token, Isa};
 use crate::kernels::{FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, fits, portable};
-use crate::{Format, MatrixView};
+use crate::{EncodeError, Format, MatrixView};
 
 /// The kernels; holding one proves that the CPU runs them.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,9 @@ impl Kernels for Avx512 {
     fn base(&self) -> Option<&dyn Kernels> {
         Some(&self.base)
     }
+    fn encode_row(&self, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+        proven!(encode_row(format, values, out))
+    }
     fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
         with_block!(weights.format(), B => proven!(dot_integer::<B>(weights, rows, x, out)),
             else portable::dot_integer(weights, rows, x, out));
@@ -58,6 +61,11 @@ impl Kernels for Avx512 {
         proven!(integer_tile(panel, x, out));
     }
     vector_methods!();
+}
+
+instantiate! {
+    "avx512f,avx512bw,avx512vl,avx2,fma,f16c";
+    encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row;
 }
 
 instantiate_vectors!("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c");
