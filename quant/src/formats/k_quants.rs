@@ -265,14 +265,14 @@ pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) {
     }
 }
 
-/// As ggml's, with the largest value at one end of the codes, and beside it.
-const Q6_K_STEPS: [f32; 3] = [1.0, 0.97, 1.02];
+/// Where among the codes the largest value is tried, as for Q4_0.
+const Q6_K_PLACES: [f32; 4] = [-32.0, 31.0, -30.08, 29.14];
 
 #[inline(always)]
 pub(super) fn encode_q6_k(values: &[f32], out: &mut [u8]) {
     for (x, block) in values.chunks_exact(Q6K::LEN).zip(out.chunks_exact_mut(Q6K::BYTES)) {
         let x = Groups::<{ Q6K::GROUP }>::new(x);
-        let ideal = x.symmetric_scales(&Q6_K_STEPS, -32.0, 31.0);
+        let ideal = x.symmetric_scales(&Q6_K_PLACES, -32.0, 31.0);
         let d = to_half(ideal.iter().fold(0.0f32, |a, b| a.max(b.abs())) / 127.0);
         let inverse_d = inverse(d);
         let nearest = ideal.map(|ideal| code(ideal, inverse_d, -127.0, 126.0));

@@ -77,6 +77,16 @@ fn one_by_one<T, const N: usize>(array: &[T; N]) -> &[T; N] {
     std::hint::black_box(array)
 }
 
+/// Takes the scales that explain more.
+#[inline(always)]
+fn keep_better((best, best_explained): (&mut Lanes, &mut Lanes), (scales, explained): &(Lanes, Lanes)) {
+    for lane in 0..LANES {
+        let better = explained[lane] > best_explained[lane];
+        best[lane] = select(better, scales[lane], best[lane]);
+        best_explained[lane] = select(better, explained[lane], best_explained[lane]);
+    }
+}
+
 /// Up to sixteen groups of `N` values, value by value: `values[i][lane]`. They are divided by the group's largest
 /// magnitude, so that no square overflows.
 pub(super) struct Groups<const N: usize> {
@@ -175,39 +185,30 @@ impl<const N: usize> Groups<N> {
 
     /// Signed scales with a small squared error of `x ≈ scale · code`, codes in `low..=high`, low < 0 < high.
     ///
-    /// Each candidate puts the largest value `step` of the way to an end of the codes, which clips it a little or leaves it
-    /// room, and takes the scale that is best for the codes it gives: of `Σ(x − s·c)²` that one leaves `Σx² − (Σxc)²/Σc²`.
+    /// Each candidate puts the largest value at one of `places` among the codes, at an end, beyond it, which clips the value, or
+    /// before it, and takes the scale that is best for the codes it gives: of `Σ(x − s·c)²` that one leaves
+    /// `Σx² − (Σxc)²/Σc²`.
     #[inline(always)]
-    pub(super) fn symmetric_scales(&self, steps: &[f32], low: f32, high: f32) -> Lanes {
-        let (mut best, mut explained_best) = ([0.0; LANES], [0.0; LANES]);
-        let mut keep_better = |(scales, explained): (Lanes, Lanes)| {
-            for lane in 0..LANES {
-                let better = explained[lane] > explained_best[lane];
-                best[lane] = select(better, scales[lane], best[lane]);
-                explained_best[lane] = select(better, explained[lane], explained_best[lane]);
-            }
-            best
-        };
-        let (mut signs, mut scales) = ([1.0; LANES], [0.0; LANES]);
+    pub(super) fn symmetric_scales(&self, places: &[f32], low: f32, high: f32) -> Lanes {
+        let (mut best, mut best_explained) = ([0.0; LANES], [0.0; LANES]);
+        let mut signs = [1.0; LANES];
         for lane in 0..LANES {
-            signs[lane] = if -self.ends.0[lane] > self.ends.1[lane] { -1.0 } else { 1.0 };
+            signs[lane] = select(-self.ends.0[lane] > self.ends.1[lane], -1.0, 1.0);
         }
-        for step in steps {
-            for end in [low, high] {
-                let mut factors = signs;
-                factors.iter_mut().for_each(|factor| *factor *= end * step);
-                scales = keep_better(self.refit(&factors, low, high));
-            }
+        for place in places {
+            let mut factors = signs;
+            factors.iter_mut().for_each(|factor| *factor *= place);
+            keep_better((&mut best, &mut best_explained), &self.refit(&factors, low, high));
         }
         let mut factors = [0.0; LANES];
         for lane in 0..LANES {
-            factors[lane] = inverse(scales[lane]);
+            factors[lane] = inverse(best[lane]);
         }
-        let mut scales = keep_better(self.refit(&factors, low, high));
+        keep_better((&mut best, &mut best_explained), &self.refit(&factors, low, high));
         for lane in 0..LANES {
-            scales[lane] *= self.largest[lane];
+            best[lane] *= self.largest[lane];
         }
-        scales
+        best
     }
 
     /// Codes of `x ≈ scale · code − minimum` in `0..=high`: `codes[i][lane]`.
