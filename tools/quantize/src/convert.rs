@@ -51,8 +51,11 @@ impl Total {
 
 type Totals = BTreeMap<(Class, Format), Total>;
 
+/// Encoded rows and what is known of them.
+type Made = (Vec<u8>, Total);
+
 /// Makes the rows of a tensor: `count` rows from `first` on, encoded.
-pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize) -> Result<(Vec<u8>, Total)> + Sync + 'a;
+pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize) -> Result<Made> + Sync + 'a;
 
 /// Converts a checkpoint.
 pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile]) -> Result<()> {
@@ -83,7 +86,7 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
         let file = files::sibling(&output.path).with_context(context)?;
         let (mut writer, _) =
             Writer::new(BufWriter::new(WriteBehind::new(file)), &output.metadata, plan).with_context(context)?;
-        let mut store = |item: &Item, (bytes, total): (Vec<u8>, Total)| {
+        let mut store = |item: &Item, (bytes, total): Made| {
             bar.set_message(item.name.clone());
             bar.inc(bytes.len() as u64);
             totals.entry((item.class, item.format)).or_default().add(&total);
@@ -173,7 +176,7 @@ fn write_tensors(
     items: &[Item],
     make: &MakeRows<'_>,
     interrupted: &AtomicBool,
-    store: &mut (dyn FnMut(&Item, (Vec<u8>, Total)) -> Result<()> + Send),
+    store: &mut (impl FnMut(&Item, Made) -> Result<()> + Send),
 ) -> Result<()> {
     let stretches: Vec<(&Item, usize, usize)> = items.iter().flat_map(stretches).collect();
     let mut made = Vec::new();
@@ -211,7 +214,7 @@ fn encode_stretch(
     checkpoint: &Checkpoint,
     (item, source): (&Item, &Source),
     (first, count): (usize, usize),
-) -> Result<(Vec<u8>, Total)> {
+) -> Result<Made> {
     thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
     let row_bytes = item.format.row_bytes(item.columns).context("the plan has rows of whole blocks")?;
     let mut bytes = vec![0; count * row_bytes];
