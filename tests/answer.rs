@@ -147,6 +147,28 @@ fn drawings_show_boxes_masks_and_labels() {
     }
 }
 
+/// Sessions on one model, each on a thread of its own, answer as one alone does.
+#[test]
+fn sessions_on_several_threads_share_a_model() {
+    let model = Model::bundled().unwrap();
+    let picture =
+        Picture::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
+    let ask = |prompt: &str| {
+        let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+        session.generate(std::slice::from_ref(&picture), prompt, &GenerateOptions::default()).unwrap().tokens
+    };
+    let prompts = ["caption en", "describe en", "detect circle", "answer en what color is the shape?"];
+    let alone = prompts.map(ask);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let together: Vec<_> = prompts.iter().map(|prompt| scope.spawn(|| ask(prompt))).collect();
+            for (answer, alone) in together.into_iter().zip(&alone) {
+                assert_eq!(&answer.join().unwrap(), alone);
+            }
+        }
+    });
+}
+
 #[test]
 fn the_bundled_model_finds_the_circle() {
     let model = Model::bundled().unwrap();

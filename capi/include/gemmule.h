@@ -128,6 +128,10 @@ typedef struct {
    * Instruction set by name; NULL means the environment's GEMMULE_ISA, else the best.
    */
   const char *isa;
+  /**
+   * Threads that generate tokens after the first; 0 means as many as threads.
+   */
+  uint32_t generation_threads;
 } gemmule_session_options;
 
 /**

@@ -30,7 +30,8 @@ class Error(RuntimeError):
 
 
 class _SessionOptions(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("threads", ctypes.c_uint32), ("isa", ctypes.c_char_p)]
+    _fields_ = [("size", ctypes.c_size_t), ("threads", ctypes.c_uint32), ("isa", ctypes.c_char_p),
+                ("generation_threads", ctypes.c_uint32)]
 
 
 class _GenerateOptions(ctypes.Structure):
@@ -138,9 +139,9 @@ class Model:
         paths = [None if path is None else os.fsencode(path) for path in (path, mmproj)]
         _check(_library.gemmule_model_open(*paths, ctypes.byref(self._handle)))
 
-    def session(self, threads: int = 0, isa: str | None = None) -> Session:
-        """A session; `threads` 0 means one for each physical core."""
-        return Session(self, threads, isa)
+    def session(self, threads: int = 0, isa: str | None = None, generation_threads: int = 0) -> Session:
+        """A session; `threads` 0 means one for each physical core, `generation_threads` 0 as many as `threads`."""
+        return Session(self, threads, isa, generation_threads)
 
     def __del__(self) -> None:
         _library.gemmule_model_free(self._handle)
@@ -149,11 +150,12 @@ class Model:
 class Session:
     """The memory of one generation at a time; for one thread at a time."""
 
-    def __init__(self, model: Model, threads: int = 0, isa: str | None = None) -> None:
+    def __init__(self, model: Model, threads: int = 0, isa: str | None = None, generation_threads: int = 0) -> None:
         self._handle = ctypes.c_void_p()
         options = _SessionOptions()
         _library.gemmule_session_options_init(ctypes.byref(options))
-        options.threads, options.isa = threads, None if isa is None else isa.encode()
+        options.threads, options.generation_threads = threads, generation_threads
+        options.isa = None if isa is None else isa.encode()
         _check(_library.gemmule_session_new(model._handle, ctypes.byref(options), ctypes.byref(self._handle)))
 
     def __del__(self) -> None:

@@ -19,7 +19,7 @@ def raises(kind, call):
 
 
 def main():
-    session = gemmule.Model().session(threads=2)
+    session = gemmule.Model().session(threads=2, generation_threads=1)
     session.show(PICTURE)
     pieces = []
     answer = session.ask("describe en", on_text=pieces.append)

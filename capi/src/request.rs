@@ -18,6 +18,8 @@ pub struct gemmule_session_options {
     pub threads: u32,
     /// Instruction set by name; NULL means the environment's GEMMULE_ISA, else the best.
     pub isa: *const c_char,
+    /// Threads that generate tokens after the first; 0 means as many as threads.
+    pub generation_threads: u32,
 }
 
 /// What to generate.
@@ -51,8 +53,12 @@ pub struct gemmule_generate_options {
 /// `options` is NULL or can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gemmule_session_options_init(options: *mut gemmule_session_options) {
-    let defaults =
-        gemmule_session_options { size: size_of::<gemmule_session_options>(), threads: 0, isa: std::ptr::null() };
+    let defaults = gemmule_session_options {
+        size: size_of::<gemmule_session_options>(),
+        threads: 0,
+        isa: std::ptr::null(),
+        generation_threads: 0,
+    };
     // SAFETY: the caller's promise.
     unsafe { crate::border::set(options, defaults) }
 }
@@ -104,7 +110,12 @@ pub(crate) unsafe fn session_options(options: *const gemmule_session_options) ->
     let Some(options) = (unsafe { read(options)? }) else { return Ok(SessionOptions::default()) };
     // SAFETY: the caller's promise.
     let isa = unsafe { string(options.isa) }.transpose()?.map(str::to_owned);
-    Ok(SessionOptions { threads: Some(options.threads as usize).filter(|threads| *threads > 0), isa })
+    let threads = |count: u32| Some(count as usize).filter(|threads| *threads > 0);
+    Ok(SessionOptions {
+        threads: threads(options.threads),
+        generation_threads: threads(options.generation_threads),
+        isa,
+    })
 }
 
 /// # Safety

@@ -70,11 +70,13 @@ impl Bench {
         let [image, vision, prefill, generate] = &stages;
         let rate = |tokens: usize, samples: &Samples| tokens as f64 * 1e3 / samples.median().max(1e-9);
         let (isa, threads) = (session.compute().kernels.isa(), session.compute().pool.threads());
+        let generation_threads = session.generation_compute().pool.threads();
         let prefill_rate = rate(prompt_tokens, prefill);
         let generate_rate = rate(generated - 1, generate);
         if self.json {
             return print_json(&json!({
-                "model": self.model.name(), "isa": isa.name(), "threads": threads, "repeat": self.repeat,
+                "model": self.model.name(), "isa": isa.name(), "threads": threads,
+                "generation_threads": generation_threads, "repeat": self.repeat,
                 "prompt_tokens": prompt_tokens, "generated_tokens": generated,
                 "load": load.to_json(), "image": image.to_json(), "vision": vision.to_json(),
                 "prefill": prefill.to_json(), "generate": generate.to_json(),
@@ -82,7 +84,13 @@ impl Bench {
                 "peak_memory_bytes": peak_memory(), "anonymous_memory_bytes": anonymous_memory(),
             }));
         }
-        println!("{}: {isa}, {threads} threads, median of {} runs (least … most)\n", self.model.name(), self.repeat);
+        let separate =
+            if generation_threads == threads { String::new() } else { format!(" ({generation_threads} to generate)") };
+        println!(
+            "{}: {isa}, {threads} threads{separate}, median of {} runs (least … most)\n",
+            self.model.name(),
+            self.repeat
+        );
         for (name, samples, note) in [
             ("load", &load, String::new()),
             ("image", image, String::new()),

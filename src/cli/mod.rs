@@ -55,6 +55,9 @@ struct ModelArguments {
     /// The vision half, where MODEL.gguf holds the text half only.
     #[arg(long, value_name = "FILE", requires = "model")]
     mmproj: Option<PathBuf>,
+    /// Keep the files in memory, so that no answer waits for the disk when memory is short.
+    #[arg(long, requires = "model")]
+    mlock: bool,
 }
 
 /// What to show the model.
@@ -88,6 +91,9 @@ struct ComputeArguments {
     /// Threads [default: the physical cores this process may use].
     #[arg(short, long, value_name = "N", value_parser = parse_threads)]
     threads: Option<usize>,
+    /// Threads that generate tokens after the first [default: as --threads].
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    generation_threads: Option<usize>,
     /// Instruction set; `gemmule --version` lists them [default: the environment's GEMMULE_ISA, else the best].
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
@@ -95,11 +101,15 @@ struct ComputeArguments {
 
 impl ModelArguments {
     fn open(&self) -> Result<Model> {
-        Ok(match (&self.model, &self.mmproj) {
+        let model = match (&self.model, &self.mmproj) {
             (Some(model), Some(mmproj)) => Model::open_pair(model, mmproj)?,
             (Some(model), None) => Model::open(model)?,
             (None, _) => bundled()?,
-        })
+        };
+        if self.mlock {
+            model.lock()?;
+        }
+        Ok(model)
     }
 
     fn name(&self) -> String {
@@ -119,7 +129,11 @@ fn bundled() -> Result<Model> {
 
 impl ComputeArguments {
     fn session<'m>(&self, model: &'m Model) -> Result<Session<'m>> {
-        let options = SessionOptions { threads: self.threads, isa: self.isa.clone() };
+        let options = SessionOptions {
+            threads: self.threads,
+            generation_threads: self.generation_threads,
+            isa: self.isa.clone(),
+        };
         Ok(Session::new(model, &options)?)
     }
 }

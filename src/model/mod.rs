@@ -130,6 +130,14 @@ impl Model {
         self.masks.is_some()
     }
 
+    /// Keeps the model's files in memory while it is open, see [`GgufFile::lock`].
+    ///
+    /// # Errors
+    /// When the system allows no process to hold so much.
+    pub fn lock(&self) -> Result<()> {
+        self.store.files().iter().try_for_each(GgufFile::lock)
+    }
+
     /// The files and tensors.
     pub fn store(&self) -> &Store {
         &self.store

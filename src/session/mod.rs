@@ -29,6 +29,8 @@ use crate::{Error, Result};
 pub struct Session<'m> {
     model: &'m Model,
     compute: Compute,
+    /// What computes tokens after the first, where that is on other threads.
+    generation_compute: Option<Compute>,
     vision: VisionScratch,
     decoder: DecoderScratch,
     cache: KvCache,
@@ -40,16 +42,26 @@ pub struct Session<'m> {
     logits: Vec<f32>,
 }
 
+/// What the decoder runs for.
+#[derive(Clone, Copy)]
+enum Stage {
+    Prefill,
+    Generation,
+}
+
 impl<'m> Session<'m> {
     /// A session on a model.
     ///
     /// # Errors
     /// When the threads or the instruction set asked for are not to be had.
     pub fn new(model: &'m Model, options: &SessionOptions) -> Result<Self> {
-        let compute = Compute::new(options.isa.as_deref(), options.threads.unwrap_or_else(default_threads))?;
+        let threads = options.threads.unwrap_or_else(default_threads);
+        let compute_on = |threads| Compute::new(options.isa.as_deref(), threads);
+        let generation_threads = options.generation_threads.filter(|generation| *generation != threads);
         Ok(Self {
             model,
-            compute,
+            compute: compute_on(threads)?,
+            generation_compute: generation_threads.map(compute_on).transpose()?,
             vision: VisionScratch::default(),
             decoder: DecoderScratch::default(),
             cache: KvCache::default(),
@@ -61,9 +73,14 @@ impl<'m> Session<'m> {
         })
     }
 
-    /// What computes here.
+    /// What computes pictures and prompts.
     pub fn compute(&self) -> &Compute {
         &self.compute
+    }
+
+    /// What computes tokens after the first.
+    pub fn generation_compute(&self) -> &Compute {
+        self.generation_compute.as_ref().unwrap_or(&self.compute)
     }
 
     fn config(&self) -> &'m Config {
@@ -292,7 +309,7 @@ impl<'m> Session<'m> {
         let weights = (&config.text, &model.decoder);
         decoder::embed_tokens(&model.store, weights, &prefix[image_tokens..], &mut self.x[image_tokens * hidden..]);
         self.cache.reset(&config.text, total);
-        self.advance();
+        self.advance(Stage::Prefill);
         timings.prefill = start.elapsed();
         Ok((prefix, timings))
     }
@@ -329,12 +346,16 @@ impl<'m> Session<'m> {
         let config = self.config();
         self.x.resize(config.text.hidden, 0.0);
         decoder::embed_tokens(&self.model.store, (&config.text, &self.model.decoder), &[token], &mut self.x);
-        self.advance();
+        self.advance(Stage::Generation);
     }
 
     /// Runs the decoder over `self.x` and leaves the last position's logits.
-    fn advance(&mut self) {
-        let Self { model, compute, decoder: scratch, cache, x, logits, .. } = self;
+    fn advance(&mut self, stage: Stage) {
+        let Self { model, compute, generation_compute, decoder: scratch, cache, x, logits, .. } = self;
+        let compute = match stage {
+            Stage::Prefill => compute,
+            Stage::Generation => generation_compute.as_ref().unwrap_or(compute),
+        };
         let weights = (&model.config.text, &model.decoder);
         logits.resize(model.config.text.vocabulary, 0.0);
         compute.pool.enter(|| {

@@ -9,6 +9,9 @@ use super::{Constraint, Sampling};
 pub struct SessionOptions {
     /// Threads; by default one for each physical core that this process may use.
     pub threads: Option<usize>,
+    /// Threads that generate tokens after the first; by default as many as [`threads`](Self::threads). Reading the weights
+    /// for one token at a time fills the memory's bandwidth with fewer cores than the pictures and the prompt keep busy.
+    pub generation_threads: Option<usize>,
     /// Instruction set by name; by default the environment's `GEMMULE_ISA`, else the best.
     pub isa: Option<String>,
 }

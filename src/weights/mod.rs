@@ -73,6 +73,22 @@ impl GgufFile {
         self.bytes.as_slice()
     }
 
+    /// Keeps the file in memory while it is open, so that a shortage of memory never makes an answer wait for the disk.
+    ///
+    /// # Errors
+    /// When the system allows no process to hold so much.
+    pub fn lock(&self) -> Result<()> {
+        let Bytes::Mapped(map) = &self.bytes else { return Ok(()) };
+        map.lock().map_err(|error| {
+            let megabytes = map.len().div_ceil(1_000_000);
+            let reason = format!(
+                "cannot be locked in memory: {error}; allow {megabytes} MB (`ulimit -l`, systemd's LimitMEMLOCK) or do \
+                 without locking"
+            );
+            Error::model(self.gguf.name(), reason)
+        })
+    }
+
     /// A string value of any length.
     ///
     /// # Errors

@@ -39,7 +39,8 @@ fn every_stage_is_that_of_torch() {
     let masks: serde_json::Value =
         serde_json::from_slice(&std::fs::read(goldens().join("masks/masks.json")).unwrap()).unwrap();
     for isa in gemmule::quant::isa::available() {
-        let options = SessionOptions { threads: Some(2), isa: Some(isa.name().to_owned()) };
+        let options =
+            SessionOptions { threads: Some(2), isa: Some(isa.name().to_owned()), ..SessionOptions::default() };
         let mut session = Session::new(&model, &options).unwrap();
         for (index, codes) in codes.chunks(16).enumerate() {
             let mut stages: Vec<Vec<f32>> = Vec::new();

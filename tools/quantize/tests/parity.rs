@@ -92,7 +92,8 @@ fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
 }
 
 fn session<'m>(model: &'m Model, threads: usize, isa: Option<&str>) -> Session<'m> {
-    Session::new(model, &SessionOptions { threads: Some(threads), isa: isa.map(str::to_owned) }).unwrap()
+    let options = SessionOptions { threads: Some(threads), isa: isa.map(str::to_owned), ..SessionOptions::default() };
+    Session::new(model, &options).unwrap()
 }
 
 #[test]
@@ -208,16 +209,21 @@ fn threads_do_not_change_a_bit() {
     for kind in ["q4_k", "q8_0", "f32"] {
         let model = Model::open(&convert("uncapped-f32", directory.path(), &["--type", kind, "--force"])).unwrap();
         let golden = load("uncapped-f32").pop().unwrap();
-        let bits = |threads| {
-            let mut session = session(&model, threads, None);
+        let bits_of = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        let bits = |threads, generation_threads| {
+            let options = SessionOptions { threads: Some(threads), generation_threads, ..SessionOptions::default() };
+            let mut session = Session::new(&model, &options).unwrap();
+            assert_eq!(session.generation_compute().pool.threads(), generation_threads.unwrap_or(threads));
             let trace = session.trace(&golden.pictures, &golden.prompt).unwrap();
-            let options = GenerateOptions { max_tokens: 8, ..GenerateOptions::default() };
-            let tokens = session.generate(&golden.pictures, &golden.prompt, &options).unwrap().tokens;
-            (trace.logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>(), tokens)
+            let options =
+                GenerateOptions { max_tokens: 8, ignore_end: true, probabilities: true, ..GenerateOptions::default() };
+            let answer = session.generate(&golden.pictures, &golden.prompt, &options).unwrap();
+            assert_eq!(answer.tokens.len(), 8);
+            (bits_of(&trace.logits), bits_of(&answer.probabilities))
         };
-        let one = bits(1);
-        for threads in [2, 3, 8] {
-            assert_eq!(one, bits(threads), "{kind} on {threads} threads");
+        let one = bits(1, None);
+        for (threads, generation_threads) in [(2, None), (3, None), (8, None), (3, Some(1)), (2, Some(4))] {
+            assert_eq!(one, bits(threads, generation_threads), "{kind} on {threads} threads, {generation_threads:?}");
         }
     }
 }
