@@ -1,7 +1,7 @@
 //! The checkpoint's own tokenizer, the prompt's layout, and text that grows token by token.
 
 mod kind;
-mod table;
+pub mod table;
 
 use std::sync::OnceLock;
 

@@ -4,23 +4,33 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-/// llama.cpp's kinds of tokens that are matched as wholes before the text is parted.
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-/// Rows that no text becomes.
-const UNUSED: i32 = 5;
+/// llama.cpp's kinds of tokens.
+pub mod kind {
+    /// Part of a text.
+    pub const NORMAL: i32 = 1;
+    /// What stands for text that no token covers.
+    pub const UNKNOWN: i32 = 2;
+    /// Never part of a text; matched as a whole where it is asked for.
+    pub const CONTROL: i32 = 3;
+    /// Matched as a whole before the text is parted.
+    pub const USER_DEFINED: i32 = 4;
+    /// A row that no text becomes.
+    pub const UNUSED: i32 = 5;
+    /// One byte.
+    pub const BYTE: i32 = 6;
+}
 
 /// `tokenizer.json` for a table of SentencePiece's BPE: texts, scores and kinds of tokens, as Gemma's vocabulary has them
 /// (byte fallback, no space before the text).
 pub(crate) fn tokenizer_json(tokens: &[&str], scores: &[f32], kinds: &[i32], unknown: Option<usize>) -> Value {
-    let used = |id: &usize| kinds[*id] != UNUSED;
-    let whole = |id: &usize| [CONTROL, USER_DEFINED].contains(&kinds[*id]);
+    let used = |id: &usize| kinds[*id] != kind::UNUSED;
+    let whole = |id: &usize| [kind::CONTROL, kind::USER_DEFINED].contains(&kinds[*id]);
     let ids = || (0..tokens.len()).filter(used);
     let vocabulary: Map<String, Value> = ids().map(|id| (tokens[id].to_owned(), json!(id))).collect();
     let added = ids().filter(whole).map(|id| {
         json!({
             "id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            "special": kinds[id] == CONTROL,
+            "special": kinds[id] == kind::CONTROL,
         })
     });
     let added: Vec<Value> = added.collect();
@@ -34,7 +44,7 @@ pub(crate) fn tokenizer_json(tokens: &[&str], scores: &[f32], kinds: &[i32], unk
         "model": {
             "type": "BPE", "dropout": null, "unk_token": unknown.map(|id| tokens[id]), "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-            "vocab": vocabulary, "merges": merges(tokens, scores, ids().filter(|id| kinds[*id] != CONTROL)),
+            "vocab": vocabulary, "merges": merges(tokens, scores, ids().filter(|id| kinds[*id] != kind::CONTROL)),
         },
     })
 }

@@ -137,6 +137,8 @@ def compare_conversion(options, checkpoint):
     with tempfile.TemporaryDirectory(dir=Path(checkpoint).parent) as directory:
         def convert(kind):
             out = Path(directory) / f"{kind}.gguf"
+            # What the other has written is not this one's to wait for.
+            os.sync()
             command = [REPOSITORY / "target" / "release" / "gemmule-quantize", checkpoint, out, "--type", kind, "--split",
                        "--threads", options.threads]
             start = time.perf_counter()
@@ -149,6 +151,7 @@ def compare_conversion(options, checkpoint):
         ours, memory, peer = [], [], []
         for _ in range(options.repeat):
             target = Path(directory) / "peer.gguf"
+            os.sync()
             peer.append(run_peer(options, llama_quantize, source, target))
             target.unlink(missing_ok=True)
             out, seconds, most = convert("q4_0")

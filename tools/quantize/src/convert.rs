@@ -6,6 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context, Result, ensure};
 use gemmule::files;
@@ -57,18 +58,22 @@ type Made = (Vec<u8>, Total);
 /// Makes the rows of a tensor: `count` rows from `first` on, encoded.
 pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize) -> Result<Made> + Sync + 'a;
 
-/// Converts a checkpoint.
-pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile]) -> Result<()> {
+/// A check that goes on beside the work.
+pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
+
+/// Converts a checkpoint. Nothing appears unless `check` succeeds.
+pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile], check: Check<'_>) -> Result<()> {
     let kernels = gemmule::quant::isa::select(None)?;
-    write(outputs, &|item, first, count| {
+    let make = |item: &Item, first: usize, count: usize| {
         encode_stretch(kernels, checkpoint, (item, source_of(checkpoint, item)?), (first, count))
-    })
+    };
+    write(outputs, &make, Some(check))
 }
 
-/// Writes files whose tensors `make` makes; each appears under its name when all are complete.
-pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
+/// Writes files whose tensors `make` makes; each appears under its name when all are complete and `check` has succeeded.
+pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>, check: Option<Check<'_>>) -> Result<()> {
     // Ending in order removes the unfinished file.
-    let interrupted = watch_for_interrupts()?;
+    let mut watch = Watch { interrupted: watch_for_interrupts()?, check };
 
     let plans: Vec<Vec<TensorPlan>> =
         outputs.iter().map(|output| output.items.iter().map(TensorPlan::from).collect()).collect();
@@ -92,12 +97,12 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>) -> Result<()> {
             totals.entry((item.class, item.format)).or_default().add(&total);
             writer.write(&bytes).with_context(context)
         };
-        write_tensors(&output.items, make, interrupted, &mut store).inspect_err(|_| bar.abandon())?;
+        write_tensors(&output.items, make, &mut watch, &mut store).inspect_err(|_| bar.abandon())?;
         let buffered = writer.finish().with_context(context)?;
         let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(context)?;
         finished.push((file.file, &output.path));
     }
-    go_on(interrupted)?;
+    watch.finish()?;
     bar.finish_and_clear();
     for (file, path) in finished {
         files::persist(file, path).with_context(|| path.display().to_string())?;
@@ -148,10 +153,28 @@ fn watch_for_interrupts() -> Result<&'static AtomicBool> {
     Ok(&INTERRUPTED)
 }
 
-/// Fails once the process was asked to end.
-fn go_on(interrupted: &AtomicBool) -> Result<()> {
-    ensure!(!interrupted.load(Ordering::Relaxed), "interrupted; nothing was changed");
-    Ok(())
+/// What ends a conversion early.
+struct Watch<'scope> {
+    interrupted: &'static AtomicBool,
+    check: Option<Check<'scope>>,
+}
+
+impl Watch<'_> {
+    /// Fails once the process was asked to end, or the check has failed.
+    fn go_on(&mut self) -> Result<()> {
+        ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted; nothing was changed");
+        if let Some(check) = self.check.take_if(|check| check.is_finished()) {
+            check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(())
+    }
+
+    /// As [`go_on`](Self::go_on), when the check has ended.
+    fn finish(&mut self) -> Result<()> {
+        self.go_on()?;
+        let check = self.check.take().map(ScopedJoinHandle::join);
+        check.map_or(Ok(()), |check| check.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
 }
 
 /// Fails before the work where the disk cannot hold the result.
@@ -175,13 +198,13 @@ fn check_space(path: &Path, needed: u64) -> Result<()> {
 fn write_tensors(
     items: &[Item],
     make: &MakeRows<'_>,
-    interrupted: &AtomicBool,
+    watch: &mut Watch<'_>,
     store: &mut (impl FnMut(&Item, Made) -> Result<()> + Send),
 ) -> Result<()> {
     let stretches: Vec<(&Item, usize, usize)> = items.iter().flat_map(stretches).collect();
     let mut made = Vec::new();
     for batch in stretches.chunks(rayon::current_num_threads() * STRETCHES_AT_ONCE) {
-        go_on(interrupted)?;
+        watch.go_on()?;
         // One batch is written while the next is made, whichever tensors they belong to.
         let (written, next) = rayon::join(
             || made.drain(..).try_for_each(|(item, stretch)| store(item, stretch)),

@@ -126,9 +126,13 @@ impl Cli {
         checkpoint.check_head()?;
         let path = directory.join("tokenizer.json");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        pool.install(|| {
-            let vocabulary = vocabulary::metadata(text, &model.config).with_context(|| path.display().to_string())?;
-            convert::convert(&checkpoint, &plan.files(&model, vocabulary, &outputs))
+        let context = || path.display().to_string();
+        std::thread::scope(|scope| {
+            let (config, copy) = (&model.config, text.clone());
+            let check = scope.spawn(move || vocabulary::check(&copy, config).with_context(context));
+            let vocabulary = vocabulary::metadata(text, config).with_context(context)?;
+            let files = plan.files(&model, vocabulary, &outputs);
+            pool.install(|| convert::convert(&checkpoint, &files, check))
         })
     }
 }
@@ -189,16 +193,18 @@ pub fn write_made(
     let outputs = output_paths(output, split, force)?;
     let MadeModel { mut config, name, tokenizer_json, body } = model;
     let plan = plan::Plan::new(&mut config, &plan::Types::new(body, None, None));
+    vocabulary::check(&tokenizer_json, &config)?;
     let vocabulary = vocabulary::metadata(tokenizer_json, &config)?;
     let files = plan.files(&hf_config::HfModel { config, name }, vocabulary, &outputs);
-    convert::write(&files, &|item, first, count| {
+    let make = |item: &plan::Item, first: usize, count: usize| {
         let (tensor, format, columns) = (item.name.as_str(), item.format, item.columns);
         let bytes = make(RowsToMake { tensor, format, columns, first, count, norm: item.plus_one });
         let size = format.row_bytes(columns).map(|row| row * count);
         ensure!(size == Some(bytes.len()), "{tensor}: {} bytes made, {size:?} needed", bytes.len());
         let total = convert::Total::exact((count * columns) as u64, bytes.len() as u64);
         Ok((bytes, total))
-    })
+    };
+    convert::write(&files, &make, None)
 }
 
 /// Every tensor that a checkpoint of this configuration has to hold: its name, without the prefixes in which layouts

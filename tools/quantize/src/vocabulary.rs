@@ -1,38 +1,83 @@
 //! `tokenizer.json` as it is, and the token table that llama.cpp's tools read.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 use gemmule::gguf::keys::tokenizer as keys;
 use gemmule::gguf::writer::MetadataValue;
 use gemmule::model::Config;
 use gemmule::text::Tokenizer;
-use serde_json::Value;
-
-/// llama.cpp's kinds of tokens.
-mod kind {
-    pub(super) const NORMAL: i32 = 1;
-    pub(super) const UNKNOWN: i32 = 2;
-    pub(super) const CONTROL: i32 = 3;
-    pub(super) const USER_DEFINED: i32 = 4;
-    pub(super) const UNUSED: i32 = 5;
-    pub(super) const BYTE: i32 = 6;
-}
+use gemmule::text::table::kind;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 /// Score of a token that no merge makes: behind every merge.
 const LAST: f32 = -1e6;
 
+/// What the token table is made of; the rest of `tokenizer.json` is read over. Reading the 256,000 tokens as `serde_json`'s
+/// values takes five times as long.
+#[derive(serde::Deserialize)]
+struct TokenizerJson {
+    model: BytePairModel,
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+}
+
+#[derive(serde::Deserialize)]
+struct BytePairModel {
+    vocab: HashMap<String, u64>,
+    #[serde(default)]
+    merges: Vec<Merged>,
+    unk_token: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct AddedToken {
+    id: u64,
+    content: String,
+    #[serde(default)]
+    special: bool,
+}
+
+/// The token that a merge makes; it is written as its two parts, or as one string with a space between them.
+struct Merged(String);
+
+impl<'de> Deserialize<'de> for Merged {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Merged;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a merge: two strings")
+            }
+
+            fn visit_str<E>(self, text: &str) -> std::result::Result<Merged, E> {
+                Ok(Merged(text.replacen(' ', "", 1)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> std::result::Result<Merged, A::Error> {
+                let mut merged = String::new();
+                while let Some(part) = parts.next_element::<std::borrow::Cow<'de, str>>()? {
+                    merged.push_str(&part);
+                }
+                Ok(Merged(merged))
+            }
+        }
+        deserializer.deserialize_any(Parts)
+    }
+}
+
+/// Whether the program will be able to use `tokenizer.json`, given as text. That takes a second with 256,000 tokens.
+pub(crate) fn check(text: &str, config: &Config) -> Result<()> {
+    let (used, rows) = (Tokenizer::from_json(text, &config.special)?.used_vocabulary(), config.text.vocabulary);
+    ensure!(used <= rows, "its ids go up to {}, the embedding has {rows} rows", used - 1);
+    Ok(())
+}
+
 /// The metadata that `tokenizer.json`, given as text, becomes.
 pub(crate) fn metadata(text: String, config: &Config) -> Result<Vec<(String, MetadataValue)>> {
-    let rows = config.text.vocabulary;
-    // Each takes a second with 256,000 tokens.
-    let (tokenizer, table) = rayon::join(|| Tokenizer::from_json(&text, &config.special), || token_table(&text, rows));
-    let (tokenizer, mut metadata) = (tokenizer?, table?);
-    ensure!(
-        tokenizer.used_vocabulary() <= rows,
-        "its ids go up to {}, the embedding has {rows} rows",
-        tokenizer.used_vocabulary() - 1
-    );
+    let mut metadata = token_table(&text, config.text.vocabulary)?;
     for (key, value) in [(keys::MODEL, "llama"), (keys::PRE, "default")] {
         metadata.push((key.to_owned(), MetadataValue::String(value.to_owned())));
     }
@@ -46,33 +91,27 @@ pub(crate) fn metadata(text: String, config: &Config) -> Result<Vec<(String, Met
 /// Texts, scores and kinds of `rows` tokens, and the unknown one. A token's score is minus the rank of the merge that makes
 /// it, which is how SentencePiece orders merges.
 fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> {
-    let json: Value = serde_json::from_str(text)?;
-    let model = &json["model"];
-    let vocabulary =
-        model["vocab"].as_object().context("'model.vocab' is no object: only BPE tokenizers are supported")?;
-    let mut ranks: HashMap<String, usize> = HashMap::new();
-    for (rank, merge) in model["merges"].as_array().map(Vec::as_slice).unwrap_or_default().iter().enumerate() {
-        let merged = match merge {
-            Value::Array(parts) => parts.iter().filter_map(Value::as_str).collect(),
-            other => other.as_str().unwrap_or_default().replacen(' ', "", 1),
-        };
+    let TokenizerJson { model, added_tokens } =
+        serde_json::from_str(text).context("only BPE tokenizers are supported")?;
+    let mut ranks: HashMap<String, usize> = HashMap::with_capacity(model.merges.len());
+    for (rank, Merged(merged)) in model.merges.into_iter().enumerate() {
         ranks.entry(merged).or_insert(rank);
     }
     let mut tokens: Vec<String> = (0..rows).map(|row| format!("<unused_row_{row}>")).collect();
     let mut scores = vec![LAST; rows];
     let mut kinds = vec![kind::UNUSED; rows];
-    let unknown = model["unk_token"].as_str();
-    let mut set = |id: &Value, text: &str, kind: i32| -> Result<()> {
-        let id = id.as_u64().map(|id| id as usize).filter(|id| *id < rows);
+    let unknown = model.unk_token.as_deref();
+    let mut set = |id: u64, text: &str, kind: i32| -> Result<()> {
+        let id = usize::try_from(id).ok().filter(|id| *id < rows);
         let id = id.with_context(|| format!("the id of token '{text}' is not below {rows}"))?;
         tokens[id] = text.to_owned();
         scores[id] = ranks.get(text).map_or(LAST, |rank| -(*rank as f32));
         kinds[id] = kind;
         Ok(())
     };
-    for (text, id) in vocabulary {
+    for (text, &id) in &model.vocab {
         let is_byte = text.len() == 6 && text.starts_with("<0x") && text.ends_with('>');
-        let kind = if unknown == Some(text) {
+        let kind = if unknown == Some(text.as_str()) {
             kind::UNKNOWN
         } else if is_byte {
             kind::BYTE
@@ -81,16 +120,15 @@ fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> 
         };
         set(id, text, kind)?;
     }
-    for token in json["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default() {
-        let text = token["content"].as_str().unwrap_or_default();
-        let kind = match (unknown == Some(text), token["special"].as_bool()) {
+    for AddedToken { id, content, special } in &added_tokens {
+        let kind = match (unknown == Some(content.as_str()), special) {
             (true, _) => kind::UNKNOWN,
-            (_, Some(true)) => kind::CONTROL,
+            (_, true) => kind::CONTROL,
             _ => kind::USER_DEFINED,
         };
-        set(&token["id"], text, kind)?;
+        set(*id, content, kind)?;
     }
-    let unknown = unknown.and_then(|token| vocabulary.get(token)?.as_u64()).unwrap_or(3) as u32;
+    let unknown = unknown.and_then(|token| model.vocab.get(token)).map_or(3, |id| *id as u32);
     let array = |key: &str, values: Vec<MetadataValue>| (key.to_owned(), MetadataValue::Array(values));
     Ok(vec![
         array(keys::TOKENS, tokens.into_iter().map(MetadataValue::String).collect()),
