@@ -9,6 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+use gemmule::image::{Camera, CameraFormat, CameraOptions};
 use gemmule::image::{FrameStream, PixelFormat, StreamFormat, StreamFrame, pictures_in};
 use gemmule::{GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
@@ -18,8 +20,8 @@ use super::{ComputeArguments, ModelArguments, print_json, wrong_usage};
 
 /// Answer a prompt about every frame that a camera or film sends, as fast as the machine can.
 ///
-/// SOURCE is a file, a FIFO, "-" for stdin, or a directory that pictures are put into. A stream is Motion JPEG or YUV4MPEG2,
-/// which tell themselves what they are, or raw frames with --format and --size. While a frame is answered newer ones come in;
+/// SOURCE is a camera such as /dev/video0, a file, a FIFO, "-" for stdin, or a directory that pictures are put into. A stream is
+/// Motion JPEG or YUV4MPEG2, which tell themselves what they are, or raw frames with --format and --size. While a frame is answered newer ones come in;
 /// the newest is answered next, and those before it are dropped and counted.
 ///
 /// Each answer is a line of JSON: "frame" (its number from 0), "time" (when it came, in seconds since 1970), "latency" (from then
@@ -27,10 +29,10 @@ use super::{ComputeArguments, ModelArguments, print_json, wrong_usage};
 /// a frame that is damaged.
 /// Ends with the stream, and in order when it is interrupted.
 ///
-/// A camera: ffmpeg -loglevel error -f v4l2 -i /dev/video0 -pix_fmt yuv420p -f yuv4mpegpipe - | gemmule watch - -p "caption en"
+/// A film: ffmpeg -loglevel error -i FILM -pix_fmt yuv420p -f yuv4mpegpipe - | gemmule watch - --every-frame -p "caption en"
 #[derive(Args)]
 pub(super) struct Watch {
-    /// File, FIFO, directory, or "-" for stdin.
+    /// Camera, file, FIFO, directory, or "-" for stdin.
     #[arg(default_value = "-")]
     source: PathBuf,
     #[command(flatten)]
@@ -38,10 +40,11 @@ pub(super) struct Watch {
     /// What to ask about every frame.
     #[arg(short, long)]
     prompt: String,
-    /// mjpeg, y4m, or how raw frames' bytes stand for pixels: rgb8, bgr8, rgba8, bgra8, mono8, yuyv, uyvy, nv12, i420.
+    /// mjpeg, y4m, or how raw frames' bytes stand for pixels: rgb8, bgr8, rgba8, bgra8, mono8, yuyv, uyvy, nv12, i420. Of a camera:
+    /// what it is to send [default: raw frames if it has them].
     #[arg(long, value_name = "NAME", value_parser = parse_format)]
     format: Option<Format>,
-    /// Size of raw frames in pixels, such as 640x480.
+    /// Size of raw frames in pixels, such as 640x480. Of a camera: what it is to send [default: as it is set].
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
     size: Option<(u32, u32)>,
     /// Bytes from the beginning of one row of raw frames to that of the next [default: rows touch].
@@ -96,12 +99,26 @@ fn parse_region(text: &str) -> Result<[u32; 4], String> {
         .ok_or_else(|| "give left, top, width and height in pixels, such as 0,120,640,240".to_owned())
 }
 
+/// What frames come from.
+enum Input {
+    Directory,
+    Stream(Option<StreamFormat>),
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    Camera(CameraOptions),
+}
+
 /// A frame that has come.
 struct Arrived {
     number: u64,
     at: Instant,
     time: SystemTime,
     frame: Source,
+}
+
+impl Arrived {
+    fn now(number: u64, frame: Source) -> Self {
+        Self { number, at: Instant::now(), time: SystemTime::now(), frame }
+    }
 }
 
 enum Source {
@@ -172,7 +189,7 @@ impl Slot {
 
 impl Watch {
     pub(super) fn execute(self) -> Result<()> {
-        let format = self.stream_format();
+        let input = self.input();
         self.form.constraint().map_or(Ok(()), |constraint| constraint.check())?;
         let model = self.model.open()?;
         let mut session = self.compute.session(&model)?;
@@ -190,8 +207,12 @@ impl Watch {
         let (shared, source, every) = (Arc::clone(&slot), self.source.clone(), self.every_frame);
         // It may wait for a source that sends nothing for ever, so nobody waits for it.
         std::thread::spawn(move || {
-            let result =
-                if source.is_dir() { follow(&source, &shared, every) } else { read(&source, format, &shared, every) };
+            let result = match input {
+                Input::Directory => follow(&source, &shared, every),
+                Input::Stream(format) => read(&source, format, &shared, every),
+                #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+                Input::Camera(options) => film(&source, &options, &shared, every),
+            };
             shared.lock().over = Some(result);
             shared.changed.notify_all();
         });
@@ -227,6 +248,25 @@ impl Watch {
         ensure!(answered > 0, "{}: it held no frames", self.source.display());
         ensure!(failed < answered, "{}: every frame failed, see \"error\" in the answers", self.source.display());
         Ok(())
+    }
+
+    fn input(&self) -> Input {
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+        if Camera::is_one(&self.source) {
+            let format = self.format.map(|format| match format {
+                Format::Raw(format) => CameraFormat::Raw(format),
+                Format::Mjpeg => CameraFormat::Jpeg,
+                Format::Y4m => {
+                    wrong_usage("a camera sends no y4m: leave --format out, or choose mjpeg or a raw format")
+                }
+            });
+            if self.row_step.is_some() {
+                wrong_usage("--row-step is for raw frames of other sources: a camera tells its own");
+            }
+            return Input::Camera(CameraOptions { format, size: self.size });
+        }
+        let format = self.stream_format();
+        if self.source.is_dir() { Input::Directory } else { Input::Stream(format) }
     }
 
     fn stream_format(&self) -> Option<StreamFormat> {
@@ -282,17 +322,32 @@ fn read(path: &Path, format: Option<StreamFormat>, slot: &Slot, every: bool) -> 
     };
     let mut stream = FrameStream::new(reader, format).with_context(context)?;
     while let Some(frame) = stream.next_frame().with_context(context)? {
-        slot.put(
-            Arrived {
-                number: frame.number(),
-                at: Instant::now(),
-                time: SystemTime::now(),
-                frame: Source::Stream(frame),
-            },
-            every,
-        );
+        slot.put(Arrived::now(frame.number(), Source::Stream(frame)), every);
     }
     Ok(())
+}
+
+/// A camera that sends nothing for so long has failed.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Takes frames from a camera until it is gone.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+fn film(path: &Path, options: &CameraOptions, slot: &Slot, every: bool) -> Result<()> {
+    let mut camera = Camera::open(path, options)?;
+    // There may be nobody to read it.
+    let _ = writeln!(std::io::stderr(), "{}: {}", path.display(), camera.description());
+    loop {
+        let frame = camera.next_frame(SILENCE)?;
+        let frame = frame.with_context(|| {
+            format!(
+                "{}: the camera has sent nothing for {} seconds: plug it in again",
+                path.display(),
+                SILENCE.as_secs()
+            )
+        })?;
+        slot.put(Arrived::now(frame.number(), Source::Stream(frame)), every);
+    }
 }
 
 /// How often a directory is looked at, and how many looks a file must have stayed as it is to be whole.
@@ -339,8 +394,7 @@ fn follow(directory: &Path, slot: &Slot, every: bool) -> Result<()> {
             }
         }
         for (_, path) in settled {
-            let frame = Source::File(path);
-            slot.put(Arrived { number, at: Instant::now(), time: SystemTime::now(), frame }, every);
+            slot.put(Arrived::now(number, Source::File(path)), every);
             number += 1;
         }
         if !directory.is_dir() {

@@ -1,5 +1,7 @@
 //! From the pictures that people have to the tower's input.
 
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod camera;
 mod frame;
 mod frames;
 mod jpeg;
@@ -9,6 +11,8 @@ mod stream;
 use std::io::Cursor;
 use std::path::Path;
 
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+pub use camera::{Camera, CameraFormat, CameraOptions};
 pub use frame::{Frame, PixelFormat};
 pub use frames::{frames, pictures_in};
 use image::codecs::png::PngEncoder;

@@ -23,6 +23,14 @@ pub enum StreamFormat {
     Y4m,
 }
 
+impl StreamFormat {
+    /// Whether raw frames of this kind can be, and are within the limits of what is read.
+    pub(super) fn is_possible(format: PixelFormat, size: (u32, u32), row_step: usize) -> bool {
+        let sound = size.0 <= LONGEST_SIDE && size.1 <= LONGEST_SIDE && format.frame_len(size, row_step).is_some();
+        sound && raw_len(format, size, row_step).is_some()
+    }
+}
+
 /// Longest side in pixels and most bytes of one frame.
 const LONGEST_SIDE: u32 = 1 << 14;
 const LARGEST_FRAME: usize = 1 << 28;
@@ -41,7 +49,7 @@ pub struct FrameStream<R> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Mjpeg,
     Raw {
         format: PixelFormat,
@@ -52,12 +60,12 @@ enum Kind {
     },
 }
 
-/// A frame as it lies in a stream.
+/// A frame as it lies in a stream, or as a camera has sent it.
 #[derive(Debug)]
 pub struct StreamFrame {
-    bytes: Vec<u8>,
-    kind: Kind,
-    number: u64,
+    pub(super) bytes: Vec<u8>,
+    pub(super) kind: Kind,
+    pub(super) number: u64,
 }
 
 impl StreamFrame {
@@ -106,14 +114,13 @@ impl<R: BufRead> FrameStream<R> {
             StreamFormat::Raw { format, size, row_step } => Kind::Raw { format, size, row_step, announced: false },
             StreamFormat::Y4m => stream.read_y4m_header()?,
         };
-        if let Kind::Raw { format, size, row_step, .. } = stream.kind {
-            let fits = size.0 <= LONGEST_SIDE && size.1 <= LONGEST_SIDE && format.frame_len(size, row_step).is_some();
-            if !fits || raw_len(format, size, row_step).is_none() {
-                let (width, height) = size;
-                return Err(stream.failed(format!(
-                    "frames of {width} × {height} pixels as {format:?}, rows {row_step} bytes apart, cannot be"
-                )));
-            }
+        if let Kind::Raw { format, size, row_step, .. } = stream.kind
+            && !StreamFormat::is_possible(format, size, row_step)
+        {
+            let (width, height) = size;
+            return Err(stream.failed(format!(
+                "frames of {width} × {height} pixels as {format:?}, rows {row_step} bytes apart, cannot be"
+            )));
         }
         Ok(stream)
     }

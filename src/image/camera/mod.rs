@@ -1,0 +1,421 @@
+//! Frames straight from a camera of Linux (Video4Linux 2): a device with one plane a picture that maps its buffers.
+
+mod video4linux;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::errno::Errno;
+use nix::libc::{self, c_int};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use self::video4linux as kernel;
+use super::stream::Kind;
+use super::{PixelFormat, StreamFormat, StreamFrame};
+use crate::{Error, Result};
+
+/// What a camera may be asked for, and what the kernel calls it, best first: pixels before JPEG, which has lost some, and colour
+/// before grey.
+const CODES: [(&[u8; 4], Option<PixelFormat>); 11] = [
+    (b"YUYV", Some(PixelFormat::Yuyv)),
+    (b"UYVY", Some(PixelFormat::Uyvy)),
+    (b"NV12", Some(PixelFormat::Nv12)),
+    (b"YU12", Some(PixelFormat::I420)),
+    (b"RGB3", Some(PixelFormat::Rgb8)),
+    (b"BGR3", Some(PixelFormat::Bgr8)),
+    (b"AB24", Some(PixelFormat::Rgba8)),
+    (b"AR24", Some(PixelFormat::Bgra8)),
+    (b"MJPG", None),
+    (b"JPEG", None),
+    (b"GREY", Some(PixelFormat::Mono8)),
+];
+
+/// Buffers that the driver fills in turn.
+const BUFFERS: u32 = 4;
+
+/// What a camera is asked for; what is left open stays as the camera has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CameraOptions {
+    /// How pixels come: raw in this format, or as JPEG pictures for [`StreamFormat::Mjpeg`]'s sake. By default the first that
+    /// the camera has of yuyv, uyvy, nv12, i420, rgb8, bgr8, rgba8, bgra8, JPEG, mono8.
+    pub format: Option<CameraFormat>,
+    /// Width and height in pixels.
+    pub size: Option<(u32, u32)>,
+}
+
+/// How a camera's pixels come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CameraFormat {
+    /// As they are.
+    Raw(PixelFormat),
+    /// As JPEG pictures.
+    Jpeg,
+}
+
+impl CameraFormat {
+    fn of(code: u32) -> Option<Self> {
+        let row = CODES.iter().find(|(name, _)| u32::from_le_bytes(**name) == code)?;
+        Some(row.1.map_or(Self::Jpeg, Self::Raw))
+    }
+
+    fn name(self) -> &'static str {
+        let raw = |format| PixelFormat::NAMES.iter().find(|row| row.1 == format).map_or("raw", |row| row.0);
+        match self {
+            Self::Raw(format) => raw(format),
+            Self::Jpeg => "mjpeg",
+        }
+    }
+}
+
+/// A camera that sends frames.
+#[derive(Debug)]
+pub struct Camera {
+    path: PathBuf,
+    file: File,
+    name: String,
+    kind: Kind,
+    size: (u32, u32),
+    buffers: Vec<MmapRaw>,
+    frames: u64,
+}
+
+/// A call on the device, again for as long as a signal interrupts it.
+macro_rules! call {
+    ($file:expr, $name:ident, $argument:expr) => {{
+        let (descriptor, argument) = ($file.as_raw_fd(), $argument);
+        loop {
+            // SAFETY: the structure is the one that this call reads and writes, as its size in the call's number says, and
+            // outlives the call. The kernel writes nowhere else: buffers are its own, and mapped for reading only.
+            match unsafe { kernel::$name(descriptor, argument) } {
+                Err(Errno::EINTR) => {}
+                other => break other.map(|_| ()),
+            }
+        }
+    }};
+}
+
+impl Camera {
+    /// Whether a path is a camera's: a device of that class.
+    pub fn is_one(path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|metadata| {
+            metadata.file_type().is_char_device() && libc::major(metadata.rdev()) as u64 == kernel::MAJOR
+        })
+    }
+
+    /// Opens a camera and lets it begin.
+    ///
+    /// # Errors
+    /// When it cannot be opened, is no camera that frames can be read from, is in use, or has not what is asked for.
+    pub fn open(path: &Path, options: &CameraOptions) -> Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = file.map_err(|error| failed(path, error))?;
+        let name = check(path, &file)?;
+        let layout = choose(path, &file, options)?;
+        let kind = stream_kind(path, &layout)?;
+        let size = (layout.width, layout.height);
+        let mut camera = Self { path: path.to_owned(), file, name, kind, size, buffers: Vec::new(), frames: 0 };
+        camera.begin().map_err(|error| failed(path, error))?;
+        Ok(camera)
+    }
+
+    /// What it calls itself, how its pixels come and how many.
+    pub fn description(&self) -> String {
+        let format = match self.kind {
+            Kind::Mjpeg => CameraFormat::Jpeg,
+            Kind::Raw { format, .. } => CameraFormat::Raw(format),
+        };
+        format!("{}, {} × {} pixels as {}", self.name, self.size.0, self.size.1, format.name())
+    }
+
+    /// The next frame, to be decoded by whoever wants it; none where nothing comes in time. Frames that the driver knows to be
+    /// damaged, and JPEG pictures that are none (the first ones of some cameras), are passed over.
+    ///
+    /// # Errors
+    /// When the camera is gone or fails; there is nothing more to be had then.
+    pub fn next_frame(&mut self, timeout: Duration) -> Result<Option<StreamFrame>> {
+        let frame = self.wait_for_frame(Instant::now() + timeout).map_err(|error| failed(&self.path, error))?;
+        Ok(frame.map(|bytes| {
+            self.frames += 1;
+            StreamFrame { bytes, kind: self.kind, number: self.frames - 1 }
+        }))
+    }
+
+    fn wait_for_frame(&self, end: Instant) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            let mut buffer = kernel::Buffer { kind: kernel::CAPTURE, memory: kernel::MAPPED, ..Default::default() };
+            match call!(self.file, dequeue_buffer, &mut buffer) {
+                Ok(()) => {
+                    let bytes = self.copy(&buffer)?;
+                    self.queue(buffer.index)?;
+                    let is_picture = !matches!(self.kind, Kind::Mjpeg) || bytes.starts_with(&[0xff, 0xd8]);
+                    if buffer.flags & kernel::DAMAGED == 0 && is_picture {
+                        return Ok(Some(bytes));
+                    }
+                }
+                Err(Errno::EAGAIN) => {
+                    let left = end.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Ok(None);
+                    }
+                    let mut files = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+                    match poll(&mut files, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                        Ok(_) | Err(Errno::EINTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn copy(&self, buffer: &kernel::Buffer) -> io::Result<Vec<u8>> {
+        let map = self.buffers.get(buffer.index as usize).ok_or(Errno::EIO)?;
+        let len = map.len().min(buffer.used as usize);
+        let mut bytes = vec![0; len];
+        // SAFETY: the map has `len` bytes, and the driver leaves a buffer alone until it is queued again.
+        unsafe { std::ptr::copy_nonoverlapping(map.as_ptr(), bytes.as_mut_ptr(), len) };
+        Ok(bytes)
+    }
+
+    fn queue(&self, index: u32) -> io::Result<()> {
+        let mut buffer = kernel::Buffer { index, kind: kernel::CAPTURE, memory: kernel::MAPPED, ..Default::default() };
+        Ok(call!(self.file, queue_buffer, &mut buffer)?)
+    }
+
+    fn request_buffers(&self, count: u32) -> io::Result<u32> {
+        let (kind, memory) = (kernel::CAPTURE, kernel::MAPPED);
+        let mut request = kernel::BufferRequest { count, kind, memory, ..Default::default() };
+        call!(self.file, request_buffers, &mut request)?;
+        Ok(request.count)
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        for index in 0..self.request_buffers(BUFFERS)? {
+            let (kind, memory) = (kernel::CAPTURE, kernel::MAPPED);
+            let mut buffer = kernel::Buffer { index, kind, memory, ..Default::default() };
+            call!(self.file, query_buffer, &mut buffer)?;
+            let (offset, len) = (buffer.offset.into(), buffer.len as usize);
+            self.buffers.push(MmapOptions::new().offset(offset).len(len).map_raw_read_only(&self.file)?);
+            self.queue(index)?;
+        }
+        if self.buffers.is_empty() {
+            return Err(io::Error::other("the driver has no memory for pictures"));
+        }
+        let kind = kernel::CAPTURE as c_int;
+        Ok(call!(self.file, start, &kind)?)
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        // Each of them fails where the camera is gone; then there is nothing to give back.
+        let kind = kernel::CAPTURE as c_int;
+        let _ = call!(self.file, stop, &kind);
+        self.buffers.clear();
+        let _ = self.request_buffers(0);
+    }
+}
+
+/// What went wrong, and what to do about it.
+fn failed(path: &Path, error: io::Error) -> Error {
+    let advice = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EACCES) => "may not be opened: add the user to the group 'video' and log in again",
+        Some(Errno::EBUSY) => "another program uses the camera: end it first",
+        Some(Errno::ENODEV | Errno::ENXIO) => "the camera is gone",
+        Some(Errno::ENOSPC) => "the USB bus has not enough room left: choose a smaller size or mjpeg",
+        Some(Errno::EIO | Errno::EPROTO | Errno::ETIMEDOUT) => "the camera fails: plug it in again",
+        _ => return Error::io(path, error),
+    };
+    Error::io(path, io::Error::new(error.kind(), format!("{advice} ({error})")))
+}
+
+fn unusable(path: &Path, reason: impl Into<String>) -> Error {
+    Error::io(path, io::Error::new(io::ErrorKind::Unsupported, reason.into()))
+}
+
+/// The camera's name, if frames can be read from it.
+fn check(path: &Path, file: &File) -> Result<String> {
+    let mut found = kernel::Capabilities::default();
+    match call!(file, capabilities, &mut found) {
+        Err(Errno::ENOTTY | Errno::EINVAL) => return Err(unusable(path, "it is no camera: name another device")),
+        other => other.map_err(|error| failed(path, error.into()))?,
+    }
+    let of_node = found.of_device & kernel::capability::OF_THIS_NODE != 0;
+    let can = if of_node { found.of_node } else { found.of_device };
+    let name = String::from_utf8_lossy(&found.card).trim_end_matches('\0').to_owned();
+    let has = |capability: u32| can & capability != 0;
+    if has(kernel::capability::CAPTURE) && has(kernel::capability::STREAMING) {
+        return Ok(name);
+    }
+    let through = "let ffmpeg or GStreamer read it, see docs/watch.md";
+    Err(unusable(
+        path,
+        if has(kernel::capability::CAPTURE_PLANES) {
+            format!("{name} sends the planes of a picture apart, which is not supported: {through}")
+        } else if has(kernel::capability::METADATA) {
+            format!("this device of {name} has no pictures: name the one before it, such as /dev/video0")
+        } else if has(kernel::capability::CAPTURE) {
+            format!("{name} does not map its buffers, which is not supported: {through}")
+        } else {
+            format!("{name} takes no pictures: name another device")
+        },
+    ))
+}
+
+/// The formats that the camera has and that are known here, best first.
+fn known_formats(path: &Path, file: &File) -> Result<Vec<u32>> {
+    let mut has = Vec::new();
+    // More than any camera has: a driver that never ends must not keep us.
+    for index in 0..1024 {
+        let mut description = kernel::FormatDescription { index, kind: kernel::CAPTURE, ..Default::default() };
+        match call!(file, describe_format, &mut description) {
+            Err(Errno::EINVAL) => break,
+            other => other.map_err(|error| failed(path, error.into()))?,
+        }
+        has.push(description.code);
+    }
+    let codes = CODES.iter().map(|(name, _)| u32::from_le_bytes(**name));
+    let known: Vec<u32> = codes.filter(|code| has.contains(code)).collect();
+    if known.is_empty() {
+        let names: Vec<String> = has.iter().map(|code| code_name(*code)).collect();
+        return Err(unusable(path, format!("none of its formats is supported: {}", names.join(", "))));
+    }
+    Ok(known)
+}
+
+fn code_name(code: u32) -> String {
+    String::from_utf8_lossy(&code.to_le_bytes()).trim_end().to_owned()
+}
+
+/// Sets what is asked for; the camera may set something else, which is an error.
+fn choose(path: &Path, file: &File, options: &CameraOptions) -> Result<kernel::PixelLayout> {
+    let known = known_formats(path, file)?;
+    let wanted = |code: &&u32| options.format.is_none_or(|format| CameraFormat::of(**code) == Some(format));
+    let Some(code) = known.iter().find(wanted) else {
+        let names: Vec<&str> =
+            known.iter().filter_map(|code| CameraFormat::of(*code)).map(CameraFormat::name).collect();
+        let asked = options.format.map_or("any", CameraFormat::name);
+        return Err(unusable(path, format!("the camera has no {asked}, only {}", names.join(", "))));
+    };
+    let mut format = kernel::Format { kind: kernel::CAPTURE, ..Default::default() };
+    call!(file, get_format, &mut format).map_err(|error| failed(path, error.into()))?;
+    let (width, height) = options.size.unwrap_or((format.layout.width, format.layout.height));
+    format.layout = kernel::PixelLayout {
+        width,
+        height,
+        code: *code,
+        field: kernel::PROGRESSIVE,
+        extended: kernel::EXTENDED,
+        ..Default::default()
+    };
+    match call!(file, set_format, &mut format) {
+        // What another program feeds cannot be changed; it may be right as it is.
+        Ok(()) | Err(Errno::EINVAL) => {}
+        other => other.map_err(|error| failed(path, error.into()))?,
+    }
+    format = kernel::Format { kind: kernel::CAPTURE, ..Default::default() };
+    call!(file, get_format, &mut format).map_err(|error| failed(path, error.into()))?;
+    let set = format.layout;
+    if set.code != *code || options.size.is_some_and(|size| size != (set.width, set.height)) {
+        let is = CameraFormat::of(set.code).map_or_else(|| code_name(set.code), |format| format.name().to_owned());
+        let reason = format!(
+            "the camera would send {} × {} pixels as {is}: choose that, or another size (`v4l2-ctl --list-formats-ext` shows \
+             them)",
+            set.width, set.height
+        );
+        return Err(unusable(path, reason));
+    }
+    Ok(set)
+}
+
+/// How frames of this layout lie in memory, if their colours are such as are known.
+fn stream_kind(path: &Path, layout: &kernel::PixelLayout) -> Result<Kind> {
+    let Some(CameraFormat::Raw(format)) = CameraFormat::of(layout.code) else { return Ok(Kind::Mjpeg) };
+    let is_yuv = matches!(format, PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Nv12 | PixelFormat::I420);
+    if is_yuv && !has_usual_colours(layout) {
+        return Err(unusable(
+            path,
+            "the camera's colours are not those of ITU-R BT.601 with limited range: choose rgb8 or mjpeg if it has them, or let \
+             ffmpeg read it, see docs/watch.md",
+        ));
+    }
+    let size = (layout.width, layout.height);
+    let row_step = match layout.row_step {
+        0 => format.row_len(size.0).unwrap_or(0),
+        row_step => row_step as usize,
+    };
+    if !StreamFormat::is_possible(format, size, row_step) {
+        let (width, height) = size;
+        let reason = format!("frames of {width} × {height} pixels, rows {row_step} bytes apart, are not supported");
+        return Err(unusable(path, reason));
+    }
+    Ok(Kind::Raw { format, size, row_step, announced: false })
+}
+
+/// Whether YUV means what `PixelFormat` says of it. What is left open follows from the colour space
+/// (`V4L2_MAP_YCBCR_ENC_DEFAULT`, `V4L2_MAP_QUANTIZATION_DEFAULT`).
+fn has_usual_colours(layout: &kernel::PixelLayout) -> bool {
+    use kernel::colour::*;
+    let other_spaces = [SPACE_SMPTE240M, SPACE_REC709, SPACE_BT2020, SPACE_DCI_P3];
+    let encoding = match layout.colour_encoding {
+        ENCODING_DEFAULT => !other_spaces.contains(&layout.colour_space),
+        encoding => encoding == ENCODING_601,
+    };
+    let range = match layout.colour_range {
+        RANGE_DEFAULT => layout.colour_space != SPACE_JPEG,
+        range => range == RANGE_LIMITED,
+    };
+    encoding && range
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_usual_colours_are_taken() {
+        use kernel::colour::*;
+        const SPACE_SRGB: u32 = 8;
+        for (space, encoding, range, usual) in [
+            (SPACE_SRGB, ENCODING_DEFAULT, RANGE_DEFAULT, true),
+            (0, ENCODING_DEFAULT, RANGE_DEFAULT, true),
+            (SPACE_REC709, ENCODING_601, RANGE_LIMITED, true),
+            (SPACE_REC709, ENCODING_DEFAULT, RANGE_LIMITED, false),
+            (SPACE_SRGB, 2, RANGE_DEFAULT, false),
+            (SPACE_SRGB, ENCODING_DEFAULT, 1, false),
+            (SPACE_JPEG, ENCODING_DEFAULT, RANGE_DEFAULT, false),
+        ] {
+            let layout = kernel::PixelLayout {
+                width: 4,
+                height: 2,
+                code: u32::from_le_bytes(*b"YUYV"),
+                row_step: 16,
+                colour_space: space,
+                colour_encoding: encoding,
+                colour_range: range,
+                ..Default::default()
+            };
+            let kind = stream_kind(Path::new("/dev/video0"), &layout);
+            assert_eq!(kind.is_ok(), usual, "{space} {encoding} {range}");
+            let rgb = kernel::PixelLayout { code: u32::from_le_bytes(*b"RGB3"), ..layout };
+            let Kind::Raw { row_step, .. } = stream_kind(Path::new("/dev/video0"), &rgb).unwrap() else { panic!() };
+            assert_eq!(row_step, 16, "rows may lie apart");
+            let odd = kernel::PixelLayout { width: 3, ..rgb };
+            assert!(stream_kind(Path::new("/dev/video0"), &kernel::PixelLayout { row_step: 8, ..odd }).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_no_camera_is_none() {
+        for path in ["/dev/null", "/dev/video-none", "/", "Cargo.toml"] {
+            assert!(!Camera::is_one(Path::new(path)), "{path}");
+        }
+        let error = Camera::open(Path::new("/dev/null"), &CameraOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("no camera"), "{error}");
+    }
+}
