@@ -211,7 +211,7 @@ impl Watch {
                 Input::Directory => follow(&source, &shared, every),
                 Input::Stream(format) => read(&source, format, &shared, every),
                 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-                Input::Camera(options) => film(&source, &options, &shared, every),
+                Input::Camera(options) => film(&source, &options, &shared),
             };
             shared.lock().over = Some(result);
             shared.changed.notify_all();
@@ -260,6 +260,9 @@ impl Watch {
                     wrong_usage("a camera sends no y4m: leave --format out, or choose mjpeg or a raw format")
                 }
             });
+            if self.every_frame {
+                wrong_usage("--every-frame is for films: a camera does not wait");
+            }
             if self.row_step.is_some() {
                 wrong_usage("--row-step is for raw frames of other sources: a camera tells its own");
             }
@@ -333,20 +336,16 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// Takes frames from a camera until it is gone.
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-fn film(path: &Path, options: &CameraOptions, slot: &Slot, every: bool) -> Result<()> {
+fn film(path: &Path, options: &CameraOptions, slot: &Slot) -> Result<()> {
     let mut camera = Camera::open(path, options)?;
     // There may be nobody to read it.
     let _ = writeln!(std::io::stderr(), "{}: {}", path.display(), camera.description());
     loop {
         let frame = camera.next_frame(SILENCE)?;
         let frame = frame.with_context(|| {
-            format!(
-                "{}: the camera has sent nothing for {} seconds: plug it in again",
-                path.display(),
-                SILENCE.as_secs()
-            )
+            format!("{}: no usable frame for {} seconds: plug the camera in again", path.display(), SILENCE.as_secs())
         })?;
-        slot.put(Arrived::now(frame.number(), Source::Stream(frame)), every);
+        slot.put(Arrived::now(frame.number(), Source::Stream(frame)), false);
     }
 }
 

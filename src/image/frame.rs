@@ -1,6 +1,6 @@
 //! Frames as cameras and robots hand them over: pixels that belong to someone else.
 
-use super::Picture;
+use super::{LONGEST_SIDE, Picture};
 use crate::{Error, Result};
 
 /// How a frame's bytes stand for pixels. The formats with brightness and colour apart (YUV) are those of ITU-R BT.601 with
@@ -90,9 +90,10 @@ impl<'a> Frame<'a> {
     /// last row may end with its pixels.
     ///
     /// # Errors
-    /// When the size is zero, odd where the format has colour for pairs, or does not fit the data.
+    /// When the size is zero, beyond 65536 pixels a side, odd where the format has colour for pairs, or does not fit the data.
     pub fn new(data: &'a [u8], (width, height): (u32, u32), row_step: usize, format: PixelFormat) -> Result<Self> {
-        if format.frame_len((width, height), row_step).is_none_or(|needed| needed > data.len()) {
+        let too_long = width.max(height) > LONGEST_SIDE;
+        if too_long || format.frame_len((width, height), row_step).is_none_or(|needed| needed > data.len()) {
             let reason = format!(
                 "{width} × {height} pixels of {format:?} with rows {row_step} bytes apart do not fit {} bytes",
                 data.len()

@@ -168,10 +168,11 @@ fn attachment(number: i64, time: i64, identity: &[u8; 16]) -> Vec<u8> {
     [&number.to_le_bytes()[..], &time.to_le_bytes(), &[16], identity].concat()
 }
 
-/// The number that a message's attachment gives it.
-pub fn number_of(sample: &Sample) -> Option<i64> {
+/// The number that a message's attachment gives it, and who sent it.
+pub fn number_of(sample: &Sample) -> Option<(i64, [u8; 16])> {
     let bytes = sample.attachment()?.to_bytes();
-    bytes.first_chunk().map(|number| i64::from_le_bytes(*number))
+    let (number, publisher) = (bytes.first_chunk()?, bytes.get(17..)?.first_chunk()?);
+    Some((i64::from_le_bytes(*number), *publisher))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ mod cdr;
 mod graph;
 mod messages;
 
+use std::collections::HashMap;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,16 +56,16 @@ struct Cli {
     /// The node's namespace.
     #[arg(long, value_name = "NAME", default_value = "/")]
     namespace: String,
-    /// The domain.
-    #[arg(long, value_name = "N", env = "ROS_DOMAIN_ID", default_value_t = 0)]
-    domain: u32,
+    /// The domain [default: the environment's ROS_DOMAIN_ID, else 0].
+    #[arg(long, value_name = "N")]
+    domain: Option<u32>,
     /// Name types without their hashes, as ROS 2 Humble does.
     #[arg(long)]
     humble: bool,
     /// Most tokens of an answer.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
     max_tokens: usize,
-    /// Time for each image in milliseconds, from its coming on; an answer that takes longer is cut short.
+    /// Time for each answer in milliseconds, from when its image's turn comes; one that takes longer is cut short.
     #[arg(long, value_name = "MS")]
     budget: Option<u64>,
     /// Threads [default: the physical cores this process may use].
@@ -71,8 +73,8 @@ struct Cli {
     threads: Option<usize>,
 }
 
-/// rmw_zenoh's session, as far as it differs from Zenoh's own (its DEFAULT_RMW_ZENOH_SESSION_CONFIG.json5): a peer that finds
-/// others through the router of this machine.
+/// What rmw_zenoh's session (its DEFAULT_RMW_ZENOH_SESSION_CONFIG.json5) needs to find others: a peer that does so through the
+/// router of this machine.
 const SESSION: [(&str, &str); 8] = [
     ("mode", r#""peer""#),
     ("connect/endpoints", r#"["tcp/localhost:7447"]"#),
@@ -83,6 +85,18 @@ const SESSION: [(&str, &str); 8] = [
     ("scouting/gossip/target", r#"{ router: ["router", "peer"], peer: ["router"] }"#),
     ("timestamping/enabled", "{ router: true, peer: true, client: true }"),
 ];
+
+/// A variable of the environment; an empty one is none.
+fn environment(name: &str) -> Result<Option<String>> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty());
+    let text = value.map(|value| value.into_string().map_err(|_| anyhow::anyhow!("{name} is not UTF-8")));
+    text.transpose()
+}
+
+/// Tells the one who started this; there may be nobody to read it.
+fn tell(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "gemmule-ros2: {text}");
+}
 
 fn session_config() -> Result<zenoh::Config> {
     let failed = |what: &str, error: zenoh::Error| anyhow::anyhow!("{what}: {error}");
@@ -96,7 +110,7 @@ fn session_config() -> Result<zenoh::Config> {
             config
         }
     };
-    let overrides = std::env::var("ZENOH_CONFIG_OVERRIDE").unwrap_or_default();
+    let overrides = environment("ZENOH_CONFIG_OVERRIDE")?.unwrap_or_default();
     for pair in overrides.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (key, value) =
             pair.split_once('=').with_context(|| format!("ZENOH_CONFIG_OVERRIDE: '{pair}' is not KEY=VALUE"))?;
@@ -143,7 +157,18 @@ impl Cli {
     fn execute(self) -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for interrupts")?;
+        let handler = move || {
+            // Whoever asks twice does not want to wait.
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(1);
+            }
+        };
+        ctrlc::set_handler(handler).context("cannot watch for interrupts")?;
+        let domain = match (self.domain, environment("ROS_DOMAIN_ID")?) {
+            (Some(domain), _) => domain,
+            (None, Some(text)) => text.parse().with_context(|| format!("ROS_DOMAIN_ID: '{text}' is no number"))?,
+            (None, None) => 0,
+        };
 
         let model = match (&self.model, &self.mmproj) {
             (Some(model), Some(mmproj)) => Model::open_pair(model, mmproj)?,
@@ -154,14 +179,14 @@ impl Cli {
         let session = Session::new(&model, &options)?;
 
         let wire = zenoh::open(session_config()?).wait().map_err(|error| anyhow::anyhow!("Zenoh: {error}"))?;
-        let mut node = Node::new(&wire, self.domain, (&self.namespace, &self.node_name), !self.humble)?;
+        let mut node = Node::new(&wire, domain, (&self.namespace, &self.node_name), !self.humble)?;
         let [image, answer, detections] =
             [&self.image, &self.answer, &self.detections].map(|topic| node.resolve(topic));
         let (image, answer, detections) = (image?, answer?, detections?);
         let mut answers = node.publish(&answer, messages::STRING)?;
         let mut objects = node.publish(&detections, messages::DETECTION_2D_ARRAY)?;
         let images = node.subscribe_newest(&image, messages::IMAGE)?;
-        eprintln!("gemmule-ros2: {image} is answered on {answer} and {detections}, domain {}", self.domain);
+        tell(format_args!("{image} is answered on {answer} and {detections}, domain {domain}"));
 
         let budget = self.budget.map(Duration::from_millis);
         let answerer = Answerer { model: &model, session, prompt: self.prompt, max_tokens: self.max_tokens, budget };
@@ -177,7 +202,9 @@ fn work(
     (answers, objects): (&mut Publisher<'_>, &mut Publisher<'_>),
     stop: &AtomicBool,
 ) -> Result<()> {
-    let (mut answered, mut failed, mut numbers) = (0u64, 0u64, None::<(i64, i64)>);
+    let (mut answered, mut failed) = (0u64, 0u64);
+    // The first and last number of each publisher.
+    let mut numbers: HashMap<[u8; 16], (i64, i64)> = HashMap::new();
     let (mut told, start, mut checked) = (String::new(), Instant::now(), false);
     while !stop.load(Ordering::Relaxed) {
         let next = images.subscriber.recv_timeout(WAKE).map_err(|error| anyhow::anyhow!("Zenoh: {error}"))?;
@@ -186,19 +213,19 @@ fn work(
                 checked = true;
                 let (routers, peers) = (wire.info().routers_zid().wait(), wire.info().peers_zid().wait());
                 if routers.chain(peers).next().is_none() {
-                    eprintln!(
-                        "gemmule-ros2: nobody is there yet; does rmw_zenohd run? (ros2 run rmw_zenoh_cpp rmw_zenohd)"
-                    );
+                    tell("nobody is there yet; does rmw_zenohd run? (ros2 run rmw_zenoh_cpp rmw_zenohd)");
                 }
             }
             continue;
         };
         let came = Instant::now();
-        if let Some(number) = graph::number_of(&sample) {
-            numbers = Some((numbers.map_or(number, |(first, _)| first.min(number)), number));
+        if let Some((number, publisher)) = graph::number_of(&sample) {
+            numbers.entry(publisher).or_insert((number, number)).1 = number;
         }
         let message = sample.payload().to_bytes();
         match Image::read(&message).and_then(|image| answerer.answer(&image, came, stop)) {
+            // The answer was cut.
+            Ok(_) if stop.load(Ordering::Relaxed) => break,
             Ok((text, detections)) => {
                 answers.send(messages::string(&text))?;
                 objects.send(detections)?;
@@ -209,15 +236,16 @@ fn work(
                 // A camera that is set wrong sends the same error many times a second.
                 let error = format!("{error:#}");
                 if error != told {
-                    eprintln!("gemmule-ros2: image of {}: {error}", sample.key_expr());
+                    tell(format_args!("image of {}: {error}", sample.key_expr()));
                     told = error;
                 }
             }
         }
     }
-    let sent = numbers.map_or(0, |(first, last)| (last - first + 1).max(0));
-    let dropped = (sent as u64).saturating_sub(answered + failed);
-    eprintln!("gemmule-ros2: {answered} images answered, {failed} failed, {dropped} dropped");
+    let sent = |(first, last): &(i64, i64)| last.saturating_sub(*first).max(0).saturating_add(1).cast_unsigned();
+    let sent = numbers.values().map(sent).fold(0, u64::saturating_add);
+    let dropped = sent.saturating_sub(answered + failed);
+    tell(format_args!("{answered} images answered, {failed} failed, {dropped} dropped"));
     Ok(())
 }
 
@@ -225,7 +253,7 @@ fn main() -> ExitCode {
     match Cli::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gemmule-ros2: {error:#}");
+            tell(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }

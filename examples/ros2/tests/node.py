@@ -65,7 +65,7 @@ class Robot:
             config.insert_json5(key, value)
         self.session, self.store, self.sent = zenoh.open(config), message_store(), 0
         key = f"{DOMAIN}/{topic[1:]}/{dds_name(IMAGE)}/{self.store.hash_rihs01(IMAGE)}"
-        self.publisher = self.session.declare_publisher(key)
+        self.publisher = self.session.declare_publisher(key, congestion_control=zenoh.CongestionControl.BLOCK)
         self.heard = {}
 
     def listen(self, topic, kind):
@@ -108,7 +108,7 @@ class NodeProcess:
     def __init__(self, program, robot, *arguments):
         environment = dict(os.environ, ROS_DOMAIN_ID=str(DOMAIN),
                            ZENOH_CONFIG_OVERRIDE=f'connect/endpoints=["{robot.endpoint}"];listen/endpoints=[]')
-        self.process = subprocess.Popen([program, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", program, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
         self.tokens = []
         for _ in range(200):
             self.tokens = robot.tokens()

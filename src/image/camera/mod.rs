@@ -41,8 +41,8 @@ const BUFFERS: u32 = 4;
 /// What a camera is asked for; what is left open stays as the camera has it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CameraOptions {
-    /// How pixels come: raw in this format, or as JPEG pictures for [`StreamFormat::Mjpeg`]'s sake. By default the first that
-    /// the camera has of yuyv, uyvy, nv12, i420, rgb8, bgr8, rgba8, bgra8, JPEG, mono8.
+    /// How pixels come. By default the first that the camera has, in the size wanted and with colours that are known, of yuyv,
+    /// uyvy, nv12, i420, rgb8, bgr8, rgba8, bgra8, JPEG, mono8.
     pub format: Option<CameraFormat>,
     /// Width and height in pixels.
     pub size: Option<(u32, u32)>,
@@ -115,8 +115,7 @@ impl Camera {
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
         let file = file.map_err(|error| failed(path, error))?;
         let name = check(path, &file)?;
-        let layout = choose(path, &file, options)?;
-        let kind = stream_kind(path, &layout)?;
+        let (layout, kind) = choose(path, &file, options)?;
         let size = (layout.width, layout.height);
         let mut camera = Self { path: path.to_owned(), file, name, kind, size, buffers: Vec::new(), frames: 0 };
         camera.begin().map_err(|error| failed(path, error))?;
@@ -132,21 +131,26 @@ impl Camera {
         format!("{}, {} × {} pixels as {}", self.name, self.size.0, self.size.1, format.name())
     }
 
-    /// The next frame, to be decoded by whoever wants it; none where nothing comes in time. Frames that the driver knows to be
+    /// The next frame, to be decoded by whoever wants it; none where none of use comes in time. Frames that the driver knows to be
     /// damaged, and JPEG pictures that are none (the first ones of some cameras), are passed over.
     ///
     /// # Errors
     /// When the camera is gone or fails; there is nothing more to be had then.
     pub fn next_frame(&mut self, timeout: Duration) -> Result<Option<StreamFrame>> {
-        let frame = self.wait_for_frame(Instant::now() + timeout).map_err(|error| failed(&self.path, error))?;
+        let frame =
+            self.wait_for_frame(Instant::now().checked_add(timeout)).map_err(|error| failed(&self.path, error))?;
         Ok(frame.map(|bytes| {
             self.frames += 1;
             StreamFrame { bytes, kind: self.kind, number: self.frames - 1 }
         }))
     }
 
-    fn wait_for_frame(&self, end: Instant) -> io::Result<Option<Vec<u8>>> {
+    fn wait_for_frame(&self, end: Option<Instant>) -> io::Result<Option<Vec<u8>>> {
         loop {
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(None);
+            }
             let mut buffer = kernel::Buffer { kind: kernel::CAPTURE, memory: kernel::MAPPED, ..Default::default() };
             match call!(self.file, dequeue_buffer, &mut buffer) {
                 Ok(()) => {
@@ -158,10 +162,6 @@ impl Camera {
                     }
                 }
                 Err(Errno::EAGAIN) => {
-                    let left = end.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Ok(None);
-                    }
                     let mut files = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
                     match poll(&mut files, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
                         Ok(_) | Err(Errno::EINTR) => {}
@@ -177,7 +177,8 @@ impl Camera {
         let map = self.buffers.get(buffer.index as usize).ok_or(Errno::EIO)?;
         let len = map.len().min(buffer.used as usize);
         let mut bytes = vec![0; len];
-        // SAFETY: the map has `len` bytes, and the driver leaves a buffer alone until it is queued again.
+        // SAFETY: the map has `len` bytes. No reference to them is made: a driver that writes a buffer while it is read mixes two
+        // pictures, no more.
         unsafe { std::ptr::copy_nonoverlapping(map.as_ptr(), bytes.as_mut_ptr(), len) };
         Ok(bytes)
     }
@@ -292,36 +293,45 @@ fn code_name(code: u32) -> String {
     String::from_utf8_lossy(&code.to_le_bytes()).trim_end().to_owned()
 }
 
-/// Sets what is asked for; the camera may set something else, which is an error.
-fn choose(path: &Path, file: &File, options: &CameraOptions) -> Result<kernel::PixelLayout> {
+/// The best format that gives what is asked for, set.
+fn choose(path: &Path, file: &File, options: &CameraOptions) -> Result<(kernel::PixelLayout, Kind)> {
     let known = known_formats(path, file)?;
     let wanted = |code: &&u32| options.format.is_none_or(|format| CameraFormat::of(**code) == Some(format));
-    let Some(code) = known.iter().find(wanted) else {
+    let is_set = current_layout(path, file)?;
+    let size = options.size.unwrap_or((is_set.width, is_set.height));
+    let mut first = None;
+    for code in known.iter().filter(wanted) {
+        match set_layout(path, file, *code, size).and_then(|layout| Ok((layout, stream_kind(path, &layout)?))) {
+            Ok(found) => return Ok(found),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| {
         let names: Vec<&str> =
             known.iter().filter_map(|code| CameraFormat::of(*code)).map(CameraFormat::name).collect();
         let asked = options.format.map_or("any", CameraFormat::name);
-        return Err(unusable(path, format!("the camera has no {asked}, only {}", names.join(", "))));
-    };
+        unusable(path, format!("the camera has no {asked}, only {}", names.join(", ")))
+    }))
+}
+
+fn current_layout(path: &Path, file: &File) -> Result<kernel::PixelLayout> {
     let mut format = kernel::Format { kind: kernel::CAPTURE, ..Default::default() };
     call!(file, get_format, &mut format).map_err(|error| failed(path, error.into()))?;
-    let (width, height) = options.size.unwrap_or((format.layout.width, format.layout.height));
-    format.layout = kernel::PixelLayout {
-        width,
-        height,
-        code: *code,
-        field: kernel::PROGRESSIVE,
-        extended: kernel::EXTENDED,
-        ..Default::default()
-    };
+    Ok(format.layout)
+}
+
+/// Sets a layout; that the camera sets something else is an error.
+fn set_layout(path: &Path, file: &File, code: u32, (width, height): (u32, u32)) -> Result<kernel::PixelLayout> {
+    let (field, extended) = (kernel::field::NONE, kernel::EXTENDED);
+    let layout = kernel::PixelLayout { width, height, code, field, extended, ..Default::default() };
+    let mut format = kernel::Format { kind: kernel::CAPTURE, layout, ..Default::default() };
     match call!(file, set_format, &mut format) {
         // What another program feeds cannot be changed; it may be right as it is.
         Ok(()) | Err(Errno::EINVAL) => {}
         other => other.map_err(|error| failed(path, error.into()))?,
     }
-    format = kernel::Format { kind: kernel::CAPTURE, ..Default::default() };
-    call!(file, get_format, &mut format).map_err(|error| failed(path, error.into()))?;
-    let set = format.layout;
-    if set.code != *code || options.size.is_some_and(|size| size != (set.width, set.height)) {
+    let set = current_layout(path, file)?;
+    if set.code != code || (set.width, set.height) != (width, height) {
         let is = CameraFormat::of(set.code).map_or_else(|| code_name(set.code), |format| format.name().to_owned());
         let reason = format!(
             "the camera would send {} × {} pixels as {is}: choose that, or another size (`v4l2-ctl --list-formats-ext` shows \
@@ -329,6 +339,10 @@ fn choose(path: &Path, file: &File, options: &CameraOptions) -> Result<kernel::P
             set.width, set.height
         );
         return Err(unusable(path, reason));
+    }
+    // Other fields are half pictures, or two of them one below the other.
+    if !kernel::field::WHOLE.contains(&set.field) {
+        return Err(unusable(path, "the camera sends fields, not whole pictures: choose another size or format"));
     }
     Ok(set)
 }

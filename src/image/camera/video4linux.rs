@@ -10,8 +10,16 @@ pub(super) const MAJOR: u64 = 81;
 pub(super) const CAPTURE: u32 = 1;
 /// Buffers of the driver's, mapped.
 pub(super) const MAPPED: u32 = 1;
-/// Whole frames, no fields.
-pub(super) const PROGRESSIVE: u32 = 1;
+/// `enum v4l2_field`.
+pub(super) mod field {
+    pub(in super::super) const NONE: u32 = 1;
+    const ANY: u32 = 0;
+    const INTERLACED: u32 = 4;
+    const INTERLACED_TOP_FIRST: u32 = 8;
+    const INTERLACED_BOTTOM_FIRST: u32 = 9;
+    /// Those that are whole pictures.
+    pub(in super::super) const WHOLE: [u32; 5] = [NONE, ANY, INTERLACED, INTERLACED_TOP_FIRST, INTERLACED_BOTTOM_FIRST];
+}
 /// The fields of `PixelLayout` behind it are meant.
 pub(super) const EXTENDED: u32 = 0xfeed_cafe;
 
