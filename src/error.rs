@@ -42,6 +42,9 @@ pub enum Error {
     /// The tokenizer failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A `CancelHandle` ended the work before it had a result.
+    #[error("cancelled")]
+    Cancelled,
     /// The requested instruction set is not to be had.
     #[error(transparent)]
     Isa(#[from] gemmule_quant::isa::IsaError),

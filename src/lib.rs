@@ -11,8 +11,8 @@
 //! # Ok::<(), gemmule::Error>(())
 //! ```
 //!
-//! [`Model`] is an opened file, shared freely; [`Session`] holds the memory of one generation at a time. Nothing here
-//! prints, exits or keeps global state.
+//! [`Model`] is an opened file, shared freely; [`Session`] holds the memory of one generation at a time, and may
+//! be one of several on a model; a [`CancelHandle`] ends what it computes from another thread. Nothing here prints, exits or keeps global state.
 
 #[cfg(target_endian = "big")]
 compile_error!("GGUF files are little-endian and used in place: big-endian targets are not supported");
@@ -35,4 +35,5 @@ pub use files::write_whole;
 pub use gemmule_quant as quant;
 pub use image::Picture;
 pub use model::Model;
+pub use sched::CancelHandle;
 pub use session::{Answer, FinishReason, GenerateOptions, Session, SessionOptions, Timings, Trace};

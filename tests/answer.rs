@@ -1,7 +1,9 @@
 //! Objects read from answers' tokens, and from the bundled model's own.
 
+use std::ops::ControlFlow;
+
 use gemmule::answer::{Detections, Mask, annotate, detections, merge_duplicates};
-use gemmule::{GenerateOptions, Model, Picture, Session, SessionOptions};
+use gemmule::{CancelHandle, Error, FinishReason, GenerateOptions, Model, Picture, Session, SessionOptions};
 
 /// The objects of a text, all of whose tokens have this probability.
 fn read(text: &str, probability: f32) -> Detections {
@@ -166,6 +168,45 @@ fn sessions_on_several_threads_share_a_model() {
                 assert_eq!(&answer.join().unwrap(), alone);
             }
         }
+    });
+}
+
+#[test]
+fn work_is_cancelled_and_begun_again() {
+    let model = Model::bundled().unwrap();
+    let picture =
+        Picture::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
+    let pictures = std::slice::from_ref(&picture);
+    let cancel = CancelHandle::default();
+    let mut session =
+        Session::new(&model, &SessionOptions { cancel: cancel.clone(), ..SessionOptions::default() }).unwrap();
+    let options = GenerateOptions::default();
+    let whole = session.generate(pictures, "describe en", &options).unwrap();
+
+    let mut pieces = 0;
+    let cut = session
+        .generate_with(pictures, "describe en", &options, |_| {
+            pieces += 1;
+            cancel.cancel();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((pieces, cut.finish), (1, FinishReason::Stopped));
+    assert!(whole.text.starts_with(&cut.text) && !cut.text.is_empty() && cut.text.len() < whole.text.len());
+    // It stays cancelled, before the pictures and before the prompt.
+    assert!(matches!(session.show(pictures), Err(Error::Cancelled)));
+    assert!(session.image_features().is_empty(), "nothing half done is left");
+    assert!(matches!(session.ask("describe en", &options, |_| ControlFlow::Continue(())), Err(Error::Cancelled)));
+    cancel.reset();
+    assert_eq!(session.generate(pictures, "describe en", &options).unwrap().tokens, whole.tokens);
+
+    // From another thread, at whatever point it comes.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            cancel.cancel();
+        });
+        while !matches!(session.generate(pictures, "describe en", &options), Err(Error::Cancelled)) {}
     });
 }
 

@@ -115,6 +115,7 @@ pub(crate) unsafe fn session_options(options: *const gemmule_session_options) ->
         threads: threads(options.threads),
         generation_threads: threads(options.generation_threads),
         isa,
+        ..SessionOptions::default()
     })
 }
 

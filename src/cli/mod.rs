@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use gemmule::quant::isa;
-use gemmule::{Model, Picture, Session, SessionOptions};
+use gemmule::{CancelHandle, Model, Picture, Session, SessionOptions};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -129,10 +129,16 @@ fn bundled() -> Result<Model> {
 
 impl ComputeArguments {
     fn session<'m>(&self, model: &'m Model) -> Result<Session<'m>> {
+        self.session_until(model, CancelHandle::default())
+    }
+
+    /// A session that `cancel` ends.
+    fn session_until<'m>(&self, model: &'m Model, cancel: CancelHandle) -> Result<Session<'m>> {
         let options = SessionOptions {
             threads: self.threads,
             generation_threads: self.generation_threads,
             isa: self.isa.clone(),
+            cancel,
         };
         Ok(Session::new(model, &options)?)
     }

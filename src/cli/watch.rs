@@ -3,7 +3,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +11,7 @@ use clap::Args;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 use gemmule::image::{Camera, CameraFormat, CameraOptions};
 use gemmule::image::{FrameStream, PixelFormat, StreamFormat, StreamFrame, pictures_in};
-use gemmule::{GenerateOptions, Model, Picture, Session};
+use gemmule::{CancelHandle, GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
 
 use super::answers::{self, FormArguments, Found, ObjectArguments};
@@ -167,10 +166,10 @@ impl Slot {
     }
 
     /// The newest frame and how many were dropped so far; none when the source has ended or `stop` is set.
-    fn take(&self, stop: &AtomicBool) -> Option<(Arrived, u64)> {
+    fn take(&self, stop: &CancelHandle) -> Option<(Arrived, u64)> {
         let mut state = self.lock();
         loop {
-            if stop.load(Ordering::Relaxed) {
+            if stop.is_cancelled() {
                 return None;
             }
             if let Some(arrived) = state.newest.take() {
@@ -192,14 +191,15 @@ impl Watch {
         let input = self.input();
         self.form.constraint().map_or(Ok(()), |constraint| constraint.check())?;
         let model = self.model.open()?;
-        let mut session = self.compute.session(&model)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
+        let stop = CancelHandle::default();
+        let mut session = self.compute.session_until(&model, stop.clone())?;
+        let handle = stop.clone();
         let handler = move || {
             // Whoever asks twice does not want to wait, for a reader of stdout say.
-            if flag.swap(true, Ordering::Relaxed) {
+            if handle.is_cancelled() {
                 std::process::exit(1);
             }
+            handle.cancel();
         };
         ctrlc::set_handler(handler).context("cannot watch for interrupts")?;
 
@@ -219,7 +219,10 @@ impl Watch {
 
         let (start, mut answered, mut failed) = (Instant::now(), 0u64, 0u64);
         while let Some((arrived, dropped)) = slot.take(&stop) {
-            let answer = self.answer(&model, &mut session, &arrived, &stop);
+            let answer = self.answer(&model, &mut session, &arrived);
+            if stop.is_cancelled() && answer.is_err() {
+                break;
+            }
             let mut value = answer.unwrap_or_else(|error| {
                 failed += 1;
                 json!({ "error": format!("{error:#}") })
@@ -239,7 +242,7 @@ impl Watch {
             std::io::stderr(),
             "{answered} frames answered, {failed} of them failed, {dropped} dropped, {rate:.1} per second"
         );
-        if stop.load(Ordering::Relaxed) {
+        if stop.is_cancelled() {
             return Ok(());
         }
         if let Some(Err(error)) = &state.over {
@@ -291,7 +294,7 @@ impl Watch {
         }
     }
 
-    fn answer(&self, model: &Model, session: &mut Session<'_>, arrived: &Arrived, stop: &AtomicBool) -> Result<Value> {
+    fn answer(&self, model: &Model, session: &mut Session<'_>, arrived: &Arrived) -> Result<Value> {
         let whole = [arrived.frame.to_picture()?];
         let part = self.region.map(|[left, top, width, height]| whole[0].crop((left, top), (width, height)));
         let part = part.transpose()?.map(|part| [part]);
@@ -304,9 +307,7 @@ impl Watch {
             deadline: self.budget.map(|budget| arrived.at + Duration::from_millis(budget)),
             ..GenerateOptions::default()
         };
-        let answer = session.ask(&self.prompt, &options, |_| {
-            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        let answer = session.ask(&self.prompt, &options, |_| ControlFlow::Continue(()))?;
         let mut found = Found::read(&self.objects, session, model, (&answer, pictures))?;
         if let Some([left, top, ..]) = self.region {
             found.move_into(&pictures[0], (left, top), &whole[0]);

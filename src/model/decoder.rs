@@ -153,13 +153,16 @@ pub fn embed_tokens(store: &Store, (config, weights): (&TextConfig, &DecoderWeig
 ///
 /// On an empty cache the tokens are a prefix and all see each other, on every layer and past its window. Otherwise `x`
 /// is one generated token, which sees the cache, or its last `sliding_window` tokens on layers that have the window.
+///
+/// # Errors
+/// When it is cancelled; the cache has to be reset then.
 pub fn forward(
     compute: &Compute,
     store: &Store,
     (config, weights): (&TextConfig, &DecoderWeights),
     x: &mut [f32],
     (scratch, cache): (&mut DecoderScratch, &mut KvCache),
-) {
+) -> Result<()> {
     let tokens = x.len() / config.hidden;
     let prefix = cache.tokens == 0;
     assert!(prefix || tokens == 1, "after the prefix, tokens come one at a time");
@@ -179,6 +182,7 @@ pub fn forward(
         None => add_rows(compute, x, branch, config.hidden),
     };
     for (index, layer) in weights.layers.iter().enumerate() {
+        compute.cancel.check()?;
         let view = |matrix: &Matrix| store.view(matrix);
         let norm_input = |norm: &Vector, x: &[f32], row: usize, out: &mut [f32]| {
             let row = &x[row * config.hidden..][..config.hidden];
@@ -214,6 +218,7 @@ pub fn forward(
         add_branch(&layer.post_feed_forward_norm, x, branch);
     }
     cache.tokens += tokens;
+    Ok(())
 }
 
 fn product<'a>(store: &'a Store, matrix: &Matrix, out: &'a mut [f32]) -> Product<'a> {

@@ -103,13 +103,16 @@ pub struct VisionScratch {
 }
 
 /// One picture, `[3][size][size]`, to `out`, `[tokens][text_hidden]`.
+///
+/// # Errors
+/// When it is cancelled.
 pub fn forward(
     compute: &Compute,
     store: &Store,
     (config, weights): (&VisionConfig, &VisionWeights),
     pixels: &[f32],
     (scratch, out): (&mut VisionScratch, &mut [f32]),
-) {
+) -> Result<()> {
     let (tokens, hidden) = (config.tokens(), config.hidden);
     let VisionScratch { patches, x, normalized, q, k, v, attended, inner, input, attention } = scratch;
     for buffer in [&mut *x, normalized, q, k, v, attended] {
@@ -128,6 +131,7 @@ pub fn forward(
     linear(compute, prepared, [product(store, &weights.patch, x, (false, false))]);
     add(x, store.values(&weights.position));
     for layer in &weights.layers {
+        compute.cancel.check()?;
         let all = needs(&[&layer.query, &layer.key, &layer.value]);
         let prepared = input.prepare_with(compute, (&mut *normalized, hidden), all, |row, out| {
             norm_input(&layer.norm1, x, row, out);
@@ -149,6 +153,7 @@ pub fn forward(
         norm_input(&weights.post_norm, x, row, out);
     });
     linear(compute, prepared, [product(store, &weights.projector, out, (false, false))]);
+    Ok(())
 }
 
 /// A product with its bias, and what follows it: GELU, and the sum with what is there.

@@ -12,7 +12,7 @@ use gemmule_quant::{FloatPanel, IntegerPanel, Kernels, Operand};
 
 use self::multiply::Results;
 use crate::Result;
-use crate::sched::{PerWorker, Pool};
+use crate::sched::{CancelHandle, PerWorker, Pool};
 
 /// What a worker needs beside its block of the output.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ pub struct Compute {
     pub kernels: &'static dyn Kernels,
     /// The threads.
     pub pool: Pool,
+    /// Ends forward passes early.
+    pub cancel: CancelHandle,
     pub(crate) scratch: PerWorker<WorkerScratch>,
 }
 
@@ -54,6 +56,6 @@ impl Compute {
         let from_environment = std::env::var("GEMMULE_ISA").ok();
         let kernels = gemmule_quant::isa::select(isa.or(from_environment.as_deref()))?;
         let pool = Pool::new(threads)?;
-        Ok(Self { kernels, scratch: PerWorker::new(&pool), pool })
+        Ok(Self { kernels, scratch: PerWorker::new(&pool), pool, cancel: CancelHandle::default() })
     }
 }

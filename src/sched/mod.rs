@@ -1,4 +1,6 @@
-//! The thread pool. Work is divided over blocks of the output only, so results do not depend on the number of threads.
+//! The thread pool, and what ends work early. Work is divided over blocks of the output only, so results do not depend on the number of threads.
+
+mod cancel;
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -6,6 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+pub use cancel::CancelHandle;
 use rayon::prelude::*;
 
 use crate::{Error, Result};

@@ -62,7 +62,7 @@ impl Session<'_> {
                 sum += next[*token as usize];
                 // The end token is looked up, not fed.
                 if depth + 1 < tokens.len() {
-                    self.step(*token);
+                    self.step(*token)?;
                     next = log_softmax(&self.logits[..used])?;
                     if depth < kept {
                         path.push(*token);

@@ -56,7 +56,9 @@ impl<'m> Session<'m> {
     /// When the threads or the instruction set asked for are not to be had.
     pub fn new(model: &'m Model, options: &SessionOptions) -> Result<Self> {
         let threads = options.threads.unwrap_or_else(default_threads);
-        let compute_on = |threads| Compute::new(options.isa.as_deref(), threads);
+        let compute_on = |threads| -> Result<Compute> {
+            Ok(Compute { cancel: options.cancel.clone(), ..Compute::new(options.isa.as_deref(), threads)? })
+        };
         let generation_threads = options.generation_threads.filter(|generation| *generation != threads);
         Ok(Self {
             model,
@@ -90,13 +92,13 @@ impl<'m> Session<'m> {
     /// The answer to a prompt about pictures.
     ///
     /// # Errors
-    /// When the request is impossible or the sequence is longer than the model's context.
+    /// When the request is impossible, the sequence is longer than the model's context, or it is cancelled before the first token.
     pub fn generate(&mut self, pictures: &[Picture], prompt: &str, options: &GenerateOptions) -> Result<Answer> {
         self.generate_with(pictures, prompt, options, |_| ControlFlow::Continue(()))
     }
 
     /// As [`generate`](Self::generate), handing each piece of text to `on_text` as soon as it is certain; a break ends
-    /// the answer.
+    /// the answer, as a cancel does once it has begun.
     ///
     /// # Errors
     /// As [`generate`](Self::generate).
@@ -116,7 +118,7 @@ impl<'m> Session<'m> {
     /// Encodes the pictures that prompts are about from now on; that costs the same for one prompt and for many.
     ///
     /// # Errors
-    /// When they are more than the model's context holds.
+    /// When they are more than the model's context holds, or it is cancelled. Prompts are about no pictures then.
     pub fn show(&mut self, pictures: &[Picture]) -> Result<()> {
         self.check_length(pictures.len() * self.config().vision.tokens(), 0)?;
         let (config, start) = (self.config(), Instant::now());
@@ -126,8 +128,7 @@ impl<'m> Session<'m> {
             self.pixels.extend(picture.to_pixel_values(&config.vision, &config.preprocess)?);
         }
         self.shown = Timings { image: start.elapsed(), ..Timings::default() };
-        self.encode_pictures();
-        Ok(())
+        self.encode_pictures()
     }
 
     /// Takes features, `[images][tokens of an image][hidden]`, in the place of pictures: those of
@@ -182,7 +183,13 @@ impl<'m> Session<'m> {
                 break;
             }
             if let Some(last) = answer.tokens.last() {
-                self.step(*last);
+                match self.step(*last) {
+                    Err(Error::Cancelled) => {
+                        answer.finish = FinishReason::Stopped;
+                        break;
+                    }
+                    other => other?,
+                }
             }
             let token = match &mut matcher {
                 Some(matcher) => matcher.next(&mut sampler, &self.logits[..used])?,
@@ -278,7 +285,7 @@ impl<'m> Session<'m> {
         }
         self.pixels.clear();
         self.pixels.extend_from_slice(pixel_values);
-        self.encode_pictures();
+        self.encode_pictures()?;
         self.trace_shown(prompt)
     }
 
@@ -309,7 +316,7 @@ impl<'m> Session<'m> {
         let weights = (&config.text, &model.decoder);
         decoder::embed_tokens(&model.store, weights, &prefix[image_tokens..], &mut self.x[image_tokens * hidden..]);
         self.cache.reset(&config.text, total);
-        self.advance(Stage::Prefill);
+        self.advance(Stage::Prefill)?;
         timings.prefill = start.elapsed();
         Ok((prefix, timings))
     }
@@ -327,30 +334,36 @@ impl<'m> Session<'m> {
     }
 
     /// The features of the pictures in `self.pixels` into `self.features`.
-    fn encode_pictures(&mut self) {
+    fn encode_pictures(&mut self) -> Result<()> {
         let (config, model, start) = (self.config(), self.model, Instant::now());
         let picture = 3 * config.vision.image_size.pow(2);
         let features_len = config.vision.tokens() * config.text.hidden;
         self.features.resize(self.pixels.len() / picture * features_len, 0.0);
         let pictures = self.pixels.chunks_exact(picture).zip(self.features.chunks_exact_mut(features_len));
-        for (pixels, features) in pictures {
-            let (compute, scratch) = (&self.compute, &mut self.vision);
-            let tower = (&config.vision, &model.vision);
-            compute.pool.enter(|| vision::forward(compute, &model.store, tower, pixels, (scratch, features)));
+        let (compute, scratch) = (&self.compute, &mut self.vision);
+        let tower = (&config.vision, &model.vision);
+        let result = compute.pool.enter(|| {
+            pictures.into_iter().try_for_each(|(pixels, features)| {
+                vision::forward(compute, &model.store, tower, pixels, (&mut *scratch, features))
+            })
+        });
+        if result.is_err() {
+            self.features.clear();
         }
         self.shown.vision = start.elapsed();
+        result
     }
 
     /// Appends one token; its logits are then in `self.logits`.
-    fn step(&mut self, token: u32) {
+    fn step(&mut self, token: u32) -> Result<()> {
         let config = self.config();
         self.x.resize(config.text.hidden, 0.0);
         decoder::embed_tokens(&self.model.store, (&config.text, &self.model.decoder), &[token], &mut self.x);
-        self.advance(Stage::Generation);
+        self.advance(Stage::Generation)
     }
 
     /// Runs the decoder over `self.x` and leaves the last position's logits.
-    fn advance(&mut self, stage: Stage) {
+    fn advance(&mut self, stage: Stage) -> Result<()> {
         let Self { model, compute, generation_compute, decoder: scratch, cache, x, logits, .. } = self;
         let compute = match stage {
             Stage::Prefill => compute,
@@ -359,9 +372,10 @@ impl<'m> Session<'m> {
         let weights = (&model.config.text, &model.decoder);
         logits.resize(model.config.text.vocabulary, 0.0);
         compute.pool.enter(|| {
-            decoder::forward(compute, &model.store, weights, x, (scratch, cache));
+            decoder::forward(compute, &model.store, weights, x, (scratch, cache))?;
             let last = &x[x.len() - model.config.text.hidden..];
             decoder::logits(compute, &model.store, weights, last, (scratch, logits));
-        });
+            Ok(())
+        })
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Constraint, Sampling};
+use crate::sched::CancelHandle;
 
 /// How a session computes.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +15,9 @@ pub struct SessionOptions {
     pub generation_threads: Option<usize>,
     /// Instruction set by name; by default the environment's `GEMMULE_ISA`, else the best.
     pub isa: Option<String>,
+    /// Ends what the session computes, from another thread. What has no result yet is an
+    /// [`Error::Cancelled`](crate::Error::Cancelled); an answer ends with what there is.
+    pub cancel: CancelHandle,
 }
 
 /// What to generate.
@@ -57,7 +61,7 @@ pub enum FinishReason {
     EndToken,
     /// The limit of tokens was reached.
     MaxTokens,
-    /// The caller's callback said so.
+    /// The caller said so: its callback, or a cancel.
     Stopped,
     /// The time was up.
     Deadline,
