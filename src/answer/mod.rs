@@ -90,6 +90,7 @@ pub struct Malformed {
 
 /// The objects of an answer, in its order.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Detections {
     /// Those that are whole.
     pub objects: Vec<Object>,

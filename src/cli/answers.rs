@@ -122,7 +122,7 @@ impl Found {
             value
         };
         let malformed = |part: &Malformed| json!({ "text": part.text, "reason": part.reason });
-        let Detections { objects, malformed: parts } = &self.detections;
+        let Detections { objects, malformed: parts, .. } = &self.detections;
         let objects: Vec<Value> = objects.iter().zip(&self.masks).map(object).collect();
         (objects.into(), parts.iter().map(malformed).collect::<Vec<_>>().into())
     }

@@ -1,8 +1,11 @@
 //! The model: configuration, weights by name, and one forward pass for the tower and one for the decoder.
 
 pub mod config;
+#[doc(hidden)]
 pub mod decoder;
+#[doc(hidden)]
 pub mod mask_decoder;
+#[doc(hidden)]
 pub mod vision;
 
 use std::borrow::Cow;
@@ -99,6 +102,7 @@ impl Model {
     ///
     /// # Errors
     /// When a key or tensor is missing, or does not fit the others.
+    #[doc(hidden)]
     pub fn from_files(files: Vec<GgufFile>) -> Result<Self> {
         let store = Arc::new(Store::new(files)?);
         let config = Config::from_files(store.files())?;
@@ -130,7 +134,7 @@ impl Model {
         self.masks.is_some()
     }
 
-    /// Keeps the model's files in memory while it is open, see [`GgufFile::lock`].
+    /// Keeps the model's files in memory while it is open, so that a shortage of memory never makes an answer wait for the disk.
     ///
     /// # Errors
     /// When the system allows no process to hold so much.
@@ -139,6 +143,7 @@ impl Model {
     }
 
     /// The files and tensors.
+    #[doc(hidden)]
     pub fn store(&self) -> &Store {
         &self.store
     }

@@ -5,6 +5,7 @@ use crate::{Error, Result};
 
 /// A given answer and its likelihood.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Choice {
     /// The answer.
     pub text: String,

@@ -76,11 +76,13 @@ impl<'m> Session<'m> {
     }
 
     /// What computes pictures and prompts.
+    #[doc(hidden)]
     pub fn compute(&self) -> &Compute {
         &self.compute
     }
 
     /// What computes tokens after the first.
+    #[doc(hidden)]
     pub fn generation_compute(&self) -> &Compute {
         self.generation_compute.as_ref().unwrap_or(&self.compute)
     }

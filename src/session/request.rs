@@ -81,6 +81,7 @@ impl FinishReason {
 
 /// How long the stages took.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Timings {
     /// Resizing and normalizing the pictures.
     pub image: Duration,
@@ -94,6 +95,7 @@ pub struct Timings {
 
 /// An answer.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Answer {
     /// The answer's text.
     pub text: String,
@@ -128,6 +130,7 @@ impl Answer {
 
 /// The stages of one prefill, to compare with the reference.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Trace {
     /// `[images][3][size][size]`.
     pub pixel_values: Vec<f32>,
