@@ -31,6 +31,10 @@ typedef enum {
    * A mistake within the library; the objects involved should be freed.
    */
   GEMMULE_INTERNAL = 3,
+  /**
+   * A gemmule_cancel ended it before it had a result.
+   */
+  GEMMULE_CANCELLED = 4,
 } gemmule_status;
 
 /**
@@ -103,6 +107,11 @@ typedef enum {
 typedef struct gemmule_answer gemmule_answer;
 
 /**
+ * Ends what sessions compute, from any thread; see gemmule_session_options.
+ */
+typedef struct gemmule_cancel gemmule_cancel;
+
+/**
  * An opened model.
  */
 typedef struct gemmule_model gemmule_model;
@@ -132,6 +141,10 @@ typedef struct {
    * Threads that generate tokens after the first; 0 means as many as threads.
    */
   uint32_t generation_threads;
+  /**
+   * What ends the session's work from another thread, or NULL; may be freed once the session is made.
+   */
+  const gemmule_cancel *cancel;
 } gemmule_session_options;
 
 /**
@@ -264,6 +277,29 @@ typedef struct {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * Makes a gemmule_cancel, not set.
+ */
+gemmule_cancel *gemmule_cancel_new(void);
+
+/**
+ * Sets it, so that its sessions end what they compute and fail with GEMMULE_CANCELLED from then on (an answer that has begun
+ * ends with what there is), or takes that back.
+ *
+ * The caller promises:
+ * `cancel` is NULL or came from gemmule_cancel_new().
+ */
+void gemmule_cancel_set(const gemmule_cancel *cancel,
+                        bool cancelled);
+
+/**
+ * Frees it. Sessions that it was given to go on.
+ *
+ * The caller promises:
+ * `cancel` is NULL or came from gemmule_cancel_new() and is not used any more.
+ */
+void gemmule_cancel_free(gemmule_cancel *cancel);
 
 /**
  * The library's version, such as "0.1.0".

@@ -29,9 +29,13 @@ class Error(RuntimeError):
     """What the library says went wrong."""
 
 
+class Cancelled(Error):
+    """`Session.cancel` ended the work before it had a result."""
+
+
 class _SessionOptions(ctypes.Structure):
     _fields_ = [("size", ctypes.c_size_t), ("threads", ctypes.c_uint32), ("isa", ctypes.c_char_p),
-                ("generation_threads", ctypes.c_uint32)]
+                ("generation_threads", ctypes.c_uint32), ("cancel", ctypes.c_void_p)]
 
 
 class _GenerateOptions(ctypes.Structure):
@@ -67,6 +71,9 @@ def _load() -> ctypes.CDLL:
         ("last_error", ctypes.c_char_p, []),
         ("model_open", ctypes.c_int, [ctypes.c_char_p, ctypes.c_char_p, pointer]),
         ("model_free", None, [pointer]),
+        ("cancel_new", pointer, []),
+        ("cancel_set", None, [pointer, ctypes.c_bool]),
+        ("cancel_free", None, [pointer]),
         ("session_options_init", None, [pointer]),
         ("session_new", ctypes.c_int, [pointer, pointer, pointer]),
         ("session_free", None, [pointer]),
@@ -94,7 +101,7 @@ _library = _load()
 
 def _check(status: int) -> None:
     if status:
-        raise Error(_library.gemmule_last_error().decode())
+        raise (Cancelled if status == 4 else Error)(_library.gemmule_last_error().decode())
 
 
 def _text(text: str) -> bytes:
@@ -152,14 +159,26 @@ class Session:
 
     def __init__(self, model: Model, threads: int = 0, isa: str | None = None, generation_threads: int = 0) -> None:
         self._handle = ctypes.c_void_p()
+        self._cancel = ctypes.c_void_p(_library.gemmule_cancel_new())
         options = _SessionOptions()
         _library.gemmule_session_options_init(ctypes.byref(options))
         options.threads, options.generation_threads = threads, generation_threads
         options.isa = None if isa is None else isa.encode()
+        options.cancel = self._cancel
         _check(_library.gemmule_session_new(model._handle, ctypes.byref(options), ctypes.byref(self._handle)))
 
     def __del__(self) -> None:
         _library.gemmule_session_free(self._handle)
+        _library.gemmule_cancel_free(self._cancel)
+
+    def cancel(self) -> None:
+        """Ends what the session computes, from any thread: `Cancelled` is raised, now and from then on; an answer that has begun
+        ends with what there is."""
+        _library.gemmule_cancel_set(self._cancel, True)
+
+    def resume(self) -> None:
+        """Takes `cancel` back."""
+        _library.gemmule_cancel_set(self._cancel, False)
 
     def show(self, *images: np.ndarray | str | os.PathLike[str], format: str | None = None) -> None:
         """Encodes the pictures that prompts are about: paths, or uint8 arrays [height, width] or [height, width, channels].

@@ -1,6 +1,7 @@
-"""Run by capi/check: the Python module on the bundled model."""
+"""Run by .ci/capi: the Python module on the bundled model."""
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,14 @@ def main():
     [circle] = session.ask("detect circle").objects
     assert circle.label == "circle" and 0 < circle.score <= 1 and circle.box[2] > circle.box[0]
     assert session.ask("describe en", on_text=lambda piece: False).finish == "stopped"
+    assert session.ask("describe en", on_text=lambda piece: session.cancel()).finish == "stopped"
+    assert "cancelled" in raises(gemmule.Cancelled, lambda: session.ask("describe en"))
+    session.resume()
+    timer = threading.Timer(0.05, session.cancel)
+    timer.start()
+    assert "cancelled" in raises(gemmule.Cancelled, lambda: [session.show(PICTURE) for _ in iter(int, 1)])
+    session.resume()
+    session.show(PICTURE)
     assert raises(ZeroDivisionError, lambda: session.ask("describe en", on_text=lambda piece: 1 / 0))
     assert session.ask("caption en", pattern="a red .+").text.startswith("a red ")
     probabilities = session.score("answer en what color is the shape?", ["red", "yellow"])

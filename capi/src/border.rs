@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::gemmule_status::{self, GEMMULE_FAILED, GEMMULE_INTERNAL, GEMMULE_INVALID_ARGUMENT, GEMMULE_OK};
+use crate::gemmule_status::{
+    self, GEMMULE_CANCELLED, GEMMULE_FAILED, GEMMULE_INTERNAL, GEMMULE_INVALID_ARGUMENT, GEMMULE_OK,
+};
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
@@ -15,7 +17,8 @@ pub(crate) struct Failure(gemmule_status, String);
 
 impl From<gemmule::Error> for Failure {
     fn from(error: gemmule::Error) -> Self {
-        Self(GEMMULE_FAILED, error.to_string())
+        let status = if matches!(error, gemmule::Error::Cancelled) { GEMMULE_CANCELLED } else { GEMMULE_FAILED };
+        Self(status, error.to_string())
     }
 }
 

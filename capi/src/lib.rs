@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub use answer::*;
 use border::{fail, guard, out, string, strings};
 use gemmule::image::{Frame, PixelFormat};
-use gemmule::{Model, Picture, Session};
+use gemmule::{CancelHandle, Model, Picture, Session};
 pub use request::*;
 
 /// An opened model.
@@ -33,6 +33,7 @@ const _: fn() = || {
     fn is_shared_by_threads<T: Sync>() {}
     moves_between_threads::<gemmule_session>();
     is_shared_by_threads::<gemmule_model>();
+    is_shared_by_threads::<gemmule_cancel>();
 };
 
 /// What a function did.
@@ -47,6 +48,40 @@ pub enum gemmule_status {
     GEMMULE_INVALID_ARGUMENT = 2,
     /// A mistake within the library; the objects involved should be freed.
     GEMMULE_INTERNAL = 3,
+    /// A gemmule_cancel ended it before it had a result.
+    GEMMULE_CANCELLED = 4,
+}
+
+/// Ends what sessions compute, from any thread; see gemmule_session_options.
+pub struct gemmule_cancel(CancelHandle);
+
+/// Makes a gemmule_cancel, not set.
+#[unsafe(no_mangle)]
+pub extern "C" fn gemmule_cancel_new() -> *mut gemmule_cancel {
+    Box::into_raw(Box::new(gemmule_cancel(CancelHandle::default())))
+}
+
+/// Sets it, so that its sessions end what they compute and fail with GEMMULE_CANCELLED from then on (an answer that has begun
+/// ends with what there is), or takes that back.
+///
+/// # Safety
+/// `cancel` is NULL or came from gemmule_cancel_new().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_cancel_set(cancel: *const gemmule_cancel, cancelled: bool) {
+    // SAFETY: the caller's promise.
+    if let Some(gemmule_cancel(handle)) = unsafe { cancel.as_ref() } {
+        if cancelled { handle.cancel() } else { handle.reset() }
+    }
+}
+
+/// Frees it. Sessions that it was given to go on.
+///
+/// # Safety
+/// `cancel` is NULL or came from gemmule_cancel_new() and is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_cancel_free(cancel: *mut gemmule_cancel) {
+    // SAFETY: the caller's promise.
+    unsafe { border::free(cancel) }
 }
 
 /// The library's version, such as "0.1.0".

@@ -7,6 +7,7 @@ use gemmule::session::{Constraint, Sampling};
 use gemmule::{GenerateOptions, SessionOptions};
 
 use crate::border::{Failure, fail, string};
+use crate::gemmule_cancel;
 
 /// How a session computes.
 #[repr(C)]
@@ -20,6 +21,8 @@ pub struct gemmule_session_options {
     pub isa: *const c_char,
     /// Threads that generate tokens after the first; 0 means as many as threads.
     pub generation_threads: u32,
+    /// What ends the session's work from another thread, or NULL; may be freed once the session is made.
+    pub cancel: *const gemmule_cancel,
 }
 
 /// What to generate.
@@ -58,6 +61,7 @@ pub unsafe extern "C" fn gemmule_session_options_init(options: *mut gemmule_sess
         threads: 0,
         isa: std::ptr::null(),
         generation_threads: 0,
+        cancel: std::ptr::null(),
     };
     // SAFETY: the caller's promise.
     unsafe { crate::border::set(options, defaults) }
@@ -104,18 +108,20 @@ unsafe fn read<T: Copy>(options: *const T) -> Result<Option<T>, Failure> {
 }
 
 /// # Safety
-/// `options` is NULL or as gemmule_session_options_init() made it.
+/// `options` is NULL or as gemmule_session_options_init() made it; what it points to is there.
 pub(crate) unsafe fn session_options(options: *const gemmule_session_options) -> Result<SessionOptions, Failure> {
     // SAFETY: the caller's promise.
     let Some(options) = (unsafe { read(options)? }) else { return Ok(SessionOptions::default()) };
     // SAFETY: the caller's promise.
     let isa = unsafe { string(options.isa) }.transpose()?.map(str::to_owned);
+    // SAFETY: the caller's promise.
+    let cancel = unsafe { options.cancel.as_ref() }.map(|cancel| cancel.0.clone());
     let threads = |count: u32| Some(count as usize).filter(|threads| *threads > 0);
     Ok(SessionOptions {
         threads: threads(options.threads),
         generation_threads: threads(options.generation_threads),
         isa,
-        ..SessionOptions::default()
+        cancel: cancel.unwrap_or_default(),
     })
 }
 
