@@ -314,7 +314,7 @@ fn row_dots_do_not_depend_on_their_company() {
     let mut random = Random(10);
     for kernels in all_kernels() {
         for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
-            let (k, rows, tokens) = (768, 5, 7);
+            let (k, rows, tokens) = (768, 11, 7);
             let data: Vec<u8> = (0..rows).flat_map(|_| random_row(format, k, &mut random)).collect();
             let weights = MatrixView::new(format, rows, k, &data).unwrap();
             let quantized = quantize(kernels, &random.values(k * tokens), tokens);

@@ -1,4 +1,5 @@
-//! Row dots: blocks are unpacked in registers as they lie and multiplied with one to four rows of activations.
+//! Row dots: blocks are unpacked in registers as they lie and multiplied with one to four rows of activations,
+//! several weight rows at once.
 //!
 //! A product of bytes takes an unsigned and a signed operand. Codes of four and five bits enter as stored, and what their
 //! offset adds is taken off at the end (Σ scale · offset · Σ activations). Codes of six and eight bits enter as
@@ -62,99 +63,143 @@ macro_rules! define_row_dots {
             _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
         }
 
-        /// A weight row times `TOKENS` rows of activations.
+        /// `ROWS` weight rows, each times `TOKENS` rows of activations. A result does not depend on `ROWS` or `TOKENS`.
         #[target_feature(enable = $features)]
-        fn dot_row<B: Blocks, const TOKENS: usize>(row: &[u8], x: [QuantizedRow<'_>; TOKENS]) -> [f32; TOKENS] {
-            let blocks = row.len() / B::BYTES;
-            assert!(row.len() == blocks * B::BYTES);
+        fn dot_rows<B: Blocks, const ROWS: usize, const TOKENS: usize>(
+            rows: [&[u8]; ROWS],
+            x: [QuantizedRow<'_>; TOKENS],
+        ) -> [[f32; TOKENS]; ROWS] {
+            let blocks = rows[0].len() / B::BYTES;
+            assert!(rows.iter().all(|row| row.len() == blocks * B::BYTES));
             for x in &x {
                 let k = blocks * B::LEN;
                 assert!(x.codes.len() == k && x.scales.len() * ACTIVATION_BLOCK == k);
                 assert!(x.sums.len() * ACTIVATION_BLOCK == k && x.half_sums.len() * SUM_BLOCK == k);
             }
             // Two chains of additions hide the latency of one.
-            let mut sums = [[_mm256_setzero_ps(); 2]; TOKENS];
+            let mut sums = [[[_mm256_setzero_ps(); 2]; TOKENS]; ROWS];
             // Σ scale · Σ activations, or Σ bias · Σ activations: eight blocks at once, and what is left over.
-            let mut corrections = [_mm256_setzero_ps(); TOKENS];
-            let mut rest_corrections = [0.0f32; TOKENS];
+            let mut corrections = [[_mm256_setzero_ps(); TOKENS]; ROWS];
+            let mut rest_corrections = [[0.0f32; TOKENS]; ROWS];
             // SAFETY: `index < blocks` for every block that is read, and activations have `LEN / 32` blocks for each weight
             // block (asserted above). A prefetch reads nothing and may point anywhere.
             unsafe {
                 let mut index = 0;
                 if B::LEN == 32 {
-                    let mut factors = [[0.0f32; 8]; TOKENS];
+                    let mut factors = [[[0.0f32; 8]; TOKENS]; ROWS];
                     while index + 8 <= blocks {
-                        let first = row.as_ptr().add(index * B::BYTES);
-                        prefetch(first, 8 * B::BYTES);
-                        let scales = halves::<B>(first, 0);
-                        for t in 0..TOKENS {
-                            let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index));
-                            _mm256_storeu_ps(factors[t].as_mut_ptr(), _mm256_mul_ps(scales, activations));
-                            if B::BITS <= 5 {
-                                let by = if B::BIASED { halves::<B>(first, 2) } else { scales };
-                                let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index));
-                                corrections[t] = _mm256_fmadd_ps(by, activations, corrections[t]);
+                        for r in 0..ROWS {
+                            let first = rows[r].as_ptr().add(index * B::BYTES);
+                            prefetch(first, 8 * B::BYTES);
+                            let scales = halves::<B>(first, 0);
+                            for t in 0..TOKENS {
+                                let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index));
+                                _mm256_storeu_ps(factors[r][t].as_mut_ptr(), _mm256_mul_ps(scales, activations));
+                                if B::BITS <= 5 {
+                                    let by = if B::BIASED { halves::<B>(first, 2) } else { scales };
+                                    let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index));
+                                    corrections[r][t] = _mm256_fmadd_ps(by, activations, corrections[r][t]);
+                                }
                             }
                         }
                         for part in 0..8 {
-                            let block = first.add(part * B::BYTES);
                             for t in 0..TOKENS {
                                 let codes = x[t].codes.as_ptr().add((index + part) * 32);
-                                let products = block_products::<B>(block, 0, _mm256_loadu_si256(codes.cast()));
-                                let factor = _mm256_broadcast_ss(&factors[t][part]);
-                                sums[t][part % 2] = _mm256_fmadd_ps(products, factor, sums[t][part % 2]);
+                                let codes = _mm256_loadu_si256(codes.cast());
+                                for r in 0..ROWS {
+                                    let block = rows[r].as_ptr().add((index + part) * B::BYTES);
+                                    let products = block_products::<B>(block, 0, codes);
+                                    let factor = _mm256_broadcast_ss(&factors[r][t][part]);
+                                    sums[r][t][part % 2] = _mm256_fmadd_ps(products, factor, sums[r][t][part % 2]);
+                                }
                             }
                         }
                         index += 8;
                     }
                 }
-                let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
+                let (mut scales, mut biases) = ([[0.0f32; MAX_GROUPS]; ROWS], [[0.0f32; MAX_GROUPS]; ROWS]);
                 let pairs = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
                 while index < blocks {
-                    let block = row.as_ptr().add(index * B::BYTES);
-                    if B::LEN > 32 {
-                        prefetch(block, B::BYTES);
+                    for r in 0..ROWS {
+                        let block = rows[r].as_ptr().add(index * B::BYTES);
+                        if B::LEN > 32 {
+                            prefetch(block, B::BYTES);
+                        }
+                        B::read_scales(block, &mut scales[r], &mut biases[r]);
                     }
-                    B::read_scales(block, &mut scales, &mut biases);
                     for part in 0..B::LEN / 32 {
                         let at = index * (B::LEN / 32) + part;
-                        let scale = if B::GROUP == 16 {
-                            // Lanes 0..4 hold the products of the first 16 codes, lanes 4..8 those of the others.
-                            let two = _mm_castsi128_ps(_mm_loadl_epi64(scales.as_ptr().add(part * 2).cast()));
-                            _mm256_permutevar8x32_ps(_mm256_castps128_ps256(two), pairs)
-                        } else {
-                            _mm256_broadcast_ss(&scales[part])
-                        };
-                        for t in 0..TOKENS {
-                            let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(at * 32).cast());
-                            let factor = _mm256_mul_ps(scale, _mm256_broadcast_ss(x[t].scales.get_unchecked(at)));
-                            let products = block_products::<B>(block, part, codes);
-                            sums[t][part % 2] = _mm256_fmadd_ps(products, factor, sums[t][part % 2]);
-                            if B::LEN == 32 && B::BITS <= 5 {
-                                let by = if B::BIASED { biases[0] } else { scales[0] };
-                                rest_corrections[t] += by * *x[t].sums.get_unchecked(at);
+                        for r in 0..ROWS {
+                            let block = rows[r].as_ptr().add(index * B::BYTES);
+                            let scale = if B::GROUP == 16 {
+                                // Lanes 0..4 hold the products of the first 16 codes, lanes 4..8 those of the others.
+                                let two = _mm_loadl_epi64(scales[r].as_ptr().add(part * 2).cast());
+                                _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_castsi128_ps(two)), pairs)
+                            } else {
+                                _mm256_broadcast_ss(&scales[r][part])
+                            };
+                            for t in 0..TOKENS {
+                                let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(at * 32).cast());
+                                let factor = _mm256_mul_ps(scale, _mm256_broadcast_ss(x[t].scales.get_unchecked(at)));
+                                let products = block_products::<B>(block, part, codes);
+                                sums[r][t][part % 2] = _mm256_fmadd_ps(products, factor, sums[r][t][part % 2]);
+                                if B::LEN == 32 && B::BITS <= 5 {
+                                    let by = if B::BIASED { biases[r][0] } else { scales[r][0] };
+                                    rest_corrections[r][t] += by * *x[t].sums.get_unchecked(at);
+                                }
                             }
                         }
                     }
                     if B::LEN > 32 && B::BIASED {
-                        let biases = _mm256_loadu_ps(biases.as_ptr());
-                        for t in 0..TOKENS {
-                            let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index * 8));
-                            corrections[t] = _mm256_fmadd_ps(biases, activations, corrections[t]);
+                        for r in 0..ROWS {
+                            let biases = _mm256_loadu_ps(biases[r].as_ptr());
+                            for t in 0..TOKENS {
+                                let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index * 8));
+                                corrections[r][t] = _mm256_fmadd_ps(biases, activations, corrections[r][t]);
+                            }
                         }
                     }
                     index += 1;
                 }
             }
-            let mut out = [0.0; TOKENS];
-            for t in 0..TOKENS {
-                out[t] = horizontal_sum(_mm256_add_ps(sums[t][0], sums[t][1]));
-                if B::BITS <= 5 {
-                    let correction = horizontal_sum(corrections[t]) + rest_corrections[t];
-                    out[t] += if B::BIASED { correction } else { -f32::from(B::OFFSET) * correction };
+            let mut out = [[0.0; TOKENS]; ROWS];
+            for r in 0..ROWS {
+                for t in 0..TOKENS {
+                    out[r][t] = horizontal_sum(_mm256_add_ps(sums[r][t][0], sums[r][t][1]));
+                    if B::BITS <= 5 {
+                        let correction = horizontal_sum(corrections[r][t]) + rest_corrections[r][t];
+                        out[r][t] += if B::BIASED { correction } else { -f32::from(B::OFFSET) * correction };
+                    }
                 }
             }
             out
+        }
+
+        /// Rows of weights times `TOKENS` rows of activations, `STREAMS` rows at once: one from each of as many parts that the
+        /// rows are divided into. Memory gives more to several streams that lie far apart than to one.
+        #[target_feature(enable = $features)]
+        fn dot_streams<B: Blocks, const STREAMS: usize, const TOKENS: usize>(
+            weights: crate::MatrixView<'_>,
+            rows: std::ops::Range<usize>,
+            x: [QuantizedRow<'_>; TOKENS],
+            out: &mut [f32],
+        ) {
+            let (count, part) = (rows.len(), rows.len() / STREAMS);
+            let mut put = |row: usize, results: [f32; TOKENS]| {
+                for (t, result) in results.into_iter().enumerate() {
+                    out[t * count + row] = result;
+                }
+            };
+            for row in 0..part {
+                let streams = std::array::from_fn(|stream| weights.row(rows.start + stream * part + row));
+                for (stream, results) in dot_rows::<B, STREAMS, TOKENS>(streams, x).into_iter().enumerate() {
+                    put(stream * part + row, results);
+                }
+            }
+            for row in part * STREAMS..count {
+                let [results] = dot_rows::<B, 1, TOKENS>([weights.row(rows.start + row)], x);
+                put(row, results);
+            }
         }
 
         /// As [`Kernels::dot_integer`](crate::Kernels::dot_integer).
@@ -165,22 +210,14 @@ macro_rules! define_row_dots {
             x: &[QuantizedRow<'_>],
             out: &mut [f32],
         ) {
-            let count = rows.len();
-            for (j, row) in rows.enumerate() {
-                let row = weights.row(row);
-                for (chunk, x) in x.chunks(4).enumerate() {
-                    let mut put = |results: &[f32]| {
-                        for (t, result) in results.iter().enumerate() {
-                            out[(chunk * 4 + t) * count + j] = *result;
-                        }
-                    };
-                    match *x {
-                        [a] => put(&dot_row::<B, 1>(row, [a])),
-                        [a, b] => put(&dot_row::<B, 2>(row, [a, b])),
-                        [a, b, c] => put(&dot_row::<B, 3>(row, [a, b, c])),
-                        [a, b, c, d] => put(&dot_row::<B, 4>(row, [a, b, c, d])),
-                        _ => unreachable!("chunks of one to four"),
-                    }
+            let most = rows.len() * 4;
+            for (x, out) in x.chunks(4).zip(out.chunks_mut(most.max(1))) {
+                match *x {
+                    [a] => dot_streams::<B, 4, 1>(weights, rows.clone(), [a], out),
+                    [a, b] => dot_streams::<B, 2, 2>(weights, rows.clone(), [a, b], out),
+                    [a, b, c] => dot_streams::<B, 1, 3>(weights, rows.clone(), [a, b, c], out),
+                    [a, b, c, d] => dot_streams::<B, 1, 4>(weights, rows.clone(), [a, b, c, d], out),
+                    _ => unreachable!("chunks of one to four"),
                 }
             }
         }
