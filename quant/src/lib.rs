@@ -20,4 +20,4 @@ pub use formats::{EncodeError, decode_row, encode_row, squared_error};
 pub use kernels::matrix_unit::{self, MatrixUnit, Operand};
 pub use kernels::prefetch::prefetch;
 pub use kernels::{FloatPanel, IntegerPanel, Kernels, PANEL_ROWS};
-pub use matrix::MatrixView;
+pub use matrix::{MatrixView, StridedRows};

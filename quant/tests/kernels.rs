@@ -4,8 +4,8 @@ use gemmule_quant::activation::QuantizedRows;
 use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
 use gemmule_quant::matrix_unit::{FLOAT_PIECES, weight_pieces};
 use gemmule_quant::{
-    FORMATS, FloatPanel, Format, IntegerPanel, Kernels, MatrixUnit, MatrixView, Operand, PANEL_ROWS, decode_row,
-    encode_row, isa, squared_error, vector,
+    FORMATS, FloatPanel, Format, IntegerPanel, Kernels, MatrixUnit, MatrixView, Operand, PANEL_ROWS, StridedRows,
+    decode_row, encode_row, isa, squared_error, vector,
 };
 
 /// A small deterministic generator: tests must not depend on a seed from outside.
@@ -177,7 +177,14 @@ fn row_dots_agree_with_decoded_values() {
                             &what,
                         );
                     } else {
-                        assert_close(kernels.dot_float(format, &row, x), exact(&decoded, x), &what);
+                        // Six rows that lie apart: some are taken together, some alone.
+                        let mut rows = vec![0xff; 6 * (row.len() + 4)];
+                        rows.chunks_exact_mut(row.len() + 4).for_each(|at| at[..row.len()].copy_from_slice(&row));
+                        let rows = StridedRows::new(format, (6, k), row.len() + 4, &rows).unwrap();
+                        let mut got = [f32::NAN; 6];
+                        kernels.dot_float(rows, x, &mut got);
+                        assert_close(got[0], exact(&decoded, x), &what);
+                        assert_eq!(got.map(f32::to_bits), [got[0].to_bits(); 6], "{what}");
                     }
                 }
             }
@@ -428,18 +435,45 @@ fn softmax_sums_to_one_and_survives_extremes() {
 }
 
 #[test]
-fn half_rows_are_added() {
+fn scaled_rows_are_added() {
     let mut random = Random(6);
     for kernels in all_kernels() {
-        for length in [1, 8, 13, 64, 72] {
-            let row = random_row(Format::F16, length, &mut random);
-            let mut decoded = vec![0.0; length];
-            decode_row(Format::F16, &row, &mut decoded);
-            let mut out = vec![1.0; length];
-            kernels.add_scaled_half(0.5, &row, &mut out);
-            assert!(out.iter().zip(&decoded).all(|(out, w)| (out - (1.0 + 0.5 * w)).abs() < 1e-6), "{}", kernels.isa());
+        for format in [Format::F16, Format::BF16, Format::F32] {
+            for (length, count) in [(1, 1), (8, 3), (13, 8), (64, 9), (72, 21), (256, 0)] {
+                let stride = length * 4 + 8;
+                let mut bytes = vec![0xff; count * stride];
+                let factors = random.values(count);
+                let mut expected = vec![1.0f64; length];
+                for (at, factor) in bytes.chunks_exact_mut(stride).zip(&factors) {
+                    let row = random_row(format, length, &mut random);
+                    let mut decoded = vec![0.0; length];
+                    decode_row(format, &row, &mut decoded);
+                    at[..row.len()].copy_from_slice(&row);
+                    let scaled = decoded.iter().map(|value| f64::from(*value) * f64::from(*factor));
+                    expected.iter_mut().zip(scaled).for_each(|(sum, value)| *sum += value);
+                }
+                let rows = StridedRows::new(format, (count, length), stride, &bytes).unwrap();
+                let mut out = vec![1.0; length];
+                kernels.add_scaled(&factors, rows, &mut out);
+                for (out, expected) in out.iter().zip(&expected) {
+                    let what = format!("{} {format} {count} × {length}", kernels.isa());
+                    assert!(
+                        (f64::from(*out) - expected).abs() < 1e-5 * (1.0 + expected.abs()),
+                        "{what}: {out} {expected}"
+                    );
+                }
+            }
         }
     }
+}
+
+#[test]
+fn strided_rows_lie_inside_their_bytes() {
+    let bytes = [0u8; 20];
+    assert!(StridedRows::new(Format::F16, (3, 2), 8, &bytes).is_some(), "the last row ends with the bytes");
+    assert!(StridedRows::new(Format::F16, (3, 3), 8, &bytes).is_none());
+    assert!(StridedRows::new(Format::F16, (usize::MAX, 2), 8, &bytes).is_none());
+    assert!(StridedRows::new(Format::Q8_0, (0, 32), 34, &bytes).is_none(), "quantized");
 }
 
 /// What the first `pieces` bf16 numbers hold of a value.

@@ -3,7 +3,7 @@
 
 use gemmule_quant::kernels::{FloatRows, TileOut};
 use gemmule_quant::matrix_unit::{Operand, TILE_ROWS};
-use gemmule_quant::{Format, Kernels, MatrixUnit, PANEL_ROWS};
+use gemmule_quant::{Format, Kernels, MatrixUnit, PANEL_ROWS, StridedRows};
 
 use super::{Compute, WorkerScratch};
 use crate::sched::{Block, Output};
@@ -275,29 +275,21 @@ pub fn attend_cached(
         let scratch = &mut *compute.scratch.of(worker);
         let (tile, kv_head) = (block.rows().start, block.columns().start / (group * part_len));
         let tokens = tile * CACHE_TILE * kv_len..((tile + 1) * CACHE_TILE * kv_len).min(k.len());
-        let (k, v) = (&k[tokens.clone()], &v[tokens.clone()]);
-        let head = |token: usize| token * kv_len + kv_head * head_dim..token * kv_len + (kv_head + 1) * head_dim;
         let count = tokens.len() / kv_len;
-        let queries = &q[kv_head * group * head_dim..][..group * head_dim];
-        scratch.scores.resize(group * count);
-        for token in 0..count {
-            for (index, query) in queries.chunks_exact(head_dim).enumerate() {
-                let score = compute.kernels.dot_float(Format::F16, bytemuck::cast_slice(&k[head(token)]), query);
-                scratch.scores[index * count + token] = score * shape.scale;
-            }
-        }
-        let parts = block.row_mut(tile);
-        for (scores, part) in scratch.scores.chunks_exact_mut(count).zip(parts.chunks_exact_mut(part_len)) {
+        let [keys, values] = [k, v].map(|cached| {
+            let head = bytemuck::cast_slice(&cached[tokens.clone()][kv_head * head_dim..]);
+            StridedRows::new(Format::F16, (count, head_dim), 2 * kv_len, head).expect("whole tokens")
+        });
+        let queries = q[kv_head * group * head_dim..].chunks_exact(head_dim);
+        scratch.scores.resize(count);
+        for (query, part) in queries.zip(block.row_mut(tile).chunks_exact_mut(part_len)) {
+            compute.kernels.dot_float(keys, query, &mut scratch.scores);
+            compute.kernels.scale(&mut scratch.scores, shape.scale);
             part.fill(0.0);
             let mut running = (f32::NEG_INFINITY, 0.0);
-            fold_tile(compute.kernels, shape, scores, &mut running, &mut part[..head_dim]);
+            fold_tile(compute.kernels, shape, &mut scratch.scores, &mut running, &mut part[..head_dim]);
+            compute.kernels.add_scaled(&scratch.scores, values, &mut part[..head_dim]);
             (part[head_dim], part[head_dim + 1]) = running;
-        }
-        for token in 0..count {
-            for (index, part) in parts.chunks_exact_mut(part_len).enumerate() {
-                let weight = scratch.scores[index * count + token];
-                compute.kernels.add_scaled_half(weight, bytemuck::cast_slice(&v[head(token)]), &mut part[..head_dim]);
-            }
         }
     });
     for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {

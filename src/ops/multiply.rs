@@ -131,10 +131,9 @@ fn row_product(
         kernels.dot_integer(weight, columns, x, results);
         return;
     }
-    for (index, column) in columns.clone().enumerate() {
-        for (row, values) in input.values.chunks_exact(input.k).enumerate() {
-            results[row * columns.len() + index] = kernels.dot_float(weight.format(), weight.row(column), values);
-        }
+    let weight = weight.strided_rows(columns).expect("not quantized");
+    for (values, results) in input.values.chunks_exact(input.k).zip(results.chunks_exact_mut(weight.rows())) {
+        kernels.dot_float(weight, values, results);
     }
 }
 

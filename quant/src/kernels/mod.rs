@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use crate::activation::{QuantizedRow, QuantizedRowMut, QuantizedRows};
 use crate::isa::Isa;
-use crate::{EncodeError, Format, MatrixUnit, MatrixView, vector};
+use crate::{EncodeError, Format, MatrixUnit, MatrixView, StridedRows, vector};
 
 /// Weight rows in a panel: the width of the register tile of every panel product.
 pub const PANEL_ROWS: usize = 16;
@@ -114,6 +114,14 @@ pub struct TileOut<'a> {
     pub accumulate: bool,
 }
 
+/// Checks that there is a value of `x` for each column and one of `y` for each row.
+///
+/// # Panics
+/// When there is not.
+pub(crate) fn check_rows(rows: &StridedRows<'_>, x: &[f32], y: &[f32]) {
+    assert!(x.len() == rows.columns() && y.len() == rows.rows(), "a value for each column and for each row");
+}
+
 /// Whether `len` values hold `rows` rows of `width`, `stride` apart.
 pub(crate) fn fits(len: usize, rows: usize, stride: usize, width: usize) -> bool {
     let end = rows.checked_sub(1).map(|last| last.checked_mul(stride).and_then(|start| start.checked_add(width)));
@@ -184,9 +192,9 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         overlay!(self.quantize(x, row), vector::quantize);
     }
 
-    /// Dot product of a row of a floating-point format with `x`.
-    fn dot_float(&self, format: Format, row: &[u8], x: &[f32]) -> f32 {
-        overlay!(self.dot_float(format, row, x), portable::dot_float)
+    /// `out[j]` = dot product of row `j` with `x`.
+    fn dot_float(&self, rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+        overlay!(self.dot_float(rows, x, out), portable::dot_float);
     }
 
     /// `out[t][j]` = dot product of row `rows.start + j` of a quantized matrix with the quantized activations `x[t]`; the
@@ -195,9 +203,9 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         overlay!(self.dot_integer(weights, rows, x, out), portable::dot_integer);
     }
 
-    /// `out += weight · row` for a half-precision row.
-    fn add_scaled_half(&self, weight: f32, row: &[u8], out: &mut [f32]) {
-        overlay!(self.add_scaled_half(weight, row, out), portable::add_scaled_half);
+    /// `out += Σ_j factors[j] · row j`, one row after the other.
+    fn add_scaled(&self, factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+        overlay!(self.add_scaled(factors, rows, out), portable::add_scaled);
     }
 
     /// Unpacks up to [`PANEL_ROWS`] rows of `k` values of a floating-point format; missing rows become zero.

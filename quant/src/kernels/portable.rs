@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use super::{Arrangement, FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, Line, PANEL_ROWS, TileOut};
+use super::{
+    Arrangement, FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, Line, PANEL_ROWS, TileOut, check_rows,
+};
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
-use crate::formats::{Block, F16, Float, MAX_BLOCK, MAX_GROUPS, with_block, with_float};
+use crate::formats::{Block, Float, MAX_BLOCK, MAX_GROUPS, with_block, with_float};
 use crate::isa::Isa;
-use crate::{Format, MatrixView};
+use crate::{Format, MatrixView, StridedRows};
 
 /// The provided methods of [`Kernels`].
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +33,12 @@ fn dot_float_row<E: Float>(row: &[u8], x: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
-pub(crate) fn dot_float(format: Format, row: &[u8], x: &[f32]) -> f32 {
-    with_float!(format, E => dot_float_row::<E>(row, x), else panic!("{format} is no floating-point format"))
+pub(crate) fn dot_float(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+    check_rows(&rows, x, out);
+    for (row, out) in out.iter_mut().enumerate() {
+        *out = with_float!(rows.format(), E => dot_float_row::<E>(rows.row(row), x),
+            else unreachable!("strided rows are floating-point"));
+    }
 }
 
 fn dot_integer_row<B: Block>(row: &[u8], x: QuantizedRow<'_>) -> f32 {
@@ -66,9 +72,17 @@ pub(crate) fn dot_integer(weights: MatrixView<'_>, rows: Range<usize>, x: &[Quan
     }
 }
 
-pub(crate) fn add_scaled_half(weight: f32, row: &[u8], out: &mut [f32]) {
-    for (out, bytes) in out.iter_mut().zip(row.as_chunks::<2>().0) {
-        *out += weight * F16::load(bytes);
+pub(super) fn add_scaled_row<E: Float>(factor: f32, row: &[u8], out: &mut [f32]) {
+    for (out, bytes) in out.iter_mut().zip(row.chunks_exact(E::BYTES)) {
+        *out += factor * E::load(bytes);
+    }
+}
+
+pub(crate) fn add_scaled(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+    check_rows(&rows, out, factors);
+    for (row, factor) in factors.iter().enumerate() {
+        with_float!(rows.format(), E => add_scaled_row::<E>(*factor, rows.row(row), out),
+            else unreachable!("strided rows are floating-point"));
     }
 }
 

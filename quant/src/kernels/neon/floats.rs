@@ -3,8 +3,9 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use crate::StridedRows;
 use crate::formats::Float;
-use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, fits, portable};
+use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, check_rows, fits, portable};
 
 /// Four values of a floating-point row.
 pub(super) trait Load4: Float {
@@ -47,7 +48,7 @@ impl Load4 for crate::formats::Bf16 {
 }
 
 #[target_feature(enable = "neon")]
-pub(super) fn dot_float<E: Load4>(row: &[u8], x: &[f32]) -> f32 {
+fn dot_row<E: Load4>(row: &[u8], x: &[f32]) -> f32 {
     let mut sums = [vdupq_n_f32(0.0); 4];
     let (chunks, rest) = x.as_chunks::<16>();
     for (index, chunk) in chunks.iter().enumerate() {
@@ -63,18 +64,48 @@ pub(super) fn dot_float<E: Load4>(row: &[u8], x: &[f32]) -> f32 {
     vaddvq_f32(vaddq_f32(vaddq_f32(sums[0], sums[1]), vaddq_f32(sums[2], sums[3]))) + tail
 }
 
+/// As [`Kernels::dot_float`](crate::Kernels::dot_float).
 #[target_feature(enable = "neon")]
-pub(super) fn add_scaled_half(weight: f32, row: &[u8], out: &mut [f32]) {
-    let (bytes, bytes_rest) = row.as_chunks::<8>();
+pub(super) fn dot_float<E: Load4>(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+    check_rows(&rows, x, out);
+    for (row, out) in out.iter_mut().enumerate() {
+        *out = dot_row::<E>(rows.row(row), x);
+    }
+}
+
+/// Adds `ROWS` rows to `out`, one after the other.
+#[target_feature(enable = "neon")]
+fn add_rows<E: Load4, const ROWS: usize>(factors: [f32; ROWS], rows: [&[u8]; ROWS], out: &mut [f32]) {
+    assert!(rows.iter().all(|row| row.len() == out.len() * E::BYTES));
     let (chunks, rest) = out.as_chunks_mut::<4>();
-    for (bytes, out) in bytes.iter().zip(chunks) {
-        // SAFETY: `bytes` is four half-precision values and `out` four values.
+    let done = chunks.len() * 4 * E::BYTES;
+    for (index, out) in chunks.iter_mut().enumerate() {
+        // SAFETY: every row has as many values as there are results, of which `out` is 4.
         unsafe {
-            let values = crate::formats::F16::load4(bytes.as_ptr());
-            vst1q_f32(out.as_mut_ptr(), vfmaq_n_f32(vld1q_f32(out.as_ptr()), values, weight));
+            let mut sum = vld1q_f32(out.as_ptr());
+            for (row, factor) in rows.iter().zip(factors) {
+                sum = vfmaq_n_f32(sum, E::load4(row.as_ptr().add(index * 4 * E::BYTES)), factor);
+            }
+            vst1q_f32(out.as_mut_ptr(), sum);
         }
     }
-    portable::add_scaled_half(weight, bytes_rest, rest);
+    for (row, factor) in rows.iter().zip(factors) {
+        portable::add_scaled_row::<E>(factor, &row[done..], rest);
+    }
+}
+
+/// As [`Kernels::add_scaled`](crate::Kernels::add_scaled).
+#[target_feature(enable = "neon")]
+pub(super) fn add_scaled<E: Load4>(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+    const TOGETHER: usize = 8;
+    check_rows(&rows, out, factors);
+    let (groups, rest) = factors.as_chunks::<TOGETHER>();
+    for (index, factors) in groups.iter().enumerate() {
+        add_rows::<E, TOGETHER>(*factors, std::array::from_fn(|row| rows.row(index * TOGETHER + row)), out);
+    }
+    for (row, factor) in rest.iter().enumerate() {
+        add_rows::<E, 1>([*factor], [rows.row(groups.len() * TOGETHER + row)], out);
+    }
 }
 
 /// Half-precision bits, with the instruction for it.

@@ -8,14 +8,14 @@ mod tiles;
 
 use std::ops::Range;
 
-use floats::{add_scaled_half, dot_float, float_tile, to_half};
+use floats::{add_scaled, dot_float, float_tile, to_half};
 use panels::pack;
 
 use super::{FloatRows, IntegerPanel, IntegerRows, Kernels, TileOut, portable};
 use crate::activation::QuantizedRow;
-use crate::formats::with_block;
+use crate::formats::{with_block, with_float};
 use crate::isa::{DotprodToken, I8mmToken, Isa, NeonToken};
-use crate::{Format, MatrixView};
+use crate::{Format, MatrixView, StridedRows};
 
 /// Calls a `target_feature` function of this module.
 macro_rules! proven {
@@ -42,22 +42,17 @@ impl Kernels for Neon {
     fn isa(&self) -> Isa {
         Isa::Neon
     }
-    fn dot_float(&self, format: Format, row: &[u8], x: &[f32]) -> f32 {
-        assert_eq!(format.row_bytes(x.len()), Some(row.len()));
-        match format {
-            Format::F32 => proven!(dot_float::<crate::formats::F32>(row, x)),
-            Format::F16 => proven!(dot_float::<crate::formats::F16>(row, x)),
-            Format::BF16 => proven!(dot_float::<crate::formats::Bf16>(row, x)),
-            _ => portable::dot_float(format, row, x),
-        }
+    fn dot_float(&self, rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+        with_float!(rows.format(), E => proven!(dot_float::<E>(rows, x, out)),
+            else portable::dot_float(rows, x, out));
     }
     fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
         with_block!(weights.format(), B => proven!(rows::plain::dot_integer::<B>(weights, rows, x, out)),
             else portable::dot_integer(weights, rows, x, out));
     }
-    fn add_scaled_half(&self, weight: f32, row: &[u8], out: &mut [f32]) {
-        assert_eq!(row.len(), out.len() * 2);
-        proven!(add_scaled_half(weight, row, out));
+    fn add_scaled(&self, factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+        with_float!(rows.format(), E => proven!(add_scaled::<E>(factors, rows, out)),
+            else portable::add_scaled(factors, rows, out));
     }
     fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
         with_block!(format, B => proven!(pack::<B, 4>(rows, k, panel)),

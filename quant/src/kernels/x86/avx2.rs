@@ -4,14 +4,14 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::avx2_tiles::tile;
-use super::floats::{add_scaled_half, dot_float, float_tile};
+use super::floats::{add_scaled, dot_float, float_tile};
 use super::panels::pack;
 use super::rows::avx2::dot_integer;
 use crate::activation::QuantizedRow;
-use crate::formats::{self, with_block};
+use crate::formats::{self, with_block, with_float};
 use crate::isa::{Avx2Token, Isa};
 use crate::kernels::{FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, TileOut, portable};
-use crate::{EncodeError, Format, MatrixView, vector};
+use crate::{EncodeError, Format, MatrixView, StridedRows, vector};
 
 /// The kernels; holding one proves that the CPU runs them.
 #[derive(Clone, Copy, Debug)]
@@ -47,22 +47,17 @@ impl Kernels for Avx2 {
     fn squared_error(&self, format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
         proven!(squared_error(format, bytes, values))
     }
-    fn dot_float(&self, format: Format, row: &[u8], x: &[f32]) -> f32 {
-        assert_eq!(format.row_bytes(x.len()), Some(row.len()));
-        match format {
-            Format::F32 => proven!(dot_float::<crate::formats::F32>(row, x)),
-            Format::F16 => proven!(dot_float::<crate::formats::F16>(row, x)),
-            Format::BF16 => proven!(dot_float::<crate::formats::Bf16>(row, x)),
-            _ => portable::dot_float(format, row, x),
-        }
+    fn dot_float(&self, rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+        with_float!(rows.format(), E => proven!(dot_float::<E>(rows, x, out)),
+            else portable::dot_float(rows, x, out));
     }
     fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
         with_block!(weights.format(), B => proven!(dot_integer::<B>(weights, rows, x, out)),
             else portable::dot_integer(weights, rows, x, out));
     }
-    fn add_scaled_half(&self, weight: f32, row: &[u8], out: &mut [f32]) {
-        assert_eq!(row.len(), out.len() * 2);
-        proven!(add_scaled_half(weight, row, out));
+    fn add_scaled(&self, factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+        with_float!(rows.format(), E => proven!(add_scaled::<E>(factors, rows, out)),
+            else portable::add_scaled(factors, rows, out));
     }
     fn pack_float(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) {
         proven!(pack_float(format, rows, k, panel));

@@ -2,8 +2,10 @@
 
 use std::arch::x86_64::*;
 
+use super::rows::prefetch;
+use crate::StridedRows;
 use crate::formats::Float;
-use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, fits, portable};
+use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, check_rows, fits, portable};
 
 /// Eight values of a floating-point row.
 pub(super) trait Load8: Float {
@@ -48,37 +50,87 @@ pub(super) fn horizontal_sum(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
 
+/// `ROWS` rows, each times `x`. A result does not depend on `ROWS`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot_float<E: Load8>(row: &[u8], x: &[f32]) -> f32 {
-    let mut sums = [_mm256_setzero_ps(); 4];
-    let (chunks, rest) = x.as_chunks::<32>();
+fn dot_rows<E: Load8, const ROWS: usize>(rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] {
+    assert!(rows.iter().all(|row| row.len() == x.len() * E::BYTES));
+    let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+    let (chunks, rest) = x.as_chunks::<16>();
     for (index, chunk) in chunks.iter().enumerate() {
-        let bytes = row[index * 32 * E::BYTES..][..32 * E::BYTES].as_ptr();
-        for (part, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: `bytes` has 32 elements and `chunk` 32 values; parts of 8 stay inside both.
-            let (w, x) =
-                unsafe { (E::load8(bytes.add(part * 8 * E::BYTES)), _mm256_loadu_ps(chunk.as_ptr().add(part * 8))) };
-            *sum = _mm256_fmadd_ps(w, x, *sum);
+        // SAFETY: every row has as many values as `x`, of which `chunk` is 16.
+        unsafe {
+            let x = [_mm256_loadu_ps(chunk.as_ptr()), _mm256_loadu_ps(chunk.as_ptr().add(8))];
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                let bytes = row.as_ptr().add(index * 16 * E::BYTES);
+                prefetch(bytes, 16 * E::BYTES);
+                sums[0] = _mm256_fmadd_ps(E::load8(bytes), x[0], sums[0]);
+                sums[1] = _mm256_fmadd_ps(E::load8(bytes.add(8 * E::BYTES)), x[1], sums[1]);
+            }
         }
     }
-    let tail = rest.iter().zip(row[chunks.len() * 32 * E::BYTES..].chunks_exact(E::BYTES));
-    let tail: f32 = tail.map(|(x, bytes)| x * E::load(bytes)).sum();
-    horizontal_sum(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]))) + tail
+    std::array::from_fn(|row| {
+        let tail = rest.iter().zip(rows[row][chunks.len() * 16 * E::BYTES..].chunks_exact(E::BYTES));
+        let tail: f32 = tail.map(|(x, bytes)| x * E::load(bytes)).sum();
+        horizontal_sum(_mm256_add_ps(sums[row][0], sums[row][1])) + tail
+    })
 }
 
+/// As [`Kernels::dot_float`](crate::Kernels::dot_float), with four rows at once that lie far apart, as integer row dots have them.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn add_scaled_half(weight: f32, row: &[u8], out: &mut [f32]) {
-    let factor = _mm256_set1_ps(weight);
-    let (bytes, bytes_rest) = row.as_chunks::<16>();
-    let (chunks, rest) = out.as_chunks_mut::<8>();
-    for (bytes, out) in bytes.iter().zip(chunks) {
-        // SAFETY: `bytes` is 8 half-precision values and `out` 8 values.
-        unsafe {
-            let values = crate::formats::F16::load8(bytes.as_ptr());
-            _mm256_storeu_ps(out.as_mut_ptr(), _mm256_fmadd_ps(factor, values, _mm256_loadu_ps(out.as_ptr())));
+pub(super) fn dot_float<E: Load8>(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+    const STREAMS: usize = 4;
+    check_rows(&rows, x, out);
+    let part = out.len() / STREAMS;
+    for row in 0..part {
+        let results = dot_rows::<E, STREAMS>(std::array::from_fn(|stream| rows.row(stream * part + row)), x);
+        for (stream, result) in results.into_iter().enumerate() {
+            out[stream * part + row] = result;
         }
     }
-    portable::add_scaled_half(weight, bytes_rest, rest);
+    for (row, out) in out.iter_mut().enumerate().skip(part * STREAMS) {
+        [*out] = dot_rows::<E, 1>([rows.row(row)], x);
+    }
+}
+
+/// Adds `ROWS` rows to `out`, one after the other. Asks for those that lie `ahead` bytes farther.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_rows<E: Load8, const ROWS: usize>(factors: [f32; ROWS], rows: [&[u8]; ROWS], ahead: usize, out: &mut [f32]) {
+    assert!(rows.iter().all(|row| row.len() == out.len() * E::BYTES));
+    let vectors = factors.map(|factor| _mm256_set1_ps(factor));
+    let (chunks, rest) = out.as_chunks_mut::<8>();
+    let done = chunks.len() * 8 * E::BYTES;
+    for (index, out) in chunks.iter_mut().enumerate() {
+        // SAFETY: every row has as many values as there are results, of which `out` is 8. A prefetch reads nothing.
+        unsafe {
+            let mut sum = _mm256_loadu_ps(out.as_ptr());
+            for (row, factor) in rows.iter().zip(vectors) {
+                let bytes = row.as_ptr().add(index * 8 * E::BYTES);
+                if (index * 8 * E::BYTES).is_multiple_of(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(ahead).cast());
+                }
+                sum = _mm256_fmadd_ps(factor, E::load8(bytes), sum);
+            }
+            _mm256_storeu_ps(out.as_mut_ptr(), sum);
+        }
+    }
+    for (row, factor) in rows.iter().zip(factors) {
+        portable::add_scaled_row::<E>(factor, &row[done..], rest);
+    }
+}
+
+/// As [`Kernels::add_scaled`](crate::Kernels::add_scaled).
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn add_scaled<E: Load8>(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+    const TOGETHER: usize = 8;
+    check_rows(&rows, out, factors);
+    let (groups, rest) = factors.as_chunks::<TOGETHER>();
+    for (index, factors) in groups.iter().enumerate() {
+        let group = std::array::from_fn(|row| rows.row(index * TOGETHER + row));
+        add_rows::<E, TOGETHER>(*factors, group, TOGETHER * rows.stride(), out);
+    }
+    for (row, factor) in rest.iter().enumerate() {
+        add_rows::<E, 1>([*factor], [rows.row(groups.len() * TOGETHER + row)], rows.stride(), out);
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -7,7 +7,7 @@
 
 /// Asks for the weights that follow: the hardware's own prefetching stops at every page. Rows lie one behind the other.
 #[inline(always)]
-fn prefetch(block: *const u8, bytes: usize) {
+pub(super) fn prefetch(block: *const u8, bytes: usize) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     const AHEAD: usize = 2048;
     for line in 0..bytes.div_ceil(64) {
