@@ -402,9 +402,10 @@ fn trace_writes_every_stage() {
 fn bench_reports_every_stage() {
     let output = stdout(&gemmule(&["bench", "-n", "2", "--repeat", "1", "--json"]));
     let value: serde_json::Value = serde_json::from_str(&output).unwrap();
-    for stage in ["load", "vision", "prefill", "generate"] {
+    for stage in ["load", "vision", "prefill", "generate", "read"] {
         assert!(value[stage]["median_ms"].as_f64().unwrap() > 0.0, "{stage}");
     }
+    assert!(value["decoder_bytes"].as_u64().unwrap() > 1_000_000 && value["read_bytes_per_second"].as_f64().unwrap() > 0.0);
     assert!(value["threads"].as_u64().unwrap() >= 1 && value["isa"].is_string());
 }
 

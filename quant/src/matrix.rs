@@ -34,6 +34,11 @@ impl<'a> MatrixView<'a> {
         self.columns
     }
 
+    /// The bytes of all rows.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.data
+    }
+
     /// The bytes of one row.
     pub fn row(&self, row: usize) -> &'a [u8] {
         &self.data[row * self.row_bytes..][..self.row_bytes]

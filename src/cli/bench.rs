@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use gemmule::{GenerateOptions, Picture, Session};
+use gemmule::sched::Pool;
+use gemmule::{GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
 
 use super::{ComputeArguments, ModelArguments, anonymous_memory, peak_memory, print_json};
@@ -67,20 +68,25 @@ impl Bench {
                 }
             }
         }
+        let weights: usize = model.decoder_bytes().map(<[u8]>::len).sum();
+        let pool = &session.generation_compute().pool;
+        let read = Samples((0..self.repeat).map(|_| milliseconds(read_weights(&model, pool))).collect());
         let [image, vision, prefill, generate] = &stages;
         let rate = |tokens: usize, samples: &Samples| tokens as f64 * 1e3 / samples.median().max(1e-9);
         let (isa, threads) = (session.compute().kernels.isa(), session.compute().pool.threads());
         let generation_threads = session.generation_compute().pool.threads();
         let prefill_rate = rate(prompt_tokens, prefill);
         let generate_rate = rate(generated - 1, generate);
+        let read_rate = rate(1, &read);
         if self.json {
             return print_json(&json!({
                 "model": self.model.name(), "isa": isa.name(), "threads": threads,
                 "generation_threads": generation_threads, "repeat": self.repeat,
                 "prompt_tokens": prompt_tokens, "generated_tokens": generated,
                 "load": load.to_json(), "image": image.to_json(), "vision": vision.to_json(),
-                "prefill": prefill.to_json(), "generate": generate.to_json(),
+                "prefill": prefill.to_json(), "generate": generate.to_json(), "read": read.to_json(),
                 "prefill_tokens_per_second": prefill_rate, "generate_tokens_per_second": generate_rate,
+                "decoder_bytes": weights, "read_bytes_per_second": weights as f64 * read_rate,
                 "peak_memory_bytes": peak_memory(), "anonymous_memory_bytes": anonymous_memory(),
             }));
         }
@@ -97,6 +103,16 @@ impl Bench {
             ("vision", vision, String::new()),
             ("prefill", prefill, format!("{prompt_tokens} tokens, {prefill_rate:.2} per second")),
             ("generate", generate, format!("{} tokens, {generate_rate:.2} per second", generated - 1)),
+            (
+                "read",
+                &read,
+                format!(
+                    "{:.1} MB of decoder weights, {:.2} GB per second; generation reached {:.0} % of it",
+                    weights as f64 / 1e6,
+                    weights as f64 * read_rate / 1e9,
+                    100.0 * generate_rate / read_rate
+                ),
+            ),
         ] {
             let (least, most) = (samples.quantile(0.0), samples.quantile(1.0));
             println!("{name:>9} {:10.2} ms ({least:.2} … {most:.2})  {note}", samples.median());
@@ -116,6 +132,30 @@ impl Bench {
         let t = answer.timings;
         Ok(([t.image, t.vision, t.prefill, t.generate], answer.prompt_tokens, answer.tokens.len()))
     }
+}
+
+/// How long the pool takes to read the decoder's weights: what bounds generation where they lie in memory. Each worker reads
+/// four streams that lie apart, which memory answers faster than one.
+fn read_weights(model: &Model, pool: &Pool) -> Duration {
+    const PIECE: usize = 1 << 20;
+    let pieces: Vec<&[u8]> = model.decoder_bytes().flat_map(|bytes| bytes.chunks(PIECE)).collect();
+    let start = std::time::Instant::now();
+    pool.run(pieces.len(), |_, index| {
+        let (lines, _) = pieces[index].as_chunks::<64>();
+        let mut streams = lines.chunks(lines.len().div_ceil(4).max(1));
+        let [a, b, c, d] = std::array::from_fn(|_| streams.next().unwrap_or_default());
+        let words =
+            |line: &[u8; 64]| line.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_ne_bytes(*word));
+        // The last stream may be shorter; what the others have beyond it is too little to count.
+        let sum = a
+            .iter()
+            .zip(b)
+            .zip(c)
+            .zip(d)
+            .fold(0, |sum, (((a, b), c), d)| sum ^ words(a) ^ words(b) ^ words(c) ^ words(d));
+        std::hint::black_box(sum);
+    });
+    start.elapsed()
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -66,6 +66,14 @@ impl DecoderWeights {
             output_norm: store.vector(tensor::OUTPUT_NORM, hidden)?,
         })
     }
+
+    /// Every matrix. A generated token reads each of them once, the embedding as its last product.
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            [&layer.query, &layer.key, &layer.value, &layer.output, &layer.gate, &layer.up, &layer.down]
+        });
+        layers.chain([&self.embedding])
+    }
 }
 
 /// Keys and values of the tokens so far, `[tokens][kv_heads · head_dim]` per layer, in half precision.

@@ -142,6 +142,12 @@ impl Model {
         self.store.files().iter().try_for_each(GgufFile::lock)
     }
 
+    /// The bytes of the decoder's matrices, all of which a generated token reads once.
+    #[doc(hidden)]
+    pub fn decoder_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.decoder.matrices().map(|matrix| self.store.view(matrix).bytes())
+    }
+
     /// The files and tensors.
     #[doc(hidden)]
     pub fn store(&self) -> &Store {
