@@ -405,7 +405,9 @@ fn bench_reports_every_stage() {
     for stage in ["load", "vision", "prefill", "generate", "read"] {
         assert!(value[stage]["median_ms"].as_f64().unwrap() > 0.0, "{stage}");
     }
-    assert!(value["decoder_bytes"].as_u64().unwrap() > 1_000_000 && value["read_bytes_per_second"].as_f64().unwrap() > 0.0);
+    assert!(
+        value["decoder_bytes"].as_u64().unwrap() > 1_000_000 && value["read_bytes_per_second"].as_f64().unwrap() > 0.0
+    );
     assert!(value["threads"].as_u64().unwrap() >= 1 && value["isa"].is_string());
 }
 

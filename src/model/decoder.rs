@@ -264,11 +264,8 @@ pub fn logits(
     normalize_output(compute, store, (config, weights), x, &mut scratch.normalized);
     let needed = needs([&weights.embedding]);
     let prepared = scratch.input.prepare(compute, &scratch.normalized, config.hidden, needed);
-    linear(compute, prepared, [product(store, &weights.embedding, out)]);
-    if let Some(cap) = config.final_softcap {
-        let part = config.vocabulary.div_ceil(compute.pool.threads());
-        compute.pool.rows(out, part, |_, out| compute.kernels.softcap(out, cap));
-    }
+    let tail = Tail { softcap: config.final_softcap, ..Tail::default() };
+    linear(compute, prepared, [Product { weight: store.view(&weights.embedding), tail, out }]);
 }
 
 /// Cosine and sine for `tokens` positions from `first` on, `[tokens][head_dim / 2]`.

@@ -158,7 +158,7 @@ pub fn forward(
 
 /// A product with its bias, and what follows it: GELU, and the sum with what is there.
 fn product<'a>(store: &'a Store, dense: &Dense, out: &'a mut [f32], (gelu, add): (bool, bool)) -> Product<'a> {
-    let tail = Tail { bias: Some(store.values(&dense.bias)), gelu, add };
+    let tail = Tail { bias: Some(store.values(&dense.bias)), gelu, add, softcap: None };
     Product { weight: store.view(&dense.weight), tail, out }
 }
 

@@ -27,6 +27,8 @@ pub struct Tail<'a> {
     pub gelu: bool,
     /// Then what lies in the output already is added.
     pub add: bool,
+    /// Then values become `cap · tanh(value / cap)`.
+    pub softcap: Option<f32>,
 }
 
 /// One of several products of the same input: `out[i][j] = tail(Σ_k input[i][k] · weight[j][k])`.
@@ -120,6 +122,9 @@ fn finish(kernels: &dyn Kernels, block: &mut Block<'_>, scratch: &mut WorkerScra
                 super::norm::add(out, result);
             } else {
                 out.copy_from_slice(result);
+            }
+            if let Some(cap) = tail.softcap {
+                kernels.softcap(out, cap);
             }
         }
     }

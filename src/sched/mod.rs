@@ -1,22 +1,25 @@
 //! The thread pool, and what ends work early. Work is divided over blocks of the output only, so results do not depend on the number of threads.
 
 mod cancel;
+mod team;
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use cancel::CancelHandle;
-use rayon::prelude::*;
+use team::Team;
 
 use crate::{Error, Result};
 
-/// A pool of worker threads.
+/// A pool of worker threads: rayon's, which work as a [`Team`] while somebody has entered.
 #[derive(Debug)]
 pub struct Pool {
     threads: rayon::ThreadPool,
+    team: Team,
+    /// One at a time.
+    entered: Mutex<()>,
 }
 
 /// How many threads to use when nobody says: the physical cores this process may run on, cgroup limits included. Products
@@ -118,12 +121,13 @@ impl Pool {
         if !(1..=1024).contains(&threads) {
             return Err(Error::Request(format!("{threads} threads asked for; choose 1 to 1024")));
         }
+        let team = Team::new(threads);
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|index| format!("gemmule-{index}"))
             .build()
             .map_err(|error| Error::Request(format!("cannot start {threads} threads: {error}")))?;
-        Ok(Self { threads })
+        Ok(Self { threads, team, entered: Mutex::default() })
     }
 
     /// Number of workers.
@@ -131,30 +135,39 @@ impl Pool {
         self.threads.current_num_threads()
     }
 
-    /// Runs `work` inside the pool, so that the parallel regions within need no hand-over.
+    /// Runs `work` on the pool's first worker. The others stay awake for the parallel regions within.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.threads.install(work)
+        if self.threads() == 1 || self.threads.current_thread_index().is_some() {
+            return self.threads.install(work);
+        }
+        let _one = self.entered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (work, result) = (Mutex::new(Some(work)), Mutex::new(None));
+        self.team.gather();
+        self.threads.broadcast(|worker| {
+            if worker.index() > 0 {
+                return self.team.serve(worker.index());
+            }
+            self.team.lead(|| {
+                let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let done = work.map(|work| work());
+                *result.lock().unwrap_or_else(PoisonError::into_inner) = done;
+            });
+        });
+        result.into_inner().unwrap_or_else(PoisonError::into_inner).expect("the first worker has led")
     }
 
     /// Runs `work(worker, task)` for every task. Workers claim one task after another, so that a slow core takes fewer; one
     /// that the system does not run holds nobody up.
     pub fn run(&self, tasks: usize, work: impl Fn(usize, usize) + Sync) {
-        let claimed = AtomicUsize::new(0);
-        let claim = || {
-            let worker = rayon::current_thread_index().unwrap_or(0);
-            loop {
-                let task = claimed.fetch_add(1, Ordering::Relaxed);
-                if task >= tasks {
-                    break;
-                }
-                work(worker, task);
+        self.enter(|| {
+            let worker = self.threads.current_thread_index().unwrap_or(0);
+            if tasks == 1 || self.threads() == 1 || self.team.is_open() {
+                // Nobody is free to help inside of a region.
+                (0..tasks).for_each(|task| work(worker, task));
+            } else {
+                self.team.run(tasks, &work);
             }
-        };
-        if tasks == 1 || self.threads() == 1 {
-            return self.enter(claim);
-        }
-        let workers = self.threads().min(tasks);
-        self.enter(|| (0..workers).into_par_iter().with_max_len(1).for_each(|_| claim()));
+        });
     }
 
     /// Divides outputs into blocks of at most `shape` (rows, columns) and runs `work(worker, output, block)` for each, all in
@@ -190,15 +203,22 @@ impl Pool {
         if output.len() == row_len {
             return work(0, output);
         }
-        self.enter(|| output.par_chunks_mut(row_len).enumerate().for_each(|(index, row)| work(index, row)));
+        let rows = output.len() / row_len;
+        let together = (rows / (self.threads() * 8)).max(1);
+        self.blocks([Output::new(output, row_len)], (together, row_len), |_, _, mut block| {
+            block.rows().for_each(|row| work(row, block.row_mut(row)));
+        });
     }
 
     /// Runs `work(index, item)` for every item; a single one runs here and now.
     pub fn each<T: Send>(&self, mut items: impl Iterator<Item = T> + Send, work: impl Fn(usize, T) + Sync + Send) {
         let Some(first) = items.next() else { return };
         let Some(second) = items.next() else { return work(0, first) };
-        let items: Vec<(usize, T)> = [first, second].into_iter().chain(items).enumerate().collect();
-        self.enter(|| items.into_par_iter().for_each(|(index, item)| work(index, item)));
+        let items: Vec<_> = [first, second].into_iter().chain(items).map(|item| Mutex::new(Some(item))).collect();
+        self.run(items.len(), |_, index| {
+            let item = items[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+            work(index, item.expect("each task runs once"));
+        });
     }
 }
 
@@ -244,5 +264,56 @@ mod tests {
             done[task].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         });
         assert!(done.iter().all(|count| count.load(std::sync::atomic::Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn a_panic_in_a_task_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = Pool::new(3).unwrap();
+        for bad in [0, 57, 99] {
+            let run = || pool.run(100, |_, task| assert_ne!(task, bad, "no such task"));
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+            assert_eq!(count_tasks(&pool, 100), 100);
+        }
+    }
+
+    fn count_tasks(pool: &Pool, tasks: usize) -> usize {
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        pool.run(tasks, |_, _| _ = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        done.into_inner()
+    }
+
+    /// Short regions in quick succession, with pauses after which the workers sleep, from several threads at a time, and inside
+    /// of each other.
+    #[test]
+    fn regions_of_every_kind_run_each_task_once() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(threads).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        pool.enter(|| {
+                            for region in 0..300 {
+                                assert_eq!(count_tasks(&pool, region % 7), region % 7);
+                                if region % 100 == 0 {
+                                    std::thread::sleep(std::time::Duration::from_millis(5));
+                                }
+                            }
+                        });
+                    });
+                }
+            });
+            let inner = std::sync::atomic::AtomicUsize::new(0);
+            pool.run(10, |_, _| _ = inner.fetch_add(count_tasks(&pool, 4), std::sync::atomic::Ordering::Relaxed));
+            assert_eq!(inner.into_inner(), 40);
+            let mut rows = vec![0.0f32; 103 * 3];
+            pool.rows(&mut rows, 3, |row, values| values.fill(row as f32));
+            assert!(rows.iter().enumerate().all(|(at, value)| *value == (at / 3) as f32));
+            let sum = std::sync::atomic::AtomicUsize::new(0);
+            pool.each((0..50).map(Box::new), |index, item| {
+                assert_eq!(index, *item);
+                sum.fetch_add(*item, std::sync::atomic::Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 49 * 25);
+        }
     }
 }

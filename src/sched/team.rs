@@ -1,0 +1,192 @@
+//! Workers that stay awake between one parallel region and the next. A forward pass has some hundred regions with a few
+//! microseconds between them; a worker that sleeps meanwhile is late for the next one.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a worker looks for the next region before it lets others run meanwhile.
+const SPINS: usize = 64;
+
+/// How long a worker without work stays awake: longer than any part of a forward pass that one worker computes alone.
+const AWAKE: Duration = Duration::from_millis(2);
+
+/// What a region's workers run: `work(worker, task)`.
+type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// A parallel region, on its leader's stack.
+struct Region<'a> {
+    work: &'a Work<'a>,
+    tasks: usize,
+    claimed: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Region<'_> {
+    /// Claims one task after another until there are no more.
+    fn work(&self, worker: usize) {
+        loop {
+            let task = self.claimed.fetch_add(1, Ordering::Relaxed);
+            if task >= self.tasks {
+                break;
+            }
+            (self.work)(worker, task);
+        }
+    }
+
+    /// As [`work`](Self::work); keeps a panic for the leader.
+    fn help(&self, worker: usize) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work(worker))) {
+            self.claimed.store(self.tasks, Ordering::Relaxed);
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
+    }
+}
+
+/// One leader, which opens regions, and the workers that help in them.
+#[derive(Debug, Default)]
+pub(super) struct Team {
+    /// Odd while a region is open.
+    epoch: AtomicUsize,
+    /// The open region.
+    region: AtomicPtr<Region<'static>>,
+    /// Workers that look at the open region.
+    inside: AtomicUsize,
+    /// Whether there is a leader.
+    led: AtomicBool,
+    /// Workers without work sleep at once: there are more of them than processors.
+    crowded: bool,
+    sleeping: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Team {
+    /// A team of `workers`, leader included.
+    pub(super) fn new(workers: usize) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { crowded: workers > processors, ..Self::default() }
+    }
+
+    /// Runs the leader's part. Helpers serve until its end.
+    pub(super) fn lead<R>(&self, work: impl FnOnce() -> R) -> R {
+        struct End<'a>(&'a Team);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.led.store(false, Ordering::SeqCst);
+                self.0.wake_sleepers();
+            }
+        }
+        let _end = End(self);
+        work()
+    }
+
+    /// Gets ready for a leader; before any worker calls [`lead`](Self::lead) or [`serve`](Self::serve).
+    pub(super) fn gather(&self) {
+        self.led.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a region is open.
+    pub(super) fn is_open(&self) -> bool {
+        !self.epoch.load(Ordering::SeqCst).is_multiple_of(2)
+    }
+
+    /// The leader runs a region, with the help of whoever serves.
+    ///
+    /// # Panics
+    /// When a region is open already, or a task has panicked.
+    pub(super) fn run(&self, tasks: usize, work: &Work<'_>) {
+        struct Close<'a>(&'a Team);
+        impl Drop for Close<'_> {
+            /// Waits for the helpers inside, which borrow the region.
+            fn drop(&mut self) {
+                self.0.epoch.fetch_add(1, Ordering::SeqCst);
+                let mut round = 0;
+                while self.0.inside.load(Ordering::SeqCst) > 0 {
+                    pause(&mut round);
+                }
+                self.0.region.store(null_mut(), Ordering::Relaxed);
+            }
+        }
+        assert!(!self.is_open(), "a region inside of a region");
+        let region = Region { work, tasks, claimed: AtomicUsize::new(0), panic: Mutex::default() };
+        self.region.store((&raw const region).cast_mut().cast(), Ordering::Relaxed);
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        let close = Close(self);
+        self.wake_sleepers();
+        region.work(0);
+        drop(close);
+        if let Some(panic) = region.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Helps in one region after another until the leader ends.
+    pub(super) fn serve(&self, worker: usize) {
+        let mut seen = 0;
+        while let Some(epoch) = self.wait(seen) {
+            self.inside.fetch_add(1, Ordering::SeqCst);
+            if self.epoch.load(Ordering::SeqCst) == epoch {
+                let region = self.region.load(Ordering::Relaxed);
+                // SAFETY: the leader stored the pointer before it made the epoch odd, and waits in `Close::drop` until nobody
+                // is inside before the region ends. All of these accesses are sequentially consistent: this worker has
+                // seen the region open after it had gone inside, so the leader, which closes it first, sees it there.
+                unsafe { &*region }.help(worker);
+            }
+            self.inside.fetch_sub(1, Ordering::SeqCst);
+            seen = epoch;
+        }
+    }
+
+    /// Waits for a region other than `seen`; nothing when the leader has ended.
+    fn wait(&self, seen: usize) -> Option<usize> {
+        let start = Instant::now();
+        let mut round = 0;
+        loop {
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            if epoch != seen && !epoch.is_multiple_of(2) {
+                return Some(epoch);
+            }
+            if !self.led.load(Ordering::SeqCst) {
+                return None;
+            }
+            if self.crowded || (round > SPINS && start.elapsed() > AWAKE) {
+                self.sleep(epoch);
+            } else {
+                pause(&mut round);
+            }
+        }
+    }
+
+    /// Sleeps until the epoch is another, or the leader has ended.
+    fn sleep(&self, epoch: usize) {
+        let mut guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        // Counted before it looks: who changes what it looks at, looks at the count afterwards.
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        while self.epoch.load(Ordering::SeqCst) == epoch && self.led.load(Ordering::SeqCst) {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleeping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn wake_sleepers(&self) {
+        if self.sleeping.load(Ordering::SeqCst) > 0 {
+            // Whoever has looked waits already once the lock is to be had.
+            drop(self.sleep.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+}
+
+/// Waits a moment: first only for the processor, then for whoever else wants it.
+fn pause(round: &mut usize) {
+    if *round < SPINS {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+    *round += 1;
+}
