@@ -8,6 +8,7 @@ use super::avx2::Avx2;
 use super::panels::pack;
 use super::rows::avx512::dot_integer;
 use super::vnni::check;
+use super::wide_rows;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::formats::{self, with_block};
 use crate::isa::{Avx512Token, Isa};
@@ -47,8 +48,13 @@ impl Kernels for Avx512 {
         proven!(encode_row(format, values, out))
     }
     fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
-        with_block!(weights.format(), B => proven!(dot_integer::<B>(weights, rows, x, out)),
-            else portable::dot_integer(weights, rows, x, out));
+        match weights.format() {
+            Format::Q4K => proven!(wide_rows::dot_integer::<formats::Q4K>(weights, rows, x, out)),
+            Format::Q5K => proven!(wide_rows::dot_integer::<formats::Q5K>(weights, rows, x, out)),
+            Format::Q6K => proven!(wide_rows::dot_integer::<formats::Q6K>(weights, rows, x, out)),
+            format => with_block!(format, B => proven!(dot_integer::<B>(weights, rows, x, out)),
+                else portable::dot_integer(weights, rows, x, out)),
+        }
     }
     fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
         with_block!(format, B => proven!(pack::<B, false>(rows, k, panel)),

@@ -74,3 +74,4 @@ mod floats;
 mod panels;
 mod rows;
 pub mod vnni;
+mod wide_rows;

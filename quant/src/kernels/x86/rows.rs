@@ -16,6 +16,59 @@ pub(super) fn prefetch(block: *const u8, bytes: usize) {
     }
 }
 
+/// Defines `dot_integer` for one instruction set, given `dot_rows`.
+macro_rules! define_streams {
+    ($features:literal, $blocks:ident) => {
+        /// Rows of weights times `TOKENS` rows of activations, `STREAMS` rows at once: one from each of as many parts that the
+        /// rows are divided into. Memory gives more to several streams that lie far apart than to one.
+        #[target_feature(enable = $features)]
+        fn dot_streams<B: $blocks, const STREAMS: usize, const TOKENS: usize>(
+            weights: crate::MatrixView<'_>,
+            rows: std::ops::Range<usize>,
+            x: [QuantizedRow<'_>; TOKENS],
+            out: &mut [f32],
+        ) {
+            let (count, part) = (rows.len(), rows.len() / STREAMS);
+            let mut put = |row: usize, results: [f32; TOKENS]| {
+                for (t, result) in results.into_iter().enumerate() {
+                    out[t * count + row] = result;
+                }
+            };
+            for row in 0..part {
+                let streams = std::array::from_fn(|stream| weights.row(rows.start + stream * part + row));
+                for (stream, results) in dot_rows::<B, STREAMS, TOKENS>(streams, x).into_iter().enumerate() {
+                    put(stream * part + row, results);
+                }
+            }
+            for row in part * STREAMS..count {
+                let [results] = dot_rows::<B, 1, TOKENS>([weights.row(rows.start + row)], x);
+                put(row, results);
+            }
+        }
+
+        /// As [`Kernels::dot_integer`](crate::Kernels::dot_integer).
+        #[target_feature(enable = $features)]
+        pub(in super::super) fn dot_integer<B: $blocks>(
+            weights: crate::MatrixView<'_>,
+            rows: std::ops::Range<usize>,
+            x: &[QuantizedRow<'_>],
+            out: &mut [f32],
+        ) {
+            let most = rows.len() * 4;
+            for (x, out) in x.chunks(4).zip(out.chunks_mut(most.max(1))) {
+                match *x {
+                    [a] => dot_streams::<B, 4, 1>(weights, rows.clone(), [a], out),
+                    [a, b] => dot_streams::<B, 2, 2>(weights, rows.clone(), [a, b], out),
+                    [a, b, c] => dot_streams::<B, 1, 3>(weights, rows.clone(), [a, b, c], out),
+                    [a, b, c, d] => dot_streams::<B, 1, 4>(weights, rows.clone(), [a, b, c, d], out),
+                    _ => unreachable!("chunks of one to four"),
+                }
+            }
+        }
+    };
+}
+pub(super) use define_streams;
+
 /// Defines `dot_integer` for one instruction set: `$features`, and `$products`, which multiplies 32 unsigned with 32 signed
 /// bytes and adds neighbouring fours.
 macro_rules! define_row_dots {
@@ -175,52 +228,7 @@ macro_rules! define_row_dots {
             out
         }
 
-        /// Rows of weights times `TOKENS` rows of activations, `STREAMS` rows at once: one from each of as many parts that the
-        /// rows are divided into. Memory gives more to several streams that lie far apart than to one.
-        #[target_feature(enable = $features)]
-        fn dot_streams<B: Blocks, const STREAMS: usize, const TOKENS: usize>(
-            weights: crate::MatrixView<'_>,
-            rows: std::ops::Range<usize>,
-            x: [QuantizedRow<'_>; TOKENS],
-            out: &mut [f32],
-        ) {
-            let (count, part) = (rows.len(), rows.len() / STREAMS);
-            let mut put = |row: usize, results: [f32; TOKENS]| {
-                for (t, result) in results.into_iter().enumerate() {
-                    out[t * count + row] = result;
-                }
-            };
-            for row in 0..part {
-                let streams = std::array::from_fn(|stream| weights.row(rows.start + stream * part + row));
-                for (stream, results) in dot_rows::<B, STREAMS, TOKENS>(streams, x).into_iter().enumerate() {
-                    put(stream * part + row, results);
-                }
-            }
-            for row in part * STREAMS..count {
-                let [results] = dot_rows::<B, 1, TOKENS>([weights.row(rows.start + row)], x);
-                put(row, results);
-            }
-        }
-
-        /// As [`Kernels::dot_integer`](crate::Kernels::dot_integer).
-        #[target_feature(enable = $features)]
-        pub(in super::super) fn dot_integer<B: Blocks>(
-            weights: crate::MatrixView<'_>,
-            rows: std::ops::Range<usize>,
-            x: &[QuantizedRow<'_>],
-            out: &mut [f32],
-        ) {
-            let most = rows.len() * 4;
-            for (x, out) in x.chunks(4).zip(out.chunks_mut(most.max(1))) {
-                match *x {
-                    [a] => dot_streams::<B, 4, 1>(weights, rows.clone(), [a], out),
-                    [a, b] => dot_streams::<B, 2, 2>(weights, rows.clone(), [a, b], out),
-                    [a, b, c] => dot_streams::<B, 1, 3>(weights, rows.clone(), [a, b, c], out),
-                    [a, b, c, d] => dot_streams::<B, 1, 4>(weights, rows.clone(), [a, b, c, d], out),
-                    _ => unreachable!("chunks of one to four"),
-                }
-            }
-        }
+        define_streams!($features, Blocks);
     };
 }
 
