@@ -159,29 +159,36 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
 pub fn squared_error(format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
     assert_eq!(Some(bytes.len()), format.row_bytes(values.len()), "row size of {format}");
     let mut decoded = [0.0; MAX_BLOCK];
+    // A compiler that sees single lanes used, or all of them one by one, does not make registers of them.
     let (mut errors, mut squares) = ([0.0f32; 16], [0.0f32; 16]);
+    let (mut rest_error, mut rest_square) = (0.0, 0.0);
     let part_bytes = MAX_BLOCK / format.info().block_len * format.info().block_bytes;
     for (values, bytes) in values.chunks(MAX_BLOCK).zip(bytes.chunks(part_bytes)) {
         let decoded = &mut decoded[..values.len()];
         decode_row(format, bytes, decoded);
-        add_squares(values, &mut squares);
-        decoded.iter_mut().zip(values).for_each(|(decoded, value)| *decoded -= value);
-        add_squares(decoded, &mut errors);
+        let ((values, rest), (decoded, decoded_rest)) = (values.as_chunks::<16>(), decoded.as_chunks::<16>());
+        for (values, decoded) in values.iter().zip(decoded) {
+            let mut error = *decoded;
+            error.iter_mut().zip(values).for_each(|(decoded, value)| *decoded -= value);
+            add_squares(&error, &mut errors);
+            add_squares(values, &mut squares);
+        }
+        for (value, decoded) in rest.iter().zip(decoded_rest) {
+            rest_error += (decoded - value) * (decoded - value);
+            rest_square += value * value;
+        }
     }
-    let sum = |lanes: [f32; 16]| lanes.iter().map(|lane| f64::from(*lane)).sum();
-    (sum(errors), sum(squares))
+    let sum = |lanes, rest: f32| {
+        let lanes: [f32; 16] = std::hint::black_box(lanes);
+        lanes.iter().chain([&rest]).map(|value| f64::from(*value)).sum()
+    };
+    (sum(errors, rest_error), sum(squares, rest_square))
 }
 
 /// Adds squares in sixteen lanes, which are registers.
 #[inline(always)]
-fn add_squares(values: &[f32], sums: &mut [f32; 16]) {
-    let (chunks, rest) = values.as_chunks::<16>();
-    for chunk in chunks {
-        for lane in 0..16 {
-            sums[lane] += chunk[lane] * chunk[lane];
-        }
-    }
-    rest.iter().for_each(|value| sums[0] += value * value);
+fn add_squares(values: &[f32; 16], sums: &mut [f32; 16]) {
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * value);
 }
 
 /// Encodes a row, or several one behind the other, into `out`. Scales are searched for the smallest squared error.

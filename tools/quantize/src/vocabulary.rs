@@ -97,7 +97,7 @@ fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> 
     for (rank, Merged(merged)) in model.merges.into_iter().enumerate() {
         ranks.entry(merged).or_insert(rank);
     }
-    let mut tokens: Vec<String> = (0..rows).map(|row| format!("<unused_row_{row}>")).collect();
+    let mut tokens = vec![String::new(); rows];
     let mut scores = vec![LAST; rows];
     let mut kinds = vec![kind::UNUSED; rows];
     let unknown = model.unk_token.as_deref();
@@ -127,6 +127,9 @@ fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> 
             _ => kind::USER_DEFINED,
         };
         set(*id, content, kind)?;
+    }
+    for (row, token) in tokens.iter_mut().enumerate().filter(|(row, _)| kinds[*row] == kind::UNUSED) {
+        *token = format!("<unused_row_{row}>");
     }
     let unknown = unknown.and_then(|token| model.vocab.get(token)).map_or(3, |id| *id as u32);
     let array = |key: &str, values: Vec<MetadataValue>| (key.to_owned(), MetadataValue::Array(values));
