@@ -50,7 +50,7 @@ typedef enum {
    */
   GEMMULE_MAX_TOKENS = 1,
   /**
-   * The callback said so.
+   * The callback or a gemmule_cancel said so.
    */
   GEMMULE_STOPPED = 2,
   /**

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Answer", "Error", "Model", "Object", "Session", "version"]
+__all__ = ["Answer", "Cancelled", "Error", "Model", "Object", "Session", "version"]
 
 FORMATS = {"rgb8": 0, "bgr8": 1, "rgba8": 2, "bgra8": 3, "mono8": 4}
 FINISHES = ("end_token", "max_tokens", "stopped", "deadline")

@@ -43,7 +43,7 @@ pub enum gemmule_finish {
     GEMMULE_END_TOKEN = 0,
     /// The limit of tokens was reached.
     GEMMULE_MAX_TOKENS = 1,
-    /// The callback said so.
+    /// The callback or a gemmule_cancel said so.
     GEMMULE_STOPPED = 2,
     /// The time was up.
     GEMMULE_DEADLINE = 3,

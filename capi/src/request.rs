@@ -1,4 +1,5 @@
-//! Options. Each struct begins with its size as the caller knows it, so that later versions can add fields behind.
+//! Options. Each struct begins with its size as the caller knows it: a program that was built with another version's header
+//! gets an error, not other options.
 
 use std::ffi::c_char;
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{ComputeArguments, ModelArguments, anonymous_memory, peak_memory, print_json};
 
-/// Measure vision, prefill and generation.
+/// Measure vision, prefill, generation, and how fast the weights can be read at most.
 #[derive(Args)]
 pub(super) struct Bench {
     #[command(flatten)]
@@ -70,7 +70,7 @@ impl Bench {
         }
         let weights: usize = model.decoder_bytes().map(<[u8]>::len).sum();
         let pool = &session.generation_compute().pool;
-        let read = Samples((0..self.repeat).map(|_| milliseconds(read_weights(&model, pool))).collect());
+        let read = Samples((0..=self.repeat).map(|_| milliseconds(read_weights(&model, pool))).skip(1).collect());
         let [image, vision, prefill, generate] = &stages;
         let rate = |tokens: usize, samples: &Samples| tokens as f64 * 1e3 / samples.median().max(1e-9);
         let (isa, threads) = (session.compute().kernels.isa(), session.compute().pool.threads());
@@ -142,17 +142,14 @@ fn read_weights(model: &Model, pool: &Pool) -> Duration {
     let start = std::time::Instant::now();
     pool.run(pieces.len(), |_, index| {
         let (lines, _) = pieces[index].as_chunks::<64>();
-        let mut streams = lines.chunks(lines.len().div_ceil(4).max(1));
-        let [a, b, c, d] = std::array::from_fn(|_| streams.next().unwrap_or_default());
+        let quarter = lines.len() / 4;
+        let stream = |index: usize| &lines[index * quarter..][..quarter];
+        let rest = &lines[4 * quarter..];
         let words =
             |line: &[u8; 64]| line.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_ne_bytes(*word));
-        // The last stream may be shorter; what the others have beyond it is too little to count.
-        let sum = a
-            .iter()
-            .zip(b)
-            .zip(c)
-            .zip(d)
-            .fold(0, |sum, (((a, b), c), d)| sum ^ words(a) ^ words(b) ^ words(c) ^ words(d));
+        let streams = stream(0).iter().zip(stream(1)).zip(stream(2)).zip(stream(3));
+        let sum = rest.iter().fold(0, |sum, line| sum ^ words(line));
+        let sum = streams.fold(sum, |sum, (((a, b), c), d)| sum ^ words(a) ^ words(b) ^ words(c) ^ words(d));
         std::hint::black_box(sum);
     });
     start.elapsed()

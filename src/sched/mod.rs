@@ -135,7 +135,8 @@ impl Pool {
         self.threads.current_num_threads()
     }
 
-    /// Runs `work` on the pool's first worker. The others stay awake for the parallel regions within.
+    /// Runs `work` on one of the pool's workers. The others stay awake for the parallel regions within. Threads that enter a pool
+    /// wait for each other: nothing inside may wait for another thread that enters the same pool.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         if self.threads() == 1 || self.threads.current_thread_index().is_some() {
             return self.threads.install(work);
@@ -144,28 +145,24 @@ impl Pool {
         let (work, result) = (Mutex::new(Some(work)), Mutex::new(None));
         self.team.gather();
         self.threads.broadcast(|worker| {
-            if worker.index() > 0 {
-                return self.team.serve(worker.index());
-            }
-            self.team.lead(|| {
-                let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let done = work.map(|work| work());
-                *result.lock().unwrap_or_else(PoisonError::into_inner) = done;
-            });
+            // Whom the system runs first leads.
+            let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(work) = work else { return self.team.serve(worker.index()) };
+            let done = self.team.lead(worker.index(), work);
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
         });
-        result.into_inner().unwrap_or_else(PoisonError::into_inner).expect("the first worker has led")
+        result.into_inner().unwrap_or_else(PoisonError::into_inner).expect("one of the workers has led")
     }
 
-    /// Runs `work(worker, task)` for every task. Workers claim one task after another, so that a slow core takes fewer; one
-    /// that the system does not run holds nobody up.
+    /// Runs `work(worker, task)` for every task. Workers claim one task after another, so that a slow core takes fewer.
     pub fn run(&self, tasks: usize, work: impl Fn(usize, usize) + Sync) {
         self.enter(|| {
             let worker = self.threads.current_thread_index().unwrap_or(0);
-            if tasks == 1 || self.threads() == 1 || self.team.is_open() {
+            if tasks == 1 || self.threads() == 1 || !self.team.may_open(worker) {
                 // Nobody is free to help inside of a region.
                 (0..tasks).for_each(|task| work(worker, task));
             } else {
-                self.team.run(tasks, &work);
+                self.team.run(worker, tasks, &work);
             }
         });
     }
@@ -199,7 +196,10 @@ impl Pool {
     }
 
     /// Runs `work(index, row)` for every row of a row-major output.
-    pub fn rows(&self, output: &mut [f32], row_len: usize, work: impl Fn(usize, &mut [f32]) + Sync + Send) {
+    ///
+    /// # Panics
+    /// When `output` is no whole number of rows.
+    pub fn rows(&self, output: &mut [f32], row_len: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
         if output.len() == row_len {
             return work(0, output);
         }
@@ -211,7 +211,7 @@ impl Pool {
     }
 
     /// Runs `work(index, item)` for every item; a single one runs here and now.
-    pub fn each<T: Send>(&self, mut items: impl Iterator<Item = T> + Send, work: impl Fn(usize, T) + Sync + Send) {
+    pub fn each<T: Send>(&self, mut items: impl Iterator<Item = T> + Send, work: impl Fn(usize, T) + Sync) {
         let Some(first) = items.next() else { return };
         let Some(second) = items.next() else { return work(0, first) };
         let items: Vec<_> = [first, second].into_iter().chain(items).map(|item| Mutex::new(Some(item))).collect();
@@ -303,8 +303,12 @@ mod tests {
                 }
             });
             let inner = std::sync::atomic::AtomicUsize::new(0);
-            pool.run(10, |_, _| _ = inner.fetch_add(count_tasks(&pool, 4), std::sync::atomic::Ordering::Relaxed));
-            assert_eq!(inner.into_inner(), 40);
+            pool.run(2 * threads, |_, _| {
+                // Long enough for the leader to have no more tasks while a helper still has one.
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                inner.fetch_add(count_tasks(&pool, 4), std::sync::atomic::Ordering::Relaxed);
+            });
+            assert_eq!(inner.into_inner(), 8 * threads);
             let mut rows = vec![0.0f32; 103 * 3];
             pool.rows(&mut rows, 3, |row, values| values.fill(row as f32));
             assert!(rows.iter().enumerate().all(|(at, value)| *value == (at / 3) as f32));

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 /// How often a worker looks for the next region before it lets others run meanwhile.
 const SPINS: usize = 64;
 
-/// How long a worker without work stays awake: longer than any part of a forward pass that one worker computes alone.
-const AWAKE: Duration = Duration::from_millis(2);
+/// How long a worker without work stays awake: longer than any part of a forward pass that one worker computes alone, and short
+/// beside what other sessions or programs could do with its processor.
+const AWAKE: Duration = Duration::from_micros(300);
 
 /// What a region's workers run: `work(worker, task)`.
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
@@ -55,8 +56,9 @@ pub(super) struct Team {
     region: AtomicPtr<Region<'static>>,
     /// Workers that look at the open region.
     inside: AtomicUsize,
-    /// Whether there is a leader.
+    /// Whether there is a leader, and which worker it is.
     led: AtomicBool,
+    leader: AtomicUsize,
     /// Workers without work sleep at once: there are more of them than processors.
     crowded: bool,
     sleeping: AtomicUsize,
@@ -71,8 +73,8 @@ impl Team {
         Self { crowded: workers > processors, ..Self::default() }
     }
 
-    /// Runs the leader's part. Helpers serve until its end.
-    pub(super) fn lead<R>(&self, work: impl FnOnce() -> R) -> R {
+    /// Runs the leader's part on `worker`. The others serve until its end.
+    pub(super) fn lead<R>(&self, worker: usize, work: impl FnOnce() -> R) -> R {
         struct End<'a>(&'a Team);
         impl Drop for End<'_> {
             fn drop(&mut self) {
@@ -80,6 +82,7 @@ impl Team {
                 self.0.wake_sleepers();
             }
         }
+        self.leader.store(worker, Ordering::SeqCst);
         let _end = End(self);
         work()
     }
@@ -89,20 +92,21 @@ impl Team {
         self.led.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a region is open.
-    pub(super) fn is_open(&self) -> bool {
-        !self.epoch.load(Ordering::SeqCst).is_multiple_of(2)
+    /// Whether `worker` is the leader outside of a region, who alone may open one. A helper always is inside of one.
+    pub(super) fn may_open(&self, worker: usize) -> bool {
+        self.leader.load(Ordering::SeqCst) == worker && self.epoch.load(Ordering::SeqCst).is_multiple_of(2)
     }
 
-    /// The leader runs a region, with the help of whoever serves.
+    /// The leader, which is `worker`, runs a region, with the help of whoever serves.
     ///
     /// # Panics
-    /// When a region is open already, or a task has panicked.
-    pub(super) fn run(&self, tasks: usize, work: &Work<'_>) {
-        struct Close<'a>(&'a Team);
+    /// When the worker [may not](Self::may_open), or a task has panicked.
+    pub(super) fn run(&self, worker: usize, tasks: usize, work: &Work<'_>) {
+        struct Close<'a>(&'a Team, &'a Region<'a>);
         impl Drop for Close<'_> {
-            /// Waits for the helpers inside, which borrow the region.
+            /// Waits for the helpers inside, which borrow the region. After a panic of the leader they claim no more.
             fn drop(&mut self) {
+                self.1.claimed.store(self.1.tasks, Ordering::Relaxed);
                 self.0.epoch.fetch_add(1, Ordering::SeqCst);
                 let mut round = 0;
                 while self.0.inside.load(Ordering::SeqCst) > 0 {
@@ -111,13 +115,13 @@ impl Team {
                 self.0.region.store(null_mut(), Ordering::Relaxed);
             }
         }
-        assert!(!self.is_open(), "a region inside of a region");
+        assert!(self.may_open(worker), "a region inside of a region");
         let region = Region { work, tasks, claimed: AtomicUsize::new(0), panic: Mutex::default() };
         self.region.store((&raw const region).cast_mut().cast(), Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        let close = Close(self);
+        let close = Close(self, &region);
         self.wake_sleepers();
-        region.work(0);
+        region.work(worker);
         drop(close);
         if let Some(panic) = region.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
             resume_unwind(panic);
@@ -132,8 +136,8 @@ impl Team {
             if self.epoch.load(Ordering::SeqCst) == epoch {
                 let region = self.region.load(Ordering::Relaxed);
                 // SAFETY: the leader stored the pointer before it made the epoch odd, and waits in `Close::drop` until nobody
-                // is inside before the region ends. All of these accesses are sequentially consistent: this worker has
-                // seen the region open after it had gone inside, so the leader, which closes it first, sees it there.
+                // is inside before the region ends. Accesses to `epoch` and `inside` are sequentially consistent: this worker
+                // has seen the region open after it had gone inside, so the leader, which closes it first, sees it there.
                 unsafe { &*region }.help(worker);
             }
             self.inside.fetch_sub(1, Ordering::SeqCst);
@@ -143,8 +147,7 @@ impl Team {
 
     /// Waits for a region other than `seen`; nothing when the leader has ended.
     fn wait(&self, seen: usize) -> Option<usize> {
-        let start = Instant::now();
-        let mut round = 0;
+        let (mut start, mut round) = (Instant::now(), 0);
         loop {
             let epoch = self.epoch.load(Ordering::SeqCst);
             if epoch != seen && !epoch.is_multiple_of(2) {
@@ -155,6 +158,8 @@ impl Team {
             }
             if self.crowded || (round > SPINS && start.elapsed() > AWAKE) {
                 self.sleep(epoch);
+                // The region that woke it may be over; the next one is near.
+                (start, round) = (Instant::now(), 0);
             } else {
                 pause(&mut round);
             }

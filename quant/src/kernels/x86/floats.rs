@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::rows::prefetch;
+use super::rows::{AHEAD, prefetch};
 use crate::StridedRows;
 use crate::formats::Float;
 use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, check_rows, fits, portable};
@@ -50,9 +50,9 @@ pub(super) fn horizontal_sum(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
 
-/// `ROWS` rows, each times `x`. A result does not depend on `ROWS`.
+/// `ROWS` rows, each times `x`. A result does not depend on `ROWS`. Asks for the rows that lie `ahead` bytes farther.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot_rows<E: Load8, const ROWS: usize>(rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] {
+fn dot_rows<E: Load8, const ROWS: usize>(rows: [&[u8]; ROWS], ahead: usize, x: &[f32]) -> [f32; ROWS] {
     assert!(rows.iter().all(|row| row.len() == x.len() * E::BYTES));
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     let (chunks, rest) = x.as_chunks::<16>();
@@ -62,7 +62,7 @@ fn dot_rows<E: Load8, const ROWS: usize>(rows: [&[u8]; ROWS], x: &[f32]) -> [f32
             let x = [_mm256_loadu_ps(chunk.as_ptr()), _mm256_loadu_ps(chunk.as_ptr().add(8))];
             for (row, sums) in rows.iter().zip(&mut sums) {
                 let bytes = row.as_ptr().add(index * 16 * E::BYTES);
-                prefetch(bytes, 16 * E::BYTES);
+                prefetch(bytes, 16 * E::BYTES, ahead);
                 sums[0] = _mm256_fmadd_ps(E::load8(bytes), x[0], sums[0]);
                 sums[1] = _mm256_fmadd_ps(E::load8(bytes.add(8 * E::BYTES)), x[1], sums[1]);
             }
@@ -81,14 +81,17 @@ pub(super) fn dot_float<E: Load8>(rows: StridedRows<'_>, x: &[f32], out: &mut [f
     const STREAMS: usize = 4;
     check_rows(&rows, x, out);
     let part = out.len() / STREAMS;
+    let row_bytes = x.len() * E::BYTES;
+    let ahead = rows.stride().wrapping_mul(AHEAD.div_ceil(row_bytes.max(1)));
     for row in 0..part {
-        let results = dot_rows::<E, STREAMS>(std::array::from_fn(|stream| rows.row(stream * part + row)), x);
+        let streams = std::array::from_fn(|stream| rows.row(stream * part + row));
+        let results = dot_rows::<E, STREAMS>(streams, ahead, x);
         for (stream, result) in results.into_iter().enumerate() {
             out[stream * part + row] = result;
         }
     }
     for (row, out) in out.iter_mut().enumerate().skip(part * STREAMS) {
-        [*out] = dot_rows::<E, 1>([rows.row(row)], x);
+        [*out] = dot_rows::<E, 1>([rows.row(row)], ahead, x);
     }
 }
 
@@ -126,7 +129,7 @@ pub(super) fn add_scaled<E: Load8>(factors: &[f32], rows: StridedRows<'_>, out: 
     let (groups, rest) = factors.as_chunks::<TOGETHER>();
     for (index, factors) in groups.iter().enumerate() {
         let group = std::array::from_fn(|row| rows.row(index * TOGETHER + row));
-        add_rows::<E, TOGETHER>(*factors, group, TOGETHER * rows.stride(), out);
+        add_rows::<E, TOGETHER>(*factors, group, rows.stride().wrapping_mul(TOGETHER), out);
     }
     for (row, factor) in rest.iter().enumerate() {
         add_rows::<E, 1>([*factor], [rows.row(groups.len() * TOGETHER + row)], rows.stride(), out);

@@ -5,14 +5,16 @@
 //! offset adds is taken off at the end (Σ scale · offset · Σ activations). Codes of six and eight bits enter as
 //! magnitudes, with their sign moved to the activations.
 
-/// Asks for the weights that follow: the hardware's own prefetching stops at every page. Rows lie one behind the other.
+/// How far ahead of their use weights are asked for.
+pub(super) const AHEAD: usize = 2048;
+
+/// Asks for the bytes that follow `ahead` bytes later: the hardware's own prefetching stops at every page.
 #[inline(always)]
-pub(super) fn prefetch(block: *const u8, bytes: usize) {
+pub(super) fn prefetch(block: *const u8, bytes: usize, ahead: usize) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    const AHEAD: usize = 2048;
     for line in 0..bytes.div_ceil(64) {
         // SAFETY: a prefetch reads nothing and may point anywhere; every x86-64 processor has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + line * 64).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(ahead + line * 64).cast()) };
     }
 }
 
@@ -77,7 +79,7 @@ macro_rules! define_row_dots {
 
         use super::super::blocks::Blocks;
         use super::super::floats::horizontal_sum;
-        use super::prefetch;
+        use super::{AHEAD, prefetch};
         use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
         use crate::formats::MAX_GROUPS;
 
@@ -143,7 +145,7 @@ macro_rules! define_row_dots {
                     while index + 8 <= blocks {
                         for r in 0..ROWS {
                             let first = rows[r].as_ptr().add(index * B::BYTES);
-                            prefetch(first, 8 * B::BYTES);
+                            prefetch(first, 8 * B::BYTES, AHEAD);
                             let scales = halves::<B>(first, 0);
                             for t in 0..TOKENS {
                                 let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index));
@@ -176,7 +178,7 @@ macro_rules! define_row_dots {
                     for r in 0..ROWS {
                         let block = rows[r].as_ptr().add(index * B::BYTES);
                         if B::LEN > 32 {
-                            prefetch(block, B::BYTES);
+                            prefetch(block, B::BYTES, AHEAD);
                         }
                         B::read_scales(block, &mut scales[r], &mut biases[r]);
                     }

@@ -1,11 +1,12 @@
-//! Row dots of the formats with blocks of 256 in AVX-512: sixty-four codes at a time, all of them as stored. What their offset
-//! adds is taken off at the end, as in [`rows`](super::rows).
+//! Row dots of the formats with blocks of 256 in AVX-512: sixty-four codes at a time, all of them as stored. What an offset adds
+//! comes off in integers, once for all rows that are multiplied with the same activations.
 
 use std::arch::x86_64::*;
 
 use super::blocks::Blocks;
-use super::rows::{define_streams, prefetch};
-use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
+use super::floats::horizontal_sum;
+use super::rows::{AHEAD, define_streams, prefetch};
+use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
 use crate::formats::{MAX_GROUPS, Q4K, Q5K, Q6K};
 
 /// Pairs of 32 codes in a block.
@@ -82,7 +83,7 @@ fn dot_rows<B: WideBlocks, const ROWS: usize, const TOKENS: usize>(
     for x in &x {
         let k = blocks * B::LEN;
         assert!(x.codes.len() == k && x.scales.len() * ACTIVATION_BLOCK == k);
-        assert!(x.sums.len() * ACTIVATION_BLOCK == k && x.half_sums.len() * SUM_BLOCK == k);
+        assert!(x.sums.len() * ACTIVATION_BLOCK == k);
     }
     let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     // The group of a pair that each of sixteen partial sums belongs to, and the pair's groups.
@@ -90,8 +91,8 @@ fn dot_rows<B: WideBlocks, const ROWS: usize, const TOKENS: usize>(
         if B::GROUP == 16 { (_mm512_srli_epi32::<2>(lanes), 4) } else { (_mm512_srli_epi32::<3>(lanes), 2) };
     // Two chains of additions hide the latency of one.
     let mut sums = [[[_mm512_setzero_ps(); 2]; TOKENS]; ROWS];
-    // Σ bias · Σ activations, or Σ scale · Σ activations.
-    let mut corrections = [[_mm512_setzero_ps(); TOKENS]; ROWS];
+    // Σ bias · Σ activations.
+    let mut corrections = [[_mm256_setzero_ps(); TOKENS]; ROWS];
     let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
     for index in 0..blocks {
         // SAFETY: `index < blocks` for every block that is read, activations have `LEN` codes and the scales and sums that go
@@ -100,7 +101,7 @@ fn dot_rows<B: WideBlocks, const ROWS: usize, const TOKENS: usize>(
             let mut factors = [[_mm512_setzero_ps(); TOKENS]; ROWS];
             for r in 0..ROWS {
                 let block = rows[r].as_ptr().add(index * B::BYTES);
-                prefetch(block, B::BYTES);
+                prefetch(block, B::BYTES, AHEAD);
                 B::read_scales(block, &mut scales, &mut biases);
                 for t in 0..TOKENS {
                     let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index * 8));
@@ -108,14 +109,12 @@ fn dot_rows<B: WideBlocks, const ROWS: usize, const TOKENS: usize>(
                         let twice =
                             _mm512_permutexvar_ps(_mm512_srli_epi32::<1>(lanes), _mm512_castps256_ps512(activations));
                         factors[r][t] = _mm512_mul_ps(_mm512_loadu_ps(scales.as_ptr()), twice);
-                        let by = _mm512_loadu_si512(x[t].half_sums.as_ptr().add(index * 16).cast());
-                        corrections[r][t] = _mm512_fmadd_ps(factors[r][t], _mm512_cvtepi32_ps(by), corrections[r][t]);
                     } else {
                         let products = _mm256_mul_ps(_mm256_loadu_ps(scales.as_ptr()), activations);
                         factors[r][t] = _mm512_castps256_ps512(products);
                         let by = _mm256_loadu_ps(x[t].sums.as_ptr().add(index * 8));
-                        let more = _mm256_mul_ps(_mm256_loadu_ps(biases.as_ptr()), by);
-                        corrections[r][t] = _mm512_add_ps(corrections[r][t], _mm512_zextps256_ps512(more));
+                        let biases = _mm256_loadu_ps(biases.as_ptr());
+                        corrections[r][t] = _mm256_fmadd_ps(biases, by, corrections[r][t]);
                     }
                 }
             }
@@ -123,9 +122,16 @@ fn dot_rows<B: WideBlocks, const ROWS: usize, const TOKENS: usize>(
                 let of_pair = _mm512_add_epi32(group, _mm512_set1_epi32((pair * groups) as i32));
                 for t in 0..TOKENS {
                     let codes = _mm512_loadu_si512(x[t].codes.as_ptr().add(index * B::LEN + pair * 64).cast());
+                    let zero = _mm512_setzero_si512();
+                    let offset = if B::BIASED {
+                        zero
+                    } else {
+                        let added = _mm512_dpbusd_epi32(zero, _mm512_set1_epi8(B::OFFSET as i8), codes);
+                        _mm512_sub_epi32(zero, added)
+                    };
                     for r in 0..ROWS {
                         let stored = B::stored64(rows[r].as_ptr().add(index * B::BYTES), pair);
-                        let products = _mm512_dpbusd_epi32(_mm512_setzero_si512(), stored, codes);
+                        let products = _mm512_dpbusd_epi32(offset, stored, codes);
                         let factor = _mm512_permutexvar_ps(of_pair, factors[r][t]);
                         let sum = &mut sums[r][t][pair % 2];
                         *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), factor, *sum);
@@ -134,11 +140,10 @@ fn dot_rows<B: WideBlocks, const ROWS: usize, const TOKENS: usize>(
             }
         }
     }
-    let by = if B::BIASED { 1.0 } else { -f32::from(B::OFFSET) };
     std::array::from_fn(|r| {
         std::array::from_fn(|t| {
             let sum = _mm512_add_ps(sums[r][t][0], sums[r][t][1]);
-            _mm512_reduce_add_ps(sum) + by * _mm512_reduce_add_ps(corrections[r][t])
+            _mm512_reduce_add_ps(sum) + horizontal_sum(corrections[r][t])
         })
     })
 }
