@@ -9,7 +9,7 @@ in a process of its own; where llama.cpp crashes (its AMX code does on some mach
 types, and the table says so.
 
 --convert times the conversion to Q4_0 of a safetensors checkpoint (`gemmule-synth --safetensors`), beside llama.cpp's
-quantizer on the same language model in bfloat16. These times are not medians but the least of all.
+quantizer on the same language model in bfloat16.
 """
 
 import argparse
@@ -147,23 +147,30 @@ def compare_conversion(options, checkpoint):
             if status != 0:
                 raise SystemExit(f"gemmule-quantize: status {status}")
             return out, time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
+
+        def convert_once():
+            out, seconds, most = convert("q4_0")
+            for part in (out, out.with_name("q4_0-mmproj.gguf")):
+                part.unlink()
+            return seconds, most
+
         source, _, _ = convert("bf16")
         ours, memory, peer = [], [], []
         for _ in range(options.repeat):
             target = Path(directory) / "peer.gguf"
+            # Each after an unmeasured one of ours: a virtual machine may first have to find memory for the page cache.
+            convert_once()
             os.sync()
             peer.append(run_peer(options, llama_quantize, source, target))
             target.unlink(missing_ok=True)
-            out, seconds, most = convert("q4_0")
+            convert_once()
+            seconds, most = convert_once()
             ours.append(seconds)
             memory.append(most)
-            for part in (out, out.with_name("q4_0-mmproj.gguf")):
-                part.unlink()
         peer = [seconds for seconds in peer if seconds]
         print(f"conversions, s: {ours}, llama.cpp's: {peer}", file=sys.stderr)
-        # The least: what disturbs a conversion, above all a machine that has to find memory for the page cache, only adds.
-        return [row("conversion of bf16 to Q4_0, s, the least (llama.cpp: without the tower)", min(ours),
-                    min(peer) if peer else None, False),
+        return [row("conversion of bf16 to Q4_0, s (llama.cpp: without the tower)", statistics.median(ours),
+                    statistics.median(peer) if peer else None, False),
                 f"| its greatest memory, MB | {max(memory):.0f} | - | |"]
 
 

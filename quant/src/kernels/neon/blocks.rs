@@ -43,13 +43,59 @@ pub(super) unsafe fn read_scales<B: Block>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
+        const { assert!(B::LEN == 32 || B::BIASED == (B::GROUP == 32), "the formats with blocks of 256 that there are") };
         if B::LEN == 32 {
             scales[0] = half(block);
             if B::BIASED {
                 biases[0] = half(block.add(2));
             }
+        } else if B::BIASED {
+            affine_scales(block, scales, biases);
         } else {
-            B::scales(std::slice::from_raw_parts(block, B::BYTES), scales, biases);
+            signed_scales(block, scales);
+        }
+    }
+}
+
+/// Scales and biases of Q4_K and Q5_K: `d`, `dmin`, then 6-bit pairs in 12 bytes.
+///
+/// # Safety
+/// 16 bytes are readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn affine_scales(block: *const u8, scales: &mut [f32; MAX_GROUPS], biases: &mut [f32; MAX_GROUPS]) {
+    // SAFETY: the caller's promise; both arrays have room for eight values.
+    unsafe {
+        let word = |index: usize| block.add(4 + 4 * index).cast::<u32>().read_unaligned();
+        let (first, second, third) = (word(0), word(1), word(2));
+        let high = |word: u32| (word >> 6 & 0x0303_0303) << 4;
+        let put = |low: u32, high: u32, factor: f32, out: &mut [f32; MAX_GROUPS]| {
+            let wide = vmovl_u8(vcreate_u8(u64::from(high) << 32 | u64::from(low)));
+            let halves = [vmovl_u16(vget_low_u16(wide)), vmovl_high_u16(wide)];
+            for (index, half) in halves.into_iter().enumerate() {
+                vst1q_f32(out.as_mut_ptr().add(index * 4), vmulq_n_f32(vcvtq_f32_u32(half), factor));
+            }
+        };
+        put(first & 0x3f3f_3f3f, third & 0x0f0f_0f0f | high(first), half(block), scales);
+        put(second & 0x3f3f_3f3f, third >> 4 & 0x0f0f_0f0f | high(second), -half(block.add(2)), biases);
+    }
+}
+
+/// Scales of Q6_K: 16 signed bytes, then `d`.
+///
+/// # Safety
+/// 210 bytes are readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn signed_scales(block: *const u8, scales: &mut [f32; MAX_GROUPS]) {
+    // SAFETY: the caller's promise; the array has room for sixteen values.
+    unsafe {
+        let bytes = vld1q_s8(block.add(192).cast());
+        let d = half(block.add(208));
+        for (index, wide) in [vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes)].into_iter().enumerate() {
+            let out = scales.as_mut_ptr().add(index * 8);
+            vst1q_f32(out, vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), d));
+            vst1q_f32(out.add(4), vmulq_n_f32(vcvtq_f32_s32(vmovl_high_s16(wide)), d));
         }
     }
 }
