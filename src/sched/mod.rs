@@ -13,7 +13,7 @@ use team::Team;
 
 use crate::{Error, Result};
 
-/// A pool of worker threads: rayon's, which work as a [`Team`] while somebody has entered.
+/// A pool of worker threads: rayon's, which work as a team while somebody has entered.
 #[derive(Debug)]
 pub struct Pool {
     threads: rayon::ThreadPool,
