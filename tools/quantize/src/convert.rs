@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context, Result, ensure};
@@ -55,8 +55,8 @@ type Totals = BTreeMap<(Class, Format), Total>;
 /// Encoded rows and what is known of them.
 type Made = (Vec<u8>, Total);
 
-/// Makes the rows of a tensor: `count` rows from `first` on, encoded, where it likes in the memory that it is given.
-pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize, Vec<u8>) -> Result<Made> + Sync + 'a;
+/// Makes the rows of a tensor: `count` rows from `first` on, encoded.
+pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize) -> Result<Made> + Sync + 'a;
 
 /// A check that goes on beside the work.
 pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
@@ -64,8 +64,8 @@ pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
 /// Converts a checkpoint. Nothing appears unless `check` succeeds.
 pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile], check: Check<'_>) -> Result<()> {
     let kernels = gemmule::quant::isa::select(None)?;
-    let make = |item: &Item, first: usize, count: usize, bytes: Vec<u8>| {
-        encode_stretch(kernels, checkpoint, (item, source_of(checkpoint, item)?), (first, count), bytes)
+    let make = |item: &Item, first: usize, count: usize| {
+        encode_stretch(kernels, checkpoint, (item, source_of(checkpoint, item)?), (first, count))
     };
     write(outputs, &make, Some(check))
 }
@@ -91,11 +91,11 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>, check: Option<C
         let file = files::sibling(&output.path).with_context(context)?;
         let (mut writer, _) =
             Writer::new(BufWriter::new(WriteBehind::new(file)), &output.metadata, plan).with_context(context)?;
-        let mut store = |item: &Item, (bytes, total): &Made| {
+        let mut store = |item: &Item, (bytes, total): Made| {
             bar.set_message(item.name.clone());
             bar.inc(bytes.len() as u64);
-            totals.entry((item.class, item.format)).or_default().add(total);
-            writer.write(bytes).with_context(context)
+            totals.entry((item.class, item.format)).or_default().add(&total);
+            writer.write(&bytes).with_context(context)
         };
         write_tensors(&output.items, make, &mut watch, &mut store).inspect_err(|_| bar.abandon())?;
         let buffered = writer.finish().with_context(context)?;
@@ -195,42 +195,26 @@ fn check_space(path: &Path, needed: u64) -> Result<()> {
 }
 
 /// Makes tensors and hands their bytes to `store` in order.
-fn write_tensors<'a>(
-    items: &'a [Item],
+fn write_tensors(
+    items: &[Item],
     make: &MakeRows<'_>,
     watch: &mut Watch<'_>,
-    store: &mut (impl FnMut(&Item, &Made) -> Result<()> + Send),
+    store: &mut (impl FnMut(&Item, Made) -> Result<()> + Send),
 ) -> Result<()> {
-    // New memory would have to be cleared each time.
-    let spare = Mutex::new(Vec::new());
-    let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
     let stretches: Vec<(&Item, usize, usize)> = items.iter().flat_map(stretches).collect();
     let mut made = Vec::new();
     for batch in stretches.chunks(rayon::current_num_threads() * STRETCHES_AT_ONCE) {
         watch.go_on()?;
         // One batch is written while the next is made, whichever tensors they belong to.
         let (written, next) = rayon::join(
-            || {
-                made.drain(..).try_for_each(|(item, stretch)| {
-                    store(item, &stretch)?;
-                    spare().push(stretch.0);
-                    Ok(())
-                })
-            },
-            || {
-                let stretch = |(item, first, count): &(&'a Item, usize, usize)| {
-                    let bytes = spare().pop().unwrap_or_default();
-                    Ok((*item, make(item, *first, *count, bytes)?))
-                };
-                batch.par_iter().map(stretch).collect()
-            },
+            || made.drain(..).try_for_each(|(item, stretch)| store(item, stretch)),
+            || batch.par_iter().map(|(item, first, count)| Ok((*item, make(item, *first, *count)?))).collect(),
         );
-        let written: Result<()> = written;
         written?;
         let next: Result<Vec<_>> = next;
         made = next?;
     }
-    made.into_iter().try_for_each(|(item, stretch)| store(item, &stretch))
+    made.into_iter().try_for_each(|(item, stretch)| store(item, stretch))
 }
 
 /// A tensor's rows in parts that one task makes: first row and number of rows.
@@ -239,7 +223,7 @@ fn stretches(item: &Item) -> impl Iterator<Item = (&Item, usize, usize)> {
     (0..item.rows).step_by(at_once).map(move |first| (item, first, at_once.min(item.rows - first)))
 }
 
-/// What one thread works with, kept from stretch to stretch.
+/// What one thread works with, kept from stretch to stretch: new memory would have to be cleared each time.
 #[derive(Default)]
 struct Scratch {
     bytes: Vec<u8>,
@@ -247,17 +231,16 @@ struct Scratch {
     values: Vec<f32>,
 }
 
-/// Reads, transforms and encodes `count` rows from `first` on into `bytes`.
+/// Reads, transforms and encodes `count` rows from `first` on.
 fn encode_stretch(
     kernels: &dyn Kernels,
     checkpoint: &Checkpoint,
     (item, source): (&Item, &Source),
     (first, count): (usize, usize),
-    mut bytes: Vec<u8>,
 ) -> Result<Made> {
     thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
     let row_bytes = item.format.row_bytes(item.columns).context("the plan has rows of whole blocks")?;
-    bytes.resize(count * row_bytes, 0);
+    let mut bytes = vec![0; count * row_bytes];
     let mut total = Total { weights: (count * item.columns) as u64, bytes: bytes.len() as u64, ..Total::default() };
     let rows_at_once = (PORTION / item.columns).max(1);
     SCRATCH.with_borrow_mut(|scratch| {

@@ -196,7 +196,7 @@ pub fn write_made(
     vocabulary::check(&tokenizer_json, &config)?;
     let vocabulary = vocabulary::metadata(tokenizer_json, &config)?;
     let files = plan.files(&hf_config::HfModel { config, name }, vocabulary, &outputs);
-    let make = |item: &plan::Item, first: usize, count: usize, _: Vec<u8>| {
+    let make = |item: &plan::Item, first: usize, count: usize| {
         let (tensor, format, columns) = (item.name.as_str(), item.format, item.columns);
         let bytes = make(RowsToMake { tensor, format, columns, first, count, norm: item.plus_one });
         let size = format.row_bytes(columns).map(|row| row * count);
