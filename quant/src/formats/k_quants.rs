@@ -2,8 +2,11 @@
 
 use std::hint::select_unpredictable as select;
 
-use super::search::{Groups, LANES, Lanes, code, inverse, to_byte, to_half, turn};
-use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_half};
+use super::fixed::{FixedGroups, PairProducts};
+use super::search::{
+    Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half, turn, turn_eight,
+};
+use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
 
 /// `d`, `dmin` (half), 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
 pub(crate) struct Q4K;
@@ -217,8 +220,7 @@ impl Affine {
 
     /// Scales and minima of super-block `index`.
     fn write_header(&self, index: usize, block: &mut [u8]) {
-        put_half(self.d[index], block);
-        put_half(self.dmin[index], &mut block[2..]);
+        put_halves(&[self.d[index], self.dmin[index]].map(half_bits), block);
         pack_scales(&self.scales[index * 8..], &self.minima[index * 8..], &mut block[4..16]);
     }
 
@@ -269,33 +271,35 @@ pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) {
 const Q6_K_PLACES: [f32; 4] = [-32.0, 31.0, -30.08, 29.14];
 
 #[inline(always)]
-pub(super) fn encode_q6_k(values: &[f32], out: &mut [u8]) {
+pub(super) fn encode_q6_k<P: PairProducts>(values: &[f32], out: &mut [u8]) {
     for (x, block) in values.chunks_exact(Q6K::LEN).zip(out.chunks_exact_mut(Q6K::BYTES)) {
-        let x = Groups::<{ Q6K::GROUP }>::new(x);
-        let ideal = x.symmetric_scales(&Q6_K_PLACES, -32.0, 31.0);
-        let d = to_half(ideal.iter().fold(0.0f32, |a, b| a.max(b.abs())) / 127.0);
+        let x = FixedGroups::<{ Q6K::GROUP }, 8, 6, -32>::new(x);
+        let ideal = x.scales::<P>(&Q6_K_PLACES);
+        // The bits of magnitudes are in the magnitudes' order.
+        let largest = ideal.iter().fold(0, |largest, scale| scale.abs().to_bits().max(largest));
+        let d = half_bits(f32::from_bits(largest) / 127.0);
+        put_halves(&[d], &mut block[208..]);
+        let d = from_half_bits(d);
         let inverse_d = inverse(d);
-        let nearest = ideal.map(|ideal| code(ideal, inverse_d, -127.0, 126.0));
-        let (mut best, mut best_errors) = ([0.0; LANES], [f32::INFINITY; LANES]);
+        let nearest = each_lane(|lane| code(ideal[lane], inverse_d, -127.0, 126.0));
+        let (mut best, mut best_explained) = ([0.0; LANES], [f64::NEG_INFINITY; LANES]);
         for step in [-1.0, 0.0, 1.0] {
-            let integers = nearest.map(|nearest| nearest + step);
-            let errors = x.symmetric_errors(&integers.map(|integer| d * integer), -32.0, 31.0);
+            let integers = each_lane(|lane| nearest[lane] + step);
+            let explained = x.explained::<P>(&each_lane(|lane| d * integers[lane]));
             for lane in 0..LANES {
-                let better = errors[lane] < best_errors[lane];
-                best_errors[lane] = select(better, errors[lane], best_errors[lane]);
+                let better = explained[lane] > best_explained[lane];
+                best_explained[lane] = select(better, explained[lane], best_explained[lane]);
                 best[lane] = select(better, integers[lane], best[lane]);
             }
         }
         for (byte, integer) in block[192..208].iter_mut().zip(best) {
             *byte = to_byte(integer) as u8;
         }
-        put_half(d, &mut block[208..]);
-        let mut turned = x.symmetric_codes(&best.map(|integer| d * integer), -32.0, 31.0);
-        turn(turned.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
-        let mut codes = [0u8; 256];
-        for (code, turned) in codes.iter_mut().zip(turned.as_flattened()) {
-            *code = (turned + 32) as u8;
-        }
+        let mut turned = [[0; 8]; LANES];
+        let mut rows = x.codes(&each_lane(|lane| d * best[lane]), Q6K::OFFSET);
+        turn_eight(rows.as_flattened_mut(), turned.as_flattened_mut());
+        let mut codes = [0; 256];
+        put_halves(turned.as_flattened(), &mut codes);
         for half in 0..2 {
             let codes = &codes[half * 128..half * 128 + 128];
             for i in 0..32 {

@@ -4,8 +4,11 @@
 
 use std::hint::select_unpredictable as select;
 
-use super::search::{Groups, LANES, Lanes, to_half, turn};
-use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_half};
+use half::f16;
+
+use super::fixed::{FixedGroups, PairProducts};
+use super::search::{LANES, each_lane, from_half_bits, half_bits, turn, turn_eight};
+use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
 
 pub(crate) struct Q4_0;
 pub(crate) struct Q4_1;
@@ -119,60 +122,47 @@ impl Block for Q8_0 {
 const Q4_0_PLACES: [f32; 4] = [-8.0, -8.48, -7.2, -8.8];
 
 #[inline(always)]
-pub(super) fn encode_q4_0(values: &[f32], out: &mut [u8]) {
+pub(super) fn encode_q4_0<P: PairProducts>(values: &[f32], out: &mut [u8]) {
     let blocks = values.chunks(Q4_0::LEN * LANES).zip(out.chunks_mut(Q4_0::BYTES * LANES));
     for (x, blocks) in blocks {
-        let x = Groups::<{ Q4_0::LEN }>::new(x);
-        let scales = x.symmetric_scales(&Q4_0_PLACES, -8.0, 7.0).map(to_half);
-        let codes = x.symmetric_codes(&scales, -8.0, 7.0);
-        let mut pairs = [[0; LANES]; 16];
-        for (i, pairs) in pairs.iter_mut().enumerate() {
-            for lane in 0..LANES {
-                pairs[lane] = (codes[i][lane] + 8) as u8 | ((codes[i + 16][lane] + 8) as u8) << 4;
-            }
+        let x = FixedGroups::<{ Q4_0::LEN }, 16, 4, -8>::new(x);
+        let scales = x.scales::<P>(&Q4_0_PLACES);
+        let halves = each_lane(|lane| half_bits(scales[lane]));
+        let codes = x.codes(&each_lane(|lane| from_half_bits(halves[lane])), Q4_0::OFFSET);
+        let (mut rows, mut turned) = ([[0; LANES]; 8], [[0; 8]; LANES]);
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = each_lane(|lane| codes[i][lane] | codes[i + 8][lane] << 4);
         }
-        turn(pairs.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
-        for ((block, scale), pairs) in blocks.chunks_exact_mut(Q4_0::BYTES).zip(scales).zip(&pairs) {
-            put_half(scale, block);
-            block[2..].copy_from_slice(pairs);
+        turn_eight(rows.as_flattened_mut(), turned.as_flattened_mut());
+        for ((block, half), codes) in blocks.chunks_exact_mut(Q4_0::BYTES).zip(halves).zip(&turned) {
+            put_halves(&[half], block);
+            put_halves(codes, &mut block[2..]);
         }
     }
 }
 
 /// At eight bits the scale's own rounding to half precision is what a search can still win back.
 #[inline(always)]
-fn q8_0_scales(x: &Groups<{ Q8_0::LEN }>) -> Lanes {
-    let (mut best, mut best_errors) = ([0.0; LANES], [f32::INFINITY; LANES]);
-    let nearest = x.largest.map(|largest| half::f16::from_f32((largest / 127.0).min(65504.0)).to_bits());
-    for step in [0, -1, 1] {
-        let scales = nearest.map(|bits| {
-            let bits = bits.saturating_add_signed(step).min(half::f16::MAX.to_bits());
-            half::f16::from_bits(bits).to_f32()
-        });
-        let errors = x.symmetric_errors(&scales, -127.0, 127.0);
-        for lane in 0..LANES {
-            let better = errors[lane] < best_errors[lane];
-            best_errors[lane] = select(better, errors[lane], best_errors[lane]);
-            best[lane] = select(better, scales[lane], best[lane]);
-        }
-    }
-    best
-}
-
-#[inline(always)]
-pub(super) fn encode_q8_0(values: &[f32], out: &mut [u8]) {
+pub(super) fn encode_q8_0<P: PairProducts>(values: &[f32], out: &mut [u8]) {
     let blocks = values.chunks(Q8_0::LEN * LANES).zip(out.chunks_mut(Q8_0::BYTES * LANES));
     for (x, blocks) in blocks {
-        let x = Groups::<{ Q8_0::LEN }>::new(x);
-        let scales = q8_0_scales(&x);
-        let mut codes = x.symmetric_codes(&scales, -127.0, 127.0);
-        let halves = codes.as_chunks_mut::<16>().0;
-        halves.iter_mut().for_each(|half| turn(half.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut()));
-        for (lane, block) in blocks.chunks_exact_mut(Q8_0::BYTES).enumerate() {
-            put_half(scales[lane], block);
-            for (bytes, half) in block[2..].as_chunks_mut::<16>().0.iter_mut().zip(&*halves) {
-                *bytes = half[lane].map(i8::cast_unsigned);
+        let x = FixedGroups::<{ Q8_0::LEN }, 16, 8, -127>::new(x);
+        let nearest = each_lane(|lane| half_bits(x.largest[lane] / 127.0));
+        let (mut best, mut best_explained) = ([0; LANES], [f64::NEG_INFINITY; LANES]);
+        for step in [0, -1, 1] {
+            let halves = each_lane(|lane| nearest[lane].saturating_add_signed(step).min(f16::MAX.to_bits()));
+            let explained = x.explained::<P>(&each_lane(|lane| from_half_bits(halves[lane])));
+            for lane in 0..LANES {
+                let better = explained[lane] > best_explained[lane];
+                best_explained[lane] = select(better, explained[lane], best_explained[lane]);
+                best[lane] = select(better, halves[lane], best[lane]);
             }
+        }
+        let mut codes = x.codes(&each_lane(|lane| from_half_bits(best[lane])), 0);
+        turn(codes.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
+        for ((block, half), codes) in blocks.chunks_exact_mut(Q8_0::BYTES).zip(best).zip(&codes) {
+            put_halves(&[half], block);
+            put_halves(codes, &mut block[2..]);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! One file per family of formats: layout, scalar decode and encode. These are the reference that every kernel is
 //! tested against.
 
+mod fixed;
 mod float;
 mod k_quants;
 mod legacy;
 mod search;
 
 use crate::Format;
+pub(crate) use fixed::{PairProducts, Pairs, PortablePairs, Sums};
 pub(crate) use float::{Bf16, F16, F32, Float};
 pub(crate) use k_quants::{Q4K, Q5K, Q6K};
 pub(crate) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
@@ -195,8 +197,17 @@ fn add_squares(values: &[f32; 16], sums: &mut [f32; 16]) {
 ///
 /// # Errors
 /// [`EncodeError`]: no encoder, a length that is no whole number of blocks, or a value that is not finite.
-#[inline(always)]
 pub fn encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+    encode_row_with::<PortablePairs>(format, values, out)
+}
+
+/// [`encode_row`] with an instruction set's [`PairProducts`].
+#[inline(always)]
+pub(crate) fn encode_row_with<P: PairProducts>(
+    format: Format,
+    values: &[f32],
+    out: &mut [u8],
+) -> Result<(), EncodeError> {
     if format.row_bytes(values.len()) != Some(out.len()) {
         return Err(EncodeError::Length(format, values.len()));
     }
@@ -211,11 +222,11 @@ pub fn encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), 
         Format::F32 => float::encode::<F32>(values, out),
         Format::F16 => float::encode::<F16>(values, out),
         Format::BF16 => float::encode::<Bf16>(values, out),
-        Format::Q4_0 => legacy::encode_q4_0(values, out),
-        Format::Q8_0 => legacy::encode_q8_0(values, out),
+        Format::Q4_0 => legacy::encode_q4_0::<P>(values, out),
+        Format::Q8_0 => legacy::encode_q8_0::<P>(values, out),
         Format::Q4K => k_quants::encode_q4_k(values, out),
         Format::Q5K => k_quants::encode_q5_k(values, out),
-        Format::Q6K => k_quants::encode_q6_k(values, out),
+        Format::Q6K => k_quants::encode_q6_k::<P>(values, out),
         Format::Q4_1 | Format::Q5_0 | Format::Q5_1 => return Err(EncodeError::Unsupported(format)),
     }
     Ok(())
@@ -227,8 +238,10 @@ pub(crate) fn half_at(block: &[u8], offset: usize) -> f32 {
     half::f16::from_bits(u16::from_le_bytes([block[offset], block[offset + 1]])).to_f32()
 }
 
-/// Stores a number in half precision at the start of a block.
+/// Stores 16-bit words, of which half-precision numbers are some, at the start of `out`.
 #[inline(always)]
-pub(crate) fn put_half(value: f32, block: &mut [u8]) {
-    block[..2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
+fn put_halves(words: &[u16], out: &mut [u8]) {
+    for (word, out) in words.iter().zip(out.as_chunks_mut::<2>().0) {
+        *out = word.to_le_bytes();
+    }
 }

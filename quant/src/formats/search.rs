@@ -1,14 +1,22 @@
-//! Searching scales for the smallest squared error, for sixteen groups of values at once: one in each lane, so that no
+//! Searching scales and minima for the smallest squared error, for sixteen groups of values at once: one in each lane, so that no
 //! sum crosses lanes and a compiler makes registers of them. Results do not depend on what lies in the other lanes.
 
 use std::hint::select_unpredictable as select;
-
-use half::f16;
 
 /// Groups that are searched together.
 pub(super) const LANES: usize = 16;
 /// A number for each group.
 pub(super) type Lanes = [f32; LANES];
+
+/// What `make` makes for each lane; unlike the library's own functions on arrays it never becomes a call.
+#[inline(always)]
+pub(super) fn each_lane<T: Copy + Default>(make: impl Fn(usize) -> T) -> [T; LANES] {
+    let mut lanes = [T::default(); LANES];
+    for lane in 0..LANES {
+        lanes[lane] = make(lane);
+    }
+    lanes
+}
 
 /// 1.5 · 2²³: added to a number below 2²² it leaves the nearest integer, ties to even, in the lowest bits; branch-free, so
 /// that loops over it vectorize.
@@ -21,10 +29,39 @@ pub(super) fn inverse(x: f32) -> f32 {
     select(inverse.is_finite(), inverse, 0.0)
 }
 
+/// The bits of the nearest half-precision number, ties to even, clamped to the finite ones; `x` is a number.
+#[inline(always)]
+pub(super) fn half_bits(x: f32) -> u16 {
+    /// The smallest normal number in half precision.
+    const NORMAL: f32 = 1.0 / 16384.0;
+    let magnitude = x.abs();
+    let magnitude = if magnitude < 65504.0 { magnitude } else { 65504.0 };
+    let bits = magnitude.to_bits();
+    // Thirteen bits go; the exponent's zero is 112 further up.
+    let normal = ((bits + 0xfff + (bits >> 13 & 1)) >> 13).wrapping_sub(112 << 10);
+    // At 0.5 the last bit of a number is worth the last bit of half precision's smallest.
+    let subnormal = (magnitude + 0.5).to_bits() - 0.5f32.to_bits();
+    (select(magnitude < NORMAL, subnormal, normal) | x.to_bits() >> 16 & 0x8000) as u16
+}
+
+/// What the bits of a finite half-precision number mean.
+#[inline(always)]
+pub(super) fn from_half_bits(bits: u16) -> f32 {
+    const EXPONENTS: f32 = f32::from_bits((127 + 112) << 23);
+    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * EXPONENTS;
+    f32::from_bits(magnitude.to_bits() | u32::from(bits & 0x8000) << 16)
+}
+
 /// The nearest half-precision number, clamped to the finite ones.
 #[inline(always)]
 pub(super) fn to_half(x: f32) -> f32 {
-    f16::from_f32(x.clamp(-65504.0, 65504.0)).to_f32()
+    from_half_bits(half_bits(x))
+}
+
+/// The integer nearest to `x`, below 2²², as the low bits of a number in two's complement.
+#[inline(always)]
+pub(super) fn nearest_bits(x: f32) -> u32 {
+    (x + SHIFT).to_bits()
 }
 
 /// The code of `x` for a given inverse scale, plus [`SHIFT`]. Comparisons written so are one instruction each.
@@ -44,7 +81,7 @@ pub(super) fn code(x: f32, inverse_scale: f32, low: f32, high: f32) -> f32 {
 /// A small integer as a byte in two's complement.
 #[inline(always)]
 pub(super) fn to_byte(integer: f32) -> i8 {
-    (integer + SHIFT).to_bits() as i8
+    nearest_bits(integer) as i8
 }
 
 /// The code of `x` for a given inverse scale as a byte in two's complement.
@@ -63,6 +100,14 @@ pub(super) fn turn<T: Copy>(rows: &mut [T], scratch: &mut [T]) {
     }
 }
 
+/// As [`turn`], for eight rows.
+#[inline(always)]
+pub(super) fn turn_eight<T: Copy>(rows: &mut [T], turned: &mut [T]) {
+    interleave(rows, turned);
+    interleave(turned, rows);
+    interleave(rows, turned);
+}
+
 #[inline(always)]
 fn interleave<T: Copy>(from: &[T], to: &mut [T]) {
     let (first, second) = from.split_at(from.len() / 2);
@@ -75,16 +120,6 @@ fn interleave<T: Copy>(from: &[T], to: &mut [T]) {
 #[inline(always)]
 fn one_by_one<T, const N: usize>(array: &[T; N]) -> &[T; N] {
     std::hint::black_box(array)
-}
-
-/// Takes the scales that explain more.
-#[inline(always)]
-fn keep_better((best, best_explained): (&mut Lanes, &mut Lanes), (scales, explained): &(Lanes, Lanes)) {
-    for lane in 0..LANES {
-        let better = explained[lane] > best_explained[lane];
-        best[lane] = select(better, scales[lane], best[lane]);
-        best_explained[lane] = select(better, explained[lane], best_explained[lane]);
-    }
 }
 
 /// Up to sixteen groups of `N` values, value by value: `values[i][lane]`. They are divided by the group's largest
@@ -125,90 +160,6 @@ impl<const N: usize> Groups<N> {
             }
         }
         Self { values, largest, inverse_largest, ends: (least, most) }
-    }
-
-    /// Codes of `x ≈ scale · code`: `codes[i][lane]`.
-    #[inline(always)]
-    pub(super) fn symmetric_codes(&self, scales: &Lanes, low: f32, high: f32) -> [[i8; LANES]; N] {
-        let mut factors = [0.0; LANES];
-        for lane in 0..LANES {
-            factors[lane] = self.largest[lane] * inverse(scales[lane]);
-        }
-        let mut codes = [[0; LANES]; N];
-        for (codes, values) in codes.iter_mut().zip(&self.values) {
-            let values = one_by_one(values);
-            for lane in 0..LANES {
-                codes[lane] = byte_code(values[lane], factors[lane], low, high);
-            }
-        }
-        codes
-    }
-
-    /// Squared errors of `x ≈ scale · code`, in units of the largest value's square.
-    #[inline(always)]
-    pub(super) fn symmetric_errors(&self, scales: &Lanes, low: f32, high: f32) -> Lanes {
-        let (mut factors, mut steps) = ([0.0; LANES], [0.0; LANES]);
-        for lane in 0..LANES {
-            factors[lane] = self.largest[lane] * inverse(scales[lane]);
-            steps[lane] = scales[lane] * self.inverse_largest[lane];
-        }
-        let mut errors = [0.0; LANES];
-        for values in &self.values {
-            for lane in 0..LANES {
-                let difference = values[lane] - steps[lane] * code(values[lane], factors[lane], low, high);
-                errors[lane] += difference * difference;
-            }
-        }
-        errors
-    }
-
-    /// For codes of `x` over `1 / factor`: the best scale for these codes and how much of the square it explains.
-    #[inline(always)]
-    fn refit(&self, factors: &Lanes, low: f32, high: f32) -> (Lanes, Lanes) {
-        let (mut products, mut squares) = ([0.0; LANES], [0.0; LANES]);
-        for values in &self.values {
-            for lane in 0..LANES {
-                let code = code(values[lane], factors[lane], low, high);
-                products[lane] += values[lane] * code;
-                squares[lane] += code * code;
-            }
-        }
-        let (mut scales, mut explained) = ([0.0; LANES], [0.0; LANES]);
-        for lane in 0..LANES {
-            // Squares of integers: one, or zero where all products are, too. A condition would keep this from a register.
-            let squares = if squares[lane] > 1.0 { squares[lane] } else { 1.0 };
-            scales[lane] = products[lane] / squares;
-            explained[lane] = products[lane] * scales[lane];
-        }
-        (scales, explained)
-    }
-
-    /// Signed scales with a small squared error of `x ≈ scale · code`, codes in `low..=high`, low < 0 < high.
-    ///
-    /// Each candidate puts the largest value at one of `places` among the codes, at an end, beyond it, which clips the value, or
-    /// before it, and takes the scale that is best for the codes it gives: of `Σ(x − s·c)²` that one leaves
-    /// `Σx² − (Σxc)²/Σc²`.
-    #[inline(always)]
-    pub(super) fn symmetric_scales(&self, places: &[f32], low: f32, high: f32) -> Lanes {
-        let (mut best, mut best_explained) = ([0.0; LANES], [0.0; LANES]);
-        let mut signs = [1.0; LANES];
-        for lane in 0..LANES {
-            signs[lane] = select(-self.ends.0[lane] > self.ends.1[lane], -1.0, 1.0);
-        }
-        for place in places {
-            let mut factors = signs;
-            factors.iter_mut().for_each(|factor| *factor *= place);
-            keep_better((&mut best, &mut best_explained), &self.refit(&factors, low, high));
-        }
-        let mut factors = [0.0; LANES];
-        for lane in 0..LANES {
-            factors[lane] = inverse(best[lane]);
-        }
-        keep_better((&mut best, &mut best_explained), &self.refit(&factors, low, high));
-        for lane in 0..LANES {
-            best[lane] *= self.largest[lane];
-        }
-        best
     }
 
     /// Codes of `x ≈ scale · code − minimum` in `0..=high`: `codes[i][lane]`.
@@ -334,3 +285,29 @@ impl<const N: usize> Groups<N> {
 
 /// Parts of the values' range that affine candidates begin with.
 const AFFINE_SHRINKS: [f32; 6] = [1.0, 0.94, 0.88, 0.82, 0.76, 0.70];
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::{from_half_bits, half_bits};
+
+    /// Every half-precision number, what lies between it and the next, and what lies just beside that.
+    #[test]
+    fn halves_are_those_of_the_half_package() {
+        for bits in 0..f16::MAX.to_bits() {
+            let (low, high) = (f16::from_bits(bits).to_f32(), f16::from_bits(bits + 1).to_f32());
+            assert_eq!(from_half_bits(bits), low);
+            let middle = (low + high) / 2.0;
+            for x in [low, middle.next_down(), middle, middle.next_up(), high] {
+                for x in [x, -x] {
+                    assert_eq!(half_bits(x), f16::from_f32(x).to_bits(), "{x}");
+                    assert_eq!(from_half_bits(half_bits(x)), f16::from_f32(x).to_f32());
+                }
+            }
+        }
+        for (x, expected) in [(f32::MAX, 65504.0), (-1e6, -65504.0), (65519.0, 65504.0), (1e-40, 0.0)] {
+            assert_eq!(from_half_bits(half_bits(x)), expected);
+        }
+    }
+}

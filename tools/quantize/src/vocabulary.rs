@@ -1,5 +1,6 @@
 //! `tokenizer.json` as it is, and the token table that llama.cpp's tools read.
 
+use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
 use std::fmt;
 
@@ -9,59 +10,71 @@ use gemmule::gguf::writer::MetadataValue;
 use gemmule::model::Config;
 use gemmule::text::Tokenizer;
 use gemmule::text::table::kind;
-use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
 /// Score of a token that no merge makes: behind every merge.
 const LAST: f32 = -1e6;
 
-/// What the token table is made of; the rest of `tokenizer.json` is read over. Reading the 256,000 tokens as `serde_json`'s
-/// values takes five times as long.
+/// What the token table is made of; the rest of `tokenizer.json` is read over, and texts without escapes stay where they are:
+/// memory for the 580,000 merges of Gemma's 256,000 tokens would take several times as long.
 #[derive(serde::Deserialize)]
-struct TokenizerJson {
-    model: BytePairModel,
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
+struct TokenizerJson<'a> {
+    #[serde(borrow)]
+    model: BytePairModel<'a>,
+    #[serde(borrow, default)]
+    added_tokens: Vec<AddedToken<'a>>,
 }
 
 #[derive(serde::Deserialize)]
-struct BytePairModel {
-    vocab: HashMap<String, u64>,
-    #[serde(default)]
-    merges: Vec<Merged>,
+struct BytePairModel<'a> {
+    #[serde(borrow)]
+    vocab: HashMap<Text<'a>, u64>,
+    #[serde(borrow, default)]
+    merges: Vec<Merge<'a>>,
     unk_token: Option<String>,
 }
 
 #[derive(serde::Deserialize)]
-struct AddedToken {
+struct AddedToken<'a> {
     id: u64,
-    content: String,
+    #[serde(borrow)]
+    content: Text<'a>,
     #[serde(default)]
     special: bool,
 }
 
-/// The token that a merge makes; it is written as its two parts, or as one string with a space between them.
-struct Merged(String);
+#[derive(serde::Deserialize, PartialEq, Eq, Hash)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Merged {
+impl Borrow<str> for Text<'_> {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Two tokens that become one.
+struct Merge<'a>(Cow<'a, str>, Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Parts;
         impl<'de> Visitor<'de> for Parts {
-            type Value = Merged;
+            type Value = Merge<'de>;
 
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a merge: two strings")
+            fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+                out.write_str("a merge: two strings, or one with a space between its parts")
             }
 
-            fn visit_str<E>(self, text: &str) -> std::result::Result<Merged, E> {
-                Ok(Merged(text.replacen(' ', "", 1)))
+            fn visit_str<E: Error>(self, text: &str) -> std::result::Result<Merge<'de>, E> {
+                let (first, second) =
+                    text.split_once(' ').ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))?;
+                Ok(Merge(first.to_owned().into(), second.to_owned().into()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> std::result::Result<Merged, A::Error> {
-                let mut merged = String::new();
-                while let Some(part) = parts.next_element::<std::borrow::Cow<'de, str>>()? {
-                    merged.push_str(&part);
-                }
-                Ok(Merged(merged))
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> std::result::Result<Merge<'de>, A::Error> {
+                let mut part = |at| parts.next_element()?.ok_or_else(|| A::Error::invalid_length(at, &self));
+                let (Text(first), Text(second)) = (part(0)?, part(1)?);
+                Ok(Merge(first, second))
             }
         }
         deserializer.deserialize_any(Parts)
@@ -88,30 +101,24 @@ pub(crate) fn metadata(text: String, config: &Config) -> Result<Vec<(String, Met
     Ok(metadata)
 }
 
-/// Texts, scores and kinds of `rows` tokens, and the unknown one. A token's score is minus the rank of the merge that makes
-/// it, which is how SentencePiece orders merges.
+/// Texts, scores and kinds of `rows` tokens, and the unknown one. A token's score is minus the rank of the first merge that
+/// makes it, which is how SentencePiece orders merges.
 fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> {
     let TokenizerJson { model, added_tokens } =
         serde_json::from_str(text).context("only BPE tokenizers are supported")?;
-    let mut ranks: HashMap<String, usize> = HashMap::with_capacity(model.merges.len());
-    for (rank, Merged(merged)) in model.merges.into_iter().enumerate() {
-        ranks.entry(merged).or_insert(rank);
-    }
     let mut tokens = vec![String::new(); rows];
-    let mut scores = vec![LAST; rows];
     let mut kinds = vec![kind::UNUSED; rows];
     let unknown = model.unk_token.as_deref();
     let mut set = |id: u64, text: &str, kind: i32| -> Result<()> {
         let id = usize::try_from(id).ok().filter(|id| *id < rows);
         let id = id.with_context(|| format!("the id of token '{text}' is not below {rows}"))?;
         tokens[id] = text.to_owned();
-        scores[id] = ranks.get(text).map_or(LAST, |rank| -(*rank as f32));
         kinds[id] = kind;
         Ok(())
     };
-    for (text, &id) in &model.vocab {
+    for (Text(text), &id) in &model.vocab {
         let is_byte = text.len() == 6 && text.starts_with("<0x") && text.ends_with('>');
-        let kind = if unknown == Some(text.as_str()) {
+        let kind = if unknown == Some(text) {
             kind::UNKNOWN
         } else if is_byte {
             kind::BYTE
@@ -121,12 +128,23 @@ fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> 
         set(id, text, kind)?;
     }
     for AddedToken { id, content, special } in &added_tokens {
-        let kind = match (unknown == Some(content.as_str()), special) {
+        let kind = match (unknown == Some(&content.0), special) {
             (true, _) => kind::UNKNOWN,
             (_, true) => kind::CONTROL,
             _ => kind::USER_DEFINED,
         };
-        set(*id, content, kind)?;
+        set(*id, &content.0, kind)?;
+    }
+    let mut scores = vec![LAST; rows];
+    let mut merged = String::new();
+    for (rank, Merge(first, second)) in model.merges.iter().enumerate() {
+        merged.clear();
+        merged.extend([&**first, &**second]);
+        if let Some(&id) = model.vocab.get(merged.as_str())
+            && scores[id as usize] == LAST
+        {
+            scores[id as usize] = -(rank as f32);
+        }
     }
     for (row, token) in tokens.iter_mut().enumerate().filter(|(row, _)| kinds[*row] == kind::UNUSED) {
         *token = format!("<unused_row_{row}>");

@@ -19,7 +19,8 @@ pub(crate) fn json(rows: usize) -> Value {
     let mut level: Vec<String> = ALPHABET.chars().map(String::from).collect();
     names.extend(('!'..='~').filter(|c| !c.is_ascii_lowercase()).map(String::from));
     names.extend(level.iter().cloned());
-    // All strings of two characters, of three, and so on: each is the merge of the one before and a character.
+    // All strings of two characters, of three, and so on: each is the merge of any of its beginnings and what is left, as in
+    // the real vocabulary, which has as many merges.
     'full: loop {
         let mut next = Vec::with_capacity(level.len() * 27);
         for prefix in &level {
@@ -27,9 +28,10 @@ pub(crate) fn json(rows: usize) -> Value {
                 if names.len() == BASE {
                     break 'full;
                 }
-                merges.push(json!([prefix, last.to_string()]));
-                names.push(format!("{prefix}{last}"));
-                next.push(format!("{prefix}{last}"));
+                let name = format!("{prefix}{last}");
+                merges.extend(name.char_indices().skip(1).map(|(at, _)| json!([&name[..at], &name[at..]])));
+                names.push(name.clone());
+                next.push(name);
             }
         }
         level = next;

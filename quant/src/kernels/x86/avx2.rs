@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::avx2_tiles::tile;
 use super::floats::{add_scaled, dot_float, float_tile};
+use super::pairs::Pairs256;
 use super::panels::pack;
 use super::rows::avx2::dot_integer;
 use crate::activation::QuantizedRow;
@@ -112,7 +113,7 @@ fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
 
 instantiate! {
     "avx2,fma,f16c";
-    encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row;
+    encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row_with::<Pairs256>;
     decode_row(format: Format, bytes: &[u8], out: &mut [f32]) = formats::decode_row;
     squared_error(format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) = formats::squared_error;
     pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) = portable::pack_float;

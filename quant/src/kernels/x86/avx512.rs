@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::avx2::Avx2;
+use super::pairs::Pairs512;
 use super::panels::pack;
 use super::rows::avx512::dot_integer;
 use super::vnni::check;
@@ -47,6 +48,9 @@ impl Kernels for Avx512 {
     fn encode_row(&self, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
         proven!(encode_row(format, values, out))
     }
+    fn squared_error(&self, format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
+        proven!(squared_error(format, bytes, values))
+    }
     fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
         match weights.format() {
             Format::Q4K => proven!(wide_rows::dot_integer::<formats::Q4K>(weights, rows, x, out)),
@@ -71,7 +75,8 @@ impl Kernels for Avx512 {
 
 instantiate! {
     "avx512f,avx512bw,avx512vl,avx2,fma,f16c";
-    encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row;
+    encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row_with::<Pairs512>;
+    squared_error(format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) = formats::squared_error;
 }
 
 instantiate_vectors!("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c");

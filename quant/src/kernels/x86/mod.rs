@@ -71,6 +71,7 @@ mod avx2_tiles;
 pub mod avx512;
 mod blocks;
 mod floats;
+mod pairs;
 mod panels;
 mod rows;
 pub mod vnni;

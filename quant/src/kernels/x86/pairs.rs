@@ -1,0 +1,39 @@
+//! Sums of products of 16-bit pairs: one instruction, which encoding spends most of its time on.
+
+use std::arch::x86_64::*;
+
+use crate::formats::{PairProducts, Pairs, Sums};
+
+/// With AVX2.
+pub(super) struct Pairs256;
+/// With AVX-512.
+pub(super) struct Pairs512;
+
+impl PairProducts for Pairs256 {
+    #[inline(always)]
+    fn add(sums: &mut Sums, a: &Pairs, b: &Pairs) {
+        let parts = sums.as_chunks_mut::<8>().0.iter_mut().zip(a.as_chunks::<16>().0).zip(b.as_chunks::<16>().0);
+        for ((sums, a), b) in parts {
+            // SAFETY: only code for AVX2 is instantiated with this type; the arrays are as long as the registers.
+            unsafe {
+                let products =
+                    _mm256_madd_epi16(_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast()));
+                let sums = sums.as_mut_ptr().cast();
+                _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), products));
+            }
+        }
+    }
+}
+
+impl PairProducts for Pairs512 {
+    #[inline(always)]
+    fn add(sums: &mut Sums, a: &Pairs, b: &Pairs) {
+        // SAFETY: only code for AVX-512 with BW is instantiated with this type; the arrays are as long as the registers.
+        unsafe {
+            let products =
+                _mm512_madd_epi16(_mm512_loadu_si512(a.as_ptr().cast()), _mm512_loadu_si512(b.as_ptr().cast()));
+            let sums = sums.as_mut_ptr().cast();
+            _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), products));
+        }
+    }
+}
