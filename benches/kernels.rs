@@ -46,15 +46,18 @@ fn each_kernels() -> impl Iterator<Item = &'static dyn Kernels> {
     isa::available().filter_map(isa::kernels)
 }
 
-/// Products with their additions, as the panel products use them: of bytes, in a matrix unit of bf16 numbers.
+/// Products with their additions, as the panel products use them: of bytes, in a matrix unit of bf16 numbers; with `float` of
+/// single precision.
 #[cfg(target_arch = "x86_64")]
-fn products(kernels: &dyn Kernels, count: usize) -> Option<usize> {
+fn products(kernels: &dyn Kernels, float: bool, count: usize) -> Option<usize> {
     use std::arch::asm;
+    // As many independent chains as there are registers `r` named; they hide the latency of two products a cycle.
     macro_rules! chains {
-        ($operations:expr, $($line:literal),*) => {{
+        ($operations:expr, $registers:literal, $($line:literal),*) => {{
             // SAFETY: only registers are touched, by instructions of the set that `kernels` proves.
             unsafe {
-                asm!("2:", $($line,)* "dec {count}", "jnz 2b", count = inout(reg) count => _,
+                asm!("2:", concat!(".irp r,", $registers), $($line,)* ".endr", "dec {count}", "jnz 2b",
+                    count = inout(reg) count => _,
                     out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
                     out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
                     out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _, options(nomem, nostack));
@@ -62,49 +65,19 @@ fn products(kernels: &dyn Kernels, count: usize) -> Option<usize> {
             Some($operations * count)
         }};
     }
-    match kernels.isa() {
-        isa::Isa::Avx2 => chains!(
-            4 * 64,
-            "vpmaddubsw ymm8, ymm12, ymm13",
-            "vpaddw ymm0, ymm0, ymm8",
-            "vpmaddubsw ymm9, ymm12, ymm13",
-            "vpaddw ymm1, ymm1, ymm9",
-            "vpmaddubsw ymm10, ymm12, ymm13",
-            "vpaddw ymm2, ymm2, ymm10",
-            "vpmaddubsw ymm11, ymm12, ymm13",
-            "vpaddw ymm3, ymm3, ymm11"
-        ),
-        isa::Isa::AvxVnni => chains!(
-            12 * 64,
-            "{{vex}} vpdpbusd ymm0, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm1, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm2, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm3, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm4, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm5, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm6, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm7, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm8, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm9, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm10, ymm12, ymm13",
-            "{{vex}} vpdpbusd ymm11, ymm12, ymm13"
-        ),
-        isa::Isa::Avx512 => chains!(
-            12 * 128,
-            "vpdpbusd zmm0, zmm12, zmm13",
-            "vpdpbusd zmm1, zmm12, zmm13",
-            "vpdpbusd zmm2, zmm12, zmm13",
-            "vpdpbusd zmm3, zmm12, zmm13",
-            "vpdpbusd zmm4, zmm12, zmm13",
-            "vpdpbusd zmm5, zmm12, zmm13",
-            "vpdpbusd zmm6, zmm12, zmm13",
-            "vpdpbusd zmm7, zmm12, zmm13",
-            "vpdpbusd zmm8, zmm12, zmm13",
-            "vpdpbusd zmm9, zmm12, zmm13",
-            "vpdpbusd zmm10, zmm12, zmm13",
-            "vpdpbusd zmm11, zmm12, zmm13"
-        ),
-        isa::Isa::Amx => {
+    match (kernels.isa(), float) {
+        (isa::Isa::Avx2, true) => chains!(12 * 16, "0,1,2,3,4,5,6,7,8,9,10,11", "vfmadd231ps ymm\\r, ymm12, ymm13"),
+        (isa::Isa::Avx512, true) => chains!(12 * 32, "0,1,2,3,4,5,6,7,8,9,10,11", "vfmadd231ps zmm\\r, zmm12, zmm13"),
+        (isa::Isa::Avx2, false) => {
+            chains!(4 * 64, "0,1,2,3", "vpmaddubsw ymm8, ymm12, ymm13", "vpaddw ymm\\r, ymm\\r, ymm8")
+        }
+        (isa::Isa::AvxVnni, false) => {
+            chains!(12 * 64, "0,1,2,3,4,5,6,7,8,9,10,11", "{{vex}} vpdpbusd ymm\\r, ymm12, ymm13")
+        }
+        (isa::Isa::Avx512, false) => {
+            chains!(12 * 128, "0,1,2,3,4,5,6,7,8,9,10,11", "vpdpbusd zmm\\r, zmm12, zmm13")
+        }
+        (isa::Isa::Amx, false) => {
             // Palette 1, eight tiles of 16 rows of 64 bytes.
             let mut shapes = [0u8; 64];
             shapes[0] = 1;
@@ -113,62 +86,36 @@ fn products(kernels: &dyn Kernels, count: usize) -> Option<usize> {
             }
             // SAFETY: as above; the tile registers are given back.
             unsafe { asm!("ldtilecfg [{}]", in(reg) &shapes, options(readonly, nostack)) };
-            let operations = chains!(
-                4 * 2 * 16 * 16 * 32,
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7"
-            );
+            let operations = chains!(4 * 2 * 16 * 16 * 32, "0,1,2,3", "tdpbf16ps tmm\\r, tmm4, tmm6");
             // SAFETY: as above.
             unsafe { asm!("tilerelease", options(nomem, nostack)) };
             operations
         }
-        isa::Isa::Portable => None,
+        _ => None,
     }
 }
 
-/// As on x86-64; eight chains hide the latency of two products a cycle.
+/// As on x86-64.
 #[cfg(target_arch = "aarch64")]
-fn products(kernels: &dyn Kernels, count: usize) -> Option<usize> {
+fn products(kernels: &dyn Kernels, float: bool, count: usize) -> Option<usize> {
     use std::arch::asm;
     macro_rules! chains {
-        ($operations:expr, $extension:literal, $($line:literal),*) => {{
+        ($operations:expr, $extension:literal, $line:literal) => {{
             // SAFETY: only registers are touched, by instructions of the set that `kernels` proves.
             unsafe {
-                asm!(concat!(".arch_extension ", $extension), "2:", $($line,)* "subs {count}, {count}, #1", "b.ne 2b",
+                asm!(concat!(".arch_extension ", $extension), "2:", ".irp r,0,1,2,3,4,5,6,7", $line, ".endr",
+                    "subs {count}, {count}, #1", "b.ne 2b",
                     count = inout(reg) count => _, out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _,
                     out("v5") _, out("v6") _, out("v7") _, options(nomem, nostack));
             }
             Some($operations * count)
         }};
     }
-    match kernels.isa() {
-        isa::Isa::Dotprod => chains!(
-            8 * 32,
-            "dotprod",
-            "sdot v0.4s, v30.16b, v31.16b",
-            "sdot v1.4s, v30.16b, v31.16b",
-            "sdot v2.4s, v30.16b, v31.16b",
-            "sdot v3.4s, v30.16b, v31.16b",
-            "sdot v4.4s, v30.16b, v31.16b",
-            "sdot v5.4s, v30.16b, v31.16b",
-            "sdot v6.4s, v30.16b, v31.16b",
-            "sdot v7.4s, v30.16b, v31.16b"
-        ),
-        isa::Isa::I8mm => chains!(
-            8 * 64,
-            "i8mm",
-            "smmla v0.4s, v30.16b, v31.16b",
-            "smmla v1.4s, v30.16b, v31.16b",
-            "smmla v2.4s, v30.16b, v31.16b",
-            "smmla v3.4s, v30.16b, v31.16b",
-            "smmla v4.4s, v30.16b, v31.16b",
-            "smmla v5.4s, v30.16b, v31.16b",
-            "smmla v6.4s, v30.16b, v31.16b",
-            "smmla v7.4s, v30.16b, v31.16b"
-        ),
-        isa::Isa::Portable | isa::Isa::Neon => None,
+    match (kernels.isa(), float) {
+        (isa::Isa::Neon, true) => chains!(8 * 8, "simd", "fmla v\\r.4s, v30.4s, v31.4s"),
+        (isa::Isa::Dotprod, false) => chains!(8 * 32, "dotprod", "sdot v\\r.4s, v30.16b, v31.16b"),
+        (isa::Isa::I8mm, false) => chains!(8 * 64, "i8mm", "smmla v\\r.4s, v30.16b, v31.16b"),
+        _ => None,
     }
 }
 
@@ -179,9 +126,12 @@ fn limits(c: &mut Criterion) {
     group.bench_function("read", |b| b.iter(|| black_box(&memory).iter().fold(0, |sum, word| sum ^ word)));
     for kernels in each_kernels() {
         const COUNT: usize = 100_000;
-        if let Some(operations) = products(kernels, COUNT) {
-            group.throughput(Throughput::Elements(operations as u64));
-            group.bench_function(BenchmarkId::new("products", kernels.isa()), |b| b.iter(|| products(kernels, COUNT)));
+        for (name, float) in [("products", false), ("f32 products", true)] {
+            if let Some(operations) = products(kernels, float, COUNT) {
+                group.throughput(Throughput::Elements(operations as u64));
+                let id = BenchmarkId::new(name, kernels.isa());
+                group.bench_function(id, |b| b.iter(|| products(kernels, float, COUNT)));
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemmule::ops::Compute;
-use gemmule::ops::attention::{AttentionBuffer, AttentionShape, attend_all};
+use gemmule::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, attend_all, attend_cached};
 use gemmule::sched::default_threads;
 use gemmule::{GenerateOptions, Model, Picture, Session, SessionOptions};
 
@@ -37,6 +37,38 @@ fn attention(c: &mut Criterion) {
     }
 }
 
+/// A generated token's attention over the cache of 4096 tokens, layer after layer as in a decoder; bytes are those of keys and
+/// values, from memory.
+fn cached_attention(c: &mut Criterion) {
+    const TOKENS: usize = 4096;
+    const LAYERS: usize = 26;
+    let mut group = c.benchmark_group("cached attention");
+    let shape = AttentionShape { heads: 8, kv_heads: 4, head_dim: 256, scale: 0.0625, softcap: Some(50.0) };
+    let values = TOKENS * shape.head_dim;
+    let head = || CachedHead { keys: half_values(values, 1), values: half_values(values, 2) };
+    let layers: Vec<Vec<CachedHead>> = (0..LAYERS).map(|_| (0..shape.kv_heads).map(|_| head()).collect()).collect();
+    group.throughput(Throughput::Bytes((LAYERS * shape.kv_heads * 4 * values) as u64));
+    for threads in threads() {
+        let compute = Compute::new(None, threads).expect("threads");
+        let q = vec![0.01f32; shape.heads * shape.head_dim];
+        let (mut out, mut buffer) = (q.clone(), AttentionBuffer::default());
+        group.bench_function(BenchmarkId::from_parameter(threads), |b| {
+            compute.pool.enter(|| {
+                b.iter(|| {
+                    for heads in &layers {
+                        attend_cached(&compute, &shape, (&q, heads, 0), &mut buffer, &mut out);
+                    }
+                });
+            });
+        });
+    }
+}
+
+/// Half-precision numbers between 0.5 and 1.
+fn half_values(count: usize, seed: u16) -> Vec<u16> {
+    (0..count).map(|index| 0x3800 | (index as u16).wrapping_mul(seed) & 0x3ff).collect()
+}
+
 /// What a parallel region costs when it has nothing to do.
 fn regions(c: &mut Criterion) {
     let mut group = c.benchmark_group("region");
@@ -63,6 +95,6 @@ criterion_group! {
     name = model;
     config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = attention, regions, answers
+    targets = attention, cached_attention, regions, answers
 }
 criterion_main!(model);

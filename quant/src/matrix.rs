@@ -73,7 +73,7 @@ impl<'a> StridedRows<'a> {
     /// `rows` rows of `columns` values, `stride` bytes apart from the beginning of `data` on, if it holds them and `format`
     /// is a floating-point format.
     pub fn new(format: Format, (rows, columns): (usize, usize), stride: usize, data: &'a [u8]) -> Option<Self> {
-        let row_bytes = format.row_bytes(columns).filter(|_| !format.info().integer && format.info().block_len == 1)?;
+        let row_bytes = format.row_bytes(columns).filter(|_| !format.info().integer)?;
         let end = match rows.checked_sub(1) {
             Some(last) => last.checked_mul(stride)?.checked_add(row_bytes)?,
             None => 0,

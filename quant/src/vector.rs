@@ -107,18 +107,6 @@ fn largest_of(x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn softmax(x: &mut [f32]) {
-    let largest = largest_of(x);
-    for x in x.iter_mut() {
-        *x = exp(*x - largest);
-    }
-    let inverse = 1.0 / sum_of(x, |x| x);
-    for x in x {
-        *x *= inverse;
-    }
-}
-
-#[inline(always)]
 pub(crate) fn softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) {
     let largest = largest_of(x).max(largest);
     for x in x.iter_mut() {

@@ -1,61 +1,14 @@
 //! Every kernel of every instruction set this machine has, against plain arithmetic on decoded values.
 
+mod support;
+
 use gemmule_quant::activation::QuantizedRows;
 use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
-use gemmule_quant::matrix_unit::{FLOAT_PIECES, weight_pieces};
 use gemmule_quant::{
-    FORMATS, FloatPanel, Format, IntegerPanel, Kernels, MatrixUnit, MatrixView, Operand, PANEL_ROWS, StridedRows,
-    decode_row, encode_row, isa, squared_error, vector,
+    FORMATS, FloatPanel, Format, IntegerPanel, Kernels, MatrixView, PANEL_ROWS, StridedRows, decode_row, encode_row,
+    squared_error, vector,
 };
-
-/// A small deterministic generator: tests must not depend on a seed from outside.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-    fn value(&mut self) -> f32 {
-        (self.next() % 20_001) as f32 / 10_000.0 - 1.0
-    }
-    fn values(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.value()).collect()
-    }
-    fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.next() as u8).collect()
-    }
-}
-
-/// Those of every instruction set this machine has, or of the one that `GEMMULE_ISA` names, after the reference.
-fn all_kernels() -> Vec<&'static dyn Kernels> {
-    let wanted = std::env::var("GEMMULE_ISA").ok();
-    let chosen = |isa: &isa::Isa| wanted.as_ref().is_none_or(|name| name == isa.name() || *isa == isa::Isa::Portable);
-    isa::available().filter(chosen).filter_map(isa::kernels).collect()
-}
-
-/// Random bytes as blocks, with the scales made finite and moderate: extreme codes included.
-fn random_row(format: Format, k: usize, random: &mut Random) -> Vec<u8> {
-    let info = format.info();
-    let mut row = random.bytes(format.row_bytes(k).unwrap());
-    let halves: &[usize] = match format {
-        Format::F32 | Format::F16 | Format::BF16 => {
-            let values = random.values(k);
-            encode_row(format, &values, &mut row).unwrap();
-            return row;
-        }
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
-        Format::Q6K => &[208],
-        _ => &[0, 2],
-    };
-    for block in row.chunks_exact_mut(info.block_bytes) {
-        for at in halves {
-            let scale = half::f16::from_f32(random.value() * 0.01);
-            block[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
-        }
-    }
-    row
-}
+use support::{Random, all_kernels, assert_close, exact, lengths, random_row};
 
 #[test]
 fn every_instruction_set_encodes_the_same() {
@@ -120,30 +73,6 @@ fn quantize(kernels: &dyn Kernels, x: &[f32], rows: usize) -> QuantizedRows {
 
 fn represented(row: gemmule_quant::QuantizedRow<'_>) -> Vec<f32> {
     row.codes.iter().enumerate().map(|(i, code)| row.scales[i / 32] * f32::from(*code)).collect()
-}
-
-/// Dot product in double precision and the sum of magnitudes, which scales the tolerance.
-fn exact(w: &[f32], x: &[f32]) -> (f64, f64) {
-    w.iter().zip(x).fold((0.0, 0.0), |sum, (w, x)| {
-        let product = f64::from(*w) * f64::from(*x);
-        (sum.0 + product, sum.1 + product.abs())
-    })
-}
-
-#[track_caller]
-fn assert_close(got: f32, (expected, magnitude): (f64, f64), what: &str) {
-    let tolerance = magnitude * 2e-6 + 1e-30;
-    assert!((f64::from(got) - expected).abs() <= tolerance, "{what}: {got} instead of {expected} ± {tolerance}");
-}
-
-/// Lengths of 1 to 3 blocks, and long ones; for floats also every tail.
-fn lengths(format: Format) -> Vec<usize> {
-    let block = format.info().block_len;
-    if block == 1 {
-        (1..=70).chain([577, 588, 1152]).collect()
-    } else {
-        vec![block, 2 * block, 3 * block, 1152 / block * block + block]
-    }
 }
 
 /// Activations of several kinds: ordinary, huge, tiny, one outlier, all zero.
@@ -409,7 +338,8 @@ fn instruction_sets_agree_bit_for_bit_on_vector_functions() {
         kernels.gelu(&mut results[0]);
         kernels.gelu_multiply(&mut results[1], &weight);
         kernels.softcap(&mut results[2], 5.0);
-        kernels.softmax(&mut results[3]);
+        let (largest, sum) = kernels.softmax_tile(&mut results[3], 0.1);
+        results[3].extend([largest, sum]);
         kernels.rms_norm(&x, &weight, 1e-6, &mut results[4]);
         kernels.layer_norm(&x, (&weight, &weight), 1e-6, &mut results[5]);
         results.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect::<Vec<Vec<u32>>>()
@@ -434,13 +364,13 @@ fn exponential_and_tangent_are_accurate() {
 }
 
 #[test]
-fn softmax_sums_to_one_and_survives_extremes() {
+fn a_softmax_survives_extremes() {
     for kernels in all_kernels() {
-        for length in [1, 7, 8, 9, 300] {
+        for length in [1usize, 7, 8, 9, 300] {
             let mut x: Vec<f32> = (0..length).map(|i| if i % 3 == 0 { 1e30 } else { -1e30 + i as f32 }).collect();
-            kernels.softmax(&mut x);
-            let sum: f32 = x.iter().sum();
-            assert!((sum - 1.0).abs() < 1e-5 && x.iter().all(|x| (0.0..=1.0).contains(x)), "{}", kernels.isa());
+            let (largest, sum) = kernels.softmax_tile(&mut x, f32::NEG_INFINITY);
+            assert_eq!((largest, sum), (1e30, length.div_ceil(3) as f32), "{}", kernels.isa());
+            assert!(x.iter().all(|x| (0.0..=1.0).contains(x)), "{}", kernels.isa());
         }
     }
 }
@@ -485,134 +415,4 @@ fn strided_rows_lie_inside_their_bytes() {
     assert!(StridedRows::new(Format::F16, (3, 3), 8, &bytes).is_none());
     assert!(StridedRows::new(Format::F16, (usize::MAX, 2), 8, &bytes).is_none());
     assert!(StridedRows::new(Format::Q8_0, (0, 32), 34, &bytes).is_none(), "quantized");
-}
-
-/// What the first `pieces` bf16 numbers hold of a value.
-fn in_pieces(value: f32, pieces: usize) -> f32 {
-    let mut left = value;
-    (0..pieces).fold(0.0, |sum, _| {
-        let piece = half::bf16::from_f32(left).to_f32();
-        left -= piece;
-        sum + piece
-    })
-}
-
-/// Products of a matrix unit, over shapes with and without tails, formats and pieces.
-#[test]
-fn matrix_units_agree_with_rounded_values() {
-    let mut random = Random(11);
-    for kernels in all_kernels() {
-        let Some(unit) = kernels.matrix_unit() else { continue };
-        for format in FORMATS.map(|info| info.format) {
-            for k in lengths(format).into_iter().rev().step_by(5).take(6) {
-                for (weight_rows, tokens) in [(1, 8), (16, 17), (23, 33), (48, 48), (64, 49)] {
-                    unit_product(unit, format, (weight_rows, tokens, k), &mut random);
-                }
-            }
-        }
-    }
-}
-
-fn unit_product(
-    unit: &dyn MatrixUnit,
-    format: Format,
-    (weight_rows, tokens, k): (usize, usize, usize),
-    random: &mut Random,
-) {
-    let weights: Vec<Vec<u8>> = (0..weight_rows).map(|_| random_row(format, k, random)).collect();
-    let slices: Vec<&[u8]> = weights.iter().map(Vec::as_slice).collect();
-    let x = random.values(tokens * k);
-    let (left_pieces, right_pieces) = (weight_pieces(format), if format.info().integer { 1 } else { FLOAT_PIECES });
-    let (mut left, mut right) = (Operand::default(), Operand::default());
-    left.resize(weight_rows, k, left_pieces);
-    for (rows, strip) in slices.chunks(16).zip(left.strips_mut()) {
-        unit.pack_weights(format, rows, k, strip);
-    }
-    // Activations in more pieces than the weights ask for serve them all the same.
-    right.resize(tokens, k, FLOAT_PIECES);
-    for (rows, strip) in x.chunks(16 * k).zip(right.strips_mut()) {
-        unit.pack_right(FloatRows { values: rows, stride: k, rows: rows.len() / k, k }, FLOAT_PIECES, strip);
-    }
-    let (strips, width) = (weight_rows.div_ceil(16), tokens.div_ceil(16) * 16);
-    let stride = width + 3;
-    let mut out = vec![0.5; strips * 16 * stride];
-    let right = right.view(0, width / 16).rounded(right_pieces);
-    unit.multiply(left.view(0, strips), right, TileOut { values: &mut out, stride, accumulate: true });
-    let mut decoded = vec![0.0; k];
-    for (i, row) in weights.iter().enumerate() {
-        decode_row(format, row, &mut decoded);
-        decoded.iter_mut().for_each(|w| *w = in_pieces(*w, left_pieces));
-        for (j, x) in x.chunks_exact(k).enumerate() {
-            let x: Vec<f32> = x.iter().map(|x| in_pieces(*x, right_pieces)).collect();
-            let (value, magnitude) = exact(&decoded, &x);
-            let what = format!("{format} weight row {i} of {weight_rows}, row {j} of {tokens}, k={k}");
-            assert_close(out[i * stride + j], (value + 0.5, magnitude + 0.5), &what);
-        }
-    }
-    assert!(out.chunks_exact(stride).all(|row| row[width..] == [0.5; 3]), "{format}: wrote outside");
-}
-
-/// Both sides from f32, in one to three pieces; columns given as rows and as a matrix; a stretch of the depth after another.
-#[test]
-fn operands_of_a_matrix_unit_agree_whichever_way_they_are_packed() {
-    let mut random = Random(12);
-    for unit in all_kernels().iter().filter_map(|kernels| kernels.matrix_unit()) {
-        for (rows, columns, k) in [(1, 1, 1), (16, 16, 32), (32, 5, 72), (5, 40, 77), (48, 33, 288)] {
-            for pieces in 1..=FLOAT_PIECES {
-                let (x, y) = (random.values(rows * k), random.values(columns * k));
-                let mut as_matrix = vec![0.0; columns * k];
-                for (index, value) in y.iter().enumerate() {
-                    as_matrix[index % k * columns + index / k] = *value;
-                }
-                let mut operands: [Operand; 3] = Default::default();
-                let [left, right, other] = &mut operands;
-                left.resize(rows, k, pieces);
-                right.resize(columns, k, pieces);
-                other.resize(columns, k, pieces);
-                for (first, strip) in (0..rows).step_by(16).zip(left.strips_mut()) {
-                    let rows = 16.min(rows - first);
-                    unit.pack_left(FloatRows { values: &x[first * k..], stride: k, rows, k }, pieces, strip);
-                }
-                for (first, strip) in (0..columns).step_by(16).zip(right.strips_mut()) {
-                    let rows = 16.min(columns - first);
-                    unit.pack_right(FloatRows { values: &y[first * k..], stride: k, rows, k }, pieces, strip);
-                }
-                for (first, strip) in (0..columns).step_by(16).zip(other.strips_mut()) {
-                    let width = 16.min(columns - first);
-                    let matrix = FloatRows { values: &as_matrix[first..], stride: columns, rows: k, k: width };
-                    unit.pack_right_columns(matrix, pieces, strip);
-                }
-                let (strips, width) = (rows.div_ceil(16), columns.div_ceil(16) * 16);
-                let (left, right) = (left.view(0, strips), right.view(0, width / 16));
-                let mut out = vec![f32::NAN; strips * 16 * width];
-                let mut target = |left, right, accumulate| {
-                    unit.multiply(left, right, TileOut { values: &mut out, stride: width, accumulate });
-                    out.clone()
-                };
-                let whole = target(left, right, false);
-                assert_eq!(whole, target(left, other.view(0, width / 16), false), "{rows} × {columns} × {k}");
-                if pieces == 1 && k > 64 {
-                    target(left.stretch(0, 64), right.stretch(0, 64), false);
-                    assert_eq!(whole, target(left.stretch(64, k - 64), right.stretch(64, k - 64), true));
-                }
-                let mut turned = vec![f32::NAN; whole.len()];
-                let all = FloatRows { values: &whole, stride: width, rows: strips * 16, k: width };
-                unit.transpose(all, TileOut { values: &mut turned, stride: strips * 16, accumulate: false });
-                for (i, x) in x.chunks_exact(k).enumerate() {
-                    for (j, y) in y.chunks_exact(k).enumerate() {
-                        let part = |values: &[f32]| values.iter().map(|x| in_pieces(*x, pieces)).collect::<Vec<_>>();
-                        let (value, magnitude) = exact(&part(x), &part(y));
-                        // Of the products of pieces those are left out that are smaller than all that are there.
-                        let lost = if pieces == 1 { 0.0 } else { magnitude * 0.5f64.powi(8 * pieces as i32) };
-                        let error = (f64::from(whole[i * width + j]) - value).abs();
-                        assert!(
-                            error <= magnitude * 1e-6 + lost,
-                            "{rows} × {columns} × {k} in {pieces}: off by {error}"
-                        );
-                        assert_eq!(turned[j * strips * 16 + i], whole[i * width + j]);
-                    }
-                }
-            }
-        }
-    }
 }

@@ -4,7 +4,7 @@ use super::config::TextConfig;
 use crate::Result;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
-use crate::ops::attention::{AttentionBuffer, attend_all, attend_cached};
+use crate::ops::attention::{AttentionBuffer, CachedHead, attend_all, attend_cached};
 use crate::ops::embedding::embed;
 use crate::ops::input::{InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, gated, linear};
@@ -76,22 +76,25 @@ impl DecoderWeights {
     }
 }
 
-/// Keys and values of the tokens so far, `[tokens][kv_heads · head_dim]` per layer, in half precision.
+/// Keys and values of the tokens so far, for each layer and head.
 #[derive(Debug, Default)]
 pub struct KvCache {
-    layers: Vec<(Vec<u16>, Vec<u16>)>,
+    layers: Vec<Vec<CachedHead>>,
     tokens: usize,
 }
 
 impl KvCache {
     /// Empties the cache and makes room for `capacity` tokens.
     pub fn reset(&mut self, config: &TextConfig, capacity: usize) {
-        self.layers.resize_with(config.layers, Default::default);
+        self.layers.resize_with(config.layers, Vec::new);
         self.tokens = 0;
-        for (keys, values) in &mut self.layers {
-            for buffer in [keys, values] {
-                buffer.clear();
-                buffer.reserve_exact(capacity * config.kv_heads * config.head_dim);
+        for heads in &mut self.layers {
+            heads.resize_with(config.kv_heads, CachedHead::default);
+            for CachedHead { keys, values } in heads {
+                for buffer in [keys, values] {
+                    buffer.clear();
+                    buffer.reserve_exact(capacity * config.head_dim);
+                }
             }
         }
     }
@@ -103,9 +106,9 @@ impl KvCache {
 
     /// Forgets all but the first `tokens`.
     pub fn truncate(&mut self, config: &TextConfig, tokens: usize) {
-        for (keys, values) in &mut self.layers {
-            keys.truncate(tokens * config.kv_heads * config.head_dim);
-            values.truncate(tokens * config.kv_heads * config.head_dim);
+        for CachedHead { keys, values } in self.layers.iter_mut().flatten() {
+            keys.truncate(tokens * config.head_dim);
+            values.truncate(tokens * config.head_dim);
         }
         self.tokens = self.tokens.min(tokens);
     }
@@ -119,21 +122,32 @@ impl KvCache {
         (q, k, v): (&mut [f32], &mut [f32], &[f32]),
         rotation: &[(f32, f32)],
     ) {
-        let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let (keys, values) = &mut self.layers[layer];
-        let held = keys.len();
-        keys.resize(held + k.len(), 0);
-        values.resize(held + v.len(), 0);
-        let cached = keys[held..].chunks_exact_mut(kv_len).zip(values[held..].chunks_exact_mut(kv_len));
-        let rows = q.chunks_exact_mut(q_len).zip(k.chunks_exact_mut(kv_len)).zip(v.chunks_exact(kv_len)).zip(cached);
-        compute.pool.each(rows, |row, (((q, k), v), (keys, values))| {
-            let rotation = &rotation[row * config.head_dim / 2..][..config.head_dim / 2];
-            for head in q.chunks_exact_mut(config.head_dim).chain(k.chunks_exact_mut(config.head_dim)) {
+        let head_dim = config.head_dim;
+        let (q_len, kv_len) = (config.heads * head_dim, config.kv_heads * head_dim);
+        let rows = q.chunks_exact_mut(q_len).zip(k.chunks_exact_mut(kv_len));
+        compute.pool.each(rows, |row, (q, k)| {
+            let rotation = &rotation[row * head_dim / 2..][..head_dim / 2];
+            for head in q.chunks_exact_mut(head_dim).chain(k.chunks_exact_mut(head_dim)) {
                 compute.kernels.rotate(head, rotation);
             }
-            compute.kernels.to_half(k, keys);
-            compute.kernels.to_half(v, values);
         });
+        let k = &*k;
+        let append = |head: usize, CachedHead { keys, values }: &mut CachedHead| {
+            for (from, to) in [(k, keys), (v, values)] {
+                let held = to.len();
+                to.resize(held + from.len() / config.kv_heads, 0);
+                for (from, to) in from.chunks_exact(kv_len).zip(to[held..].chunks_exact_mut(head_dim)) {
+                    compute.kernels.to_half(&from[head * head_dim..][..head_dim], to);
+                }
+            }
+        };
+        let heads = self.layers[layer].iter_mut();
+        if k.len() == kv_len {
+            // A parallel region costs more than one token's heads.
+            heads.enumerate().for_each(|(head, cached)| append(head, cached));
+        } else {
+            compute.pool.each(heads, append);
+        }
     }
 }
 
@@ -208,9 +222,8 @@ pub fn forward(
             attend_all(compute, (&config.attention(), needed.attention_pieces()), (q, k, v), attention, attended);
         } else {
             let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
-            let seen = (cache.tokens + 1).saturating_sub(window) * kv_len;
-            let (keys, values) = &cache.layers[index];
-            attend_cached(compute, &config.attention(), (q, &keys[seen..], &values[seen..]), attention, attended);
+            let first = (cache.tokens + 1).saturating_sub(window);
+            attend_cached(compute, &config.attention(), (q, &cache.layers[index], first), attention, attended);
         }
         let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
         linear(compute, prepared, [product(store, &layer.output, branch)]);

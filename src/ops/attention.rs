@@ -14,8 +14,9 @@ const QUERY_TILE: usize = 48;
 const UNIT_QUERIES: usize = 2 * TILE_ROWS;
 /// Keys in a tile: their panels and the scores stay in the second-level cache.
 const KEY_TILE: usize = 256;
-/// Cached tokens in one task of the row form. A fixed number: results must not depend on the number of threads.
-const CACHE_TILE: usize = 512;
+/// Cached tokens in one task of the row form: all query heads of a key head find the keys, and then the values, in a core's own
+/// cache. A fixed number: results must not depend on the number of threads.
+const CACHE_TILE: usize = 256;
 
 /// The shape and scaling of an attention layer.
 #[derive(Clone, Copy, Debug)]
@@ -255,18 +256,28 @@ fn fold_tile(
     (*largest, *sum) = (new_largest, *sum + tile_sum);
 }
 
-/// Attention of one token over cached keys and values, each `[tokens][kv_heads · head_dim]` in half precision. `q` and
-/// `out` are `[heads · head_dim]`.
+/// Keys and values of one head for later tokens, each `[tokens][head_dim]` in half precision: a token's attention reads them one
+/// behind the other.
+#[derive(Debug, Default)]
+pub struct CachedHead {
+    /// Rotated keys.
+    pub keys: Vec<u16>,
+    /// Values.
+    pub values: Vec<u16>,
+}
+
+/// Attention of one token over the cached keys and values of the tokens from `first` on. `q` and `out` are
+/// `[heads · head_dim]`.
 pub fn attend_cached(
     compute: &Compute,
     shape: &AttentionShape,
-    (q, k, v): (&[f32], &[u16], &[u16]),
+    (q, cached, first): (&[f32], &[CachedHead], usize),
     buffer: &mut AttentionBuffer,
     out: &mut [f32],
 ) {
     let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
-    let (kv_len, group) = (kv_heads * head_dim, heads / kv_heads);
-    let tiles = (k.len() / kv_len).div_ceil(CACHE_TILE);
+    let group = heads / kv_heads;
+    let tiles = (cached[0].keys.len() / head_dim - first).div_ceil(CACHE_TILE);
     let part_len = head_dim + 2;
     buffer.partial.resize(tiles * heads * part_len, 0.0);
     // A task: one tile of tokens and one key head, for all the query heads that share it.
@@ -274,21 +285,26 @@ pub fn attend_cached(
     compute.pool.blocks([partial], (1, group * part_len), |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         let (tile, kv_head) = (block.rows().start, block.columns().start / (group * part_len));
-        let tokens = tile * CACHE_TILE * kv_len..((tile + 1) * CACHE_TILE * kv_len).min(k.len());
-        let count = tokens.len() / kv_len;
-        let [keys, values] = [k, v].map(|cached| {
-            let head = bytemuck::cast_slice(&cached[tokens.clone()][kv_head * head_dim..]);
-            StridedRows::new(Format::F16, (count, head_dim), 2 * kv_len, head).expect("whole tokens")
+        let CachedHead { keys, values } = &cached[kv_head];
+        let [keys, values] = [keys, values].map(|cached| {
+            let tile = cached[first * head_dim..].chunks(CACHE_TILE * head_dim).nth(tile).expect("a tile of tokens");
+            let count = tile.len() / head_dim;
+            StridedRows::new(Format::F16, (count, head_dim), 2 * head_dim, bytemuck::cast_slice(tile))
+                .expect("whole tokens")
         });
+        let count = keys.rows();
         let queries = q[kv_head * group * head_dim..].chunks_exact(head_dim);
-        scratch.scores.resize(count);
-        for (query, part) in queries.zip(block.row_mut(tile).chunks_exact_mut(part_len)) {
-            compute.kernels.dot_float(keys, query, &mut scratch.scores);
-            compute.kernels.scale(&mut scratch.scores, shape.scale);
+        scratch.scores.resize(group * count);
+        for (query, scores) in queries.zip(scratch.scores.chunks_exact_mut(count)) {
+            compute.kernels.dot_float(keys, query, scores);
+        }
+        let parts = block.row_mut(tile).chunks_exact_mut(part_len);
+        for (scores, part) in scratch.scores.chunks_exact_mut(count).zip(parts) {
+            compute.kernels.scale(scores, shape.scale);
             part.fill(0.0);
             let mut running = (f32::NEG_INFINITY, 0.0);
-            fold_tile(compute.kernels, shape, &mut scratch.scores, &mut running, &mut part[..head_dim]);
-            compute.kernels.add_scaled(&scratch.scores, values, &mut part[..head_dim]);
+            fold_tile(compute.kernels, shape, scores, &mut running, &mut part[..head_dim]);
+            compute.kernels.add_scaled(scores, values, &mut part[..head_dim]);
             (part[head_dim], part[head_dim + 1]) = running;
         }
     });
@@ -305,5 +321,49 @@ pub fn attend_cached(
             }
         }
         compute.kernels.scale(out, 1.0 / sum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gemmule_quant::isa;
+    use half::f16;
+
+    use super::*;
+
+    /// A token's attention over the cache, of several tiles and from a later token on, is the last row of the product form's.
+    #[test]
+    fn cached_tokens_are_attended_as_a_prefix_is() {
+        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 40, scale: 0.3, softcap: Some(5.0) };
+        let tokens = 2 * CACHE_TILE + 77;
+        let wave = |count: usize, step: f32| -> Vec<f32> {
+            (0..count).map(|i| f16::from_f32((i as f32 * step).sin() * 2.0).to_f32()).collect()
+        };
+        let (q_len, kv_len) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        let (q, k, v) = (wave(tokens * q_len, 0.7), wave(tokens * kv_len, 1.3), wave(tokens * kv_len, 2.9));
+        let head = |values: &[f32], head: usize| -> Vec<u16> {
+            let rows = values.chunks_exact(kv_len).flat_map(|row| &row[head * shape.head_dim..][..shape.head_dim]);
+            rows.map(|value| f16::from_f32(*value).to_bits()).collect()
+        };
+        let cached: Vec<CachedHead> =
+            (0..shape.kv_heads).map(|index| CachedHead { keys: head(&k, index), values: head(&v, index) }).collect();
+        for isa in isa::available() {
+            let run = |threads: usize, first: usize| {
+                let compute = Compute::new(Some(isa.name()), threads).unwrap();
+                let (mut all, mut one) = (vec![0.0; (tokens - first) * q_len], vec![0.0; q_len]);
+                let inputs = (&q[first * q_len..], &k[first * kv_len..], &v[first * kv_len..]);
+                attend_all(&compute, (&shape, 2), inputs, &mut AttentionBuffer::default(), &mut all);
+                let last = &q[(tokens - 1) * q_len..];
+                attend_cached(&compute, &shape, (last, &cached, first), &mut AttentionBuffer::default(), &mut one);
+                (all[all.len() - q_len..].to_vec(), one)
+            };
+            for first in [0, 1, 300, tokens - 1] {
+                let (expected, got) = run(1, first);
+                for (got, expected) in got.iter().zip(&expected) {
+                    assert!((got - expected).abs() < 2e-4, "{isa} from {first} on: {got} instead of {expected}");
+                }
+                assert_eq!(run(3, first).1, got, "{isa} with three threads");
+            }
+        }
     }
 }

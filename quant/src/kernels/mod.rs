@@ -203,7 +203,7 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         overlay!(self.dot_integer(weights, rows, x, out), portable::dot_integer);
     }
 
-    /// `out += Σ_j factors[j] · row j`, one row after the other.
+    /// `out += Σ_j factors[j] · row j`.
     fn add_scaled(&self, factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
         overlay!(self.add_scaled(factors, rows, out), portable::add_scaled);
     }
@@ -241,11 +241,6 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
     /// x ← cap · tanh(x / cap).
     fn softcap(&self, x: &mut [f32], cap: f32) {
         overlay!(self.softcap(x, cap), vector::softcap);
-    }
-
-    /// x ← softmax(x).
-    fn softmax(&self, x: &mut [f32]) {
-        overlay!(self.softmax(x), vector::softmax);
     }
 
     /// One step of a softmax over tiles: x ← e^(x − m) for the greatest value m of `x` and of `largest`. Returns m and the

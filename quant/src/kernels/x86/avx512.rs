@@ -9,12 +9,13 @@ use super::pairs::Pairs512;
 use super::panels::pack;
 use super::rows::avx512::dot_integer;
 use super::vnni::check;
+use super::wide_floats::{add_scaled, dot_float};
 use super::wide_rows;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
-use crate::formats::{self, with_block};
+use crate::formats::{self, with_block, with_float};
 use crate::isa::{Avx512Token, Isa};
 use crate::kernels::{FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, fits, portable};
-use crate::{EncodeError, Format, MatrixView};
+use crate::{EncodeError, Format, MatrixView, StridedRows};
 
 /// The kernels; holding one proves that the CPU runs them.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,14 @@ impl Kernels for Avx512 {
     }
     fn squared_error(&self, format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
         proven!(squared_error(format, bytes, values))
+    }
+    fn dot_float(&self, rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+        with_float!(rows.format(), E => proven!(dot_float::<E>(rows, x, out)),
+            else portable::dot_float(rows, x, out));
+    }
+    fn add_scaled(&self, factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+        with_float!(rows.format(), E => proven!(add_scaled::<E>(factors, rows, out)),
+            else portable::add_scaled(factors, rows, out));
     }
     fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
         match weights.format() {

@@ -2,10 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::rows::{AHEAD, prefetch};
-use crate::StridedRows;
+use super::rows::{define_float_rows, prefetch};
 use crate::formats::Float;
-use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, check_rows, fits, portable};
+use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, fits, portable};
 
 /// Eight values of a floating-point row.
 pub(super) trait Load8: Float {
@@ -68,31 +67,14 @@ fn dot_rows<E: Load8, const ROWS: usize>(rows: [&[u8]; ROWS], ahead: usize, x: &
             }
         }
     }
-    std::array::from_fn(|row| {
-        let tail = rest.iter().zip(rows[row][chunks.len() * 16 * E::BYTES..].chunks_exact(E::BYTES));
-        let tail: f32 = tail.map(|(x, bytes)| x * E::load(bytes)).sum();
-        horizontal_sum(_mm256_add_ps(sums[row][0], sums[row][1])) + tail
-    })
-}
-
-/// As [`Kernels::dot_float`](crate::Kernels::dot_float), with four rows at once that lie far apart, as integer row dots have them.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot_float<E: Load8>(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
-    const STREAMS: usize = 4;
-    check_rows(&rows, x, out);
-    let part = out.len() / STREAMS;
-    let row_bytes = x.len() * E::BYTES;
-    let ahead = rows.stride().wrapping_mul(AHEAD.div_ceil(row_bytes.max(1)));
-    for row in 0..part {
-        let streams = std::array::from_fn(|stream| rows.row(stream * part + row));
-        let results = dot_rows::<E, STREAMS>(streams, ahead, x);
-        for (stream, result) in results.into_iter().enumerate() {
-            out[stream * part + row] = result;
+    let mut results = [0.0; ROWS];
+    for (row, result) in results.iter_mut().enumerate() {
+        *result = horizontal_sum(_mm256_add_ps(sums[row][0], sums[row][1]));
+        for (x, bytes) in rest.iter().zip(rows[row][chunks.len() * 16 * E::BYTES..].chunks_exact(E::BYTES)) {
+            *result += x * E::load(bytes);
         }
     }
-    for (row, out) in out.iter_mut().enumerate().skip(part * STREAMS) {
-        [*out] = dot_rows::<E, 1>([rows.row(row)], ahead, x);
-    }
+    results
 }
 
 /// Adds `ROWS` rows to `out`, one after the other. Asks for those that lie `ahead` bytes farther.
@@ -116,25 +98,14 @@ fn add_rows<E: Load8, const ROWS: usize>(factors: [f32; ROWS], rows: [&[u8]; ROW
             _mm256_storeu_ps(out.as_mut_ptr(), sum);
         }
     }
-    for (row, factor) in rows.iter().zip(factors) {
-        portable::add_scaled_row::<E>(factor, &row[done..], rest);
+    if !rest.is_empty() {
+        for (row, factor) in rows.iter().zip(factors) {
+            portable::add_scaled_row::<E>(factor, &row[done..], rest);
+        }
     }
 }
 
-/// As [`Kernels::add_scaled`](crate::Kernels::add_scaled).
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn add_scaled<E: Load8>(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
-    const TOGETHER: usize = 8;
-    check_rows(&rows, out, factors);
-    let (groups, rest) = factors.as_chunks::<TOGETHER>();
-    for (index, factors) in groups.iter().enumerate() {
-        let group = std::array::from_fn(|row| rows.row(index * TOGETHER + row));
-        add_rows::<E, TOGETHER>(*factors, group, rows.stride().wrapping_mul(TOGETHER), out);
-    }
-    for (row, factor) in rest.iter().enumerate() {
-        add_rows::<E, 1>([*factor], [rows.row(groups.len() * TOGETHER + row)], rows.stride(), out);
-    }
-}
+define_float_rows!("avx2,fma,f16c", Load8);
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn float_tile<const ROWS: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {

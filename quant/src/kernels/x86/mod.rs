@@ -75,4 +75,5 @@ mod pairs;
 mod panels;
 mod rows;
 pub mod vnni;
+mod wide_floats;
 mod wide_rows;

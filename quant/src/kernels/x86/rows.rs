@@ -71,6 +71,59 @@ macro_rules! define_streams {
 }
 pub(super) use define_streams;
 
+/// Defines `dot_float` and `add_scaled` for one instruction set, given `dot_rows` and `add_rows`, which take how many bytes
+/// ahead rows are asked for.
+macro_rules! define_float_rows {
+    ($features:literal, $element:ident) => {
+        /// As [`Kernels::dot_float`](crate::Kernels::dot_float), with four rows at once that lie far apart, as integer row dots
+        /// have them.
+        #[target_feature(enable = $features)]
+        pub(super) fn dot_float<E: $element>(rows: crate::StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+            const STREAMS: usize = 4;
+            crate::kernels::check_rows(&rows, x, out);
+            let part = out.len() / STREAMS;
+            let row_bytes = x.len() * E::BYTES;
+            let ahead = rows.stride().wrapping_mul(super::rows::AHEAD.div_ceil(row_bytes.max(1)));
+            for row in 0..part {
+                let mut streams = [&[][..]; STREAMS];
+                for stream in 0..STREAMS {
+                    streams[stream] = rows.row(stream * part + row);
+                }
+                let results = dot_rows::<E, STREAMS>(streams, ahead, x);
+                for stream in 0..STREAMS {
+                    out[stream * part + row] = results[stream];
+                }
+            }
+            for (row, out) in out.iter_mut().enumerate().skip(part * STREAMS) {
+                [*out] = dot_rows::<E, 1>([rows.row(row)], ahead, x);
+            }
+        }
+
+        /// As [`Kernels::add_scaled`](crate::Kernels::add_scaled).
+        #[target_feature(enable = $features)]
+        pub(super) fn add_scaled<E: $element>(factors: &[f32], rows: crate::StridedRows<'_>, out: &mut [f32]) {
+            const STREAMS: usize = 4;
+            const TOGETHER: usize = 2 * STREAMS;
+            crate::kernels::check_rows(&rows, out, factors);
+            let part = factors.len() / TOGETHER * 2;
+            let ahead = rows.stride().wrapping_mul(TOGETHER);
+            for first in (0..part).step_by(2) {
+                // Two rows from each of four parts.
+                let at = |index: usize| index / 2 * part + first + index % 2;
+                let (mut group, mut group_factors) = ([&[][..]; TOGETHER], [0.0; TOGETHER]);
+                for index in 0..TOGETHER {
+                    (group[index], group_factors[index]) = (rows.row(at(index)), factors[at(index)]);
+                }
+                add_rows::<E, TOGETHER>(group_factors, group, ahead, out);
+            }
+            for row in part * STREAMS..factors.len() {
+                add_rows::<E, 1>([factors[row]], [rows.row(row)], ahead, out);
+            }
+        }
+    };
+}
+pub(super) use define_float_rows;
+
 /// Defines `dot_integer` for one instruction set: `$features`, and `$products`, which multiplies 32 unsigned with 32 signed
 /// bytes and adds neighbouring fours.
 macro_rules! define_row_dots {

@@ -1,0 +1,76 @@
+//! What tests of kernels share: random rows and plain arithmetic.
+
+use gemmule_quant::{Format, Kernels, encode_row, isa};
+
+/// A small deterministic generator: tests must not depend on a seed from outside.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+    pub(crate) fn value(&mut self) -> f32 {
+        (self.next() % 20_001) as f32 / 10_000.0 - 1.0
+    }
+    pub(crate) fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.value()).collect()
+    }
+    pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// Those of every instruction set this machine has, or of the one that `GEMMULE_ISA` names, after the reference.
+pub(crate) fn all_kernels() -> Vec<&'static dyn Kernels> {
+    let wanted = std::env::var("GEMMULE_ISA").ok();
+    let chosen = |isa: &isa::Isa| wanted.as_ref().is_none_or(|name| name == isa.name() || *isa == isa::Isa::Portable);
+    isa::available().filter(chosen).filter_map(isa::kernels).collect()
+}
+
+/// Random bytes as blocks, with the scales made finite and moderate: extreme codes included.
+pub(crate) fn random_row(format: Format, k: usize, random: &mut Random) -> Vec<u8> {
+    let info = format.info();
+    let mut row = random.bytes(format.row_bytes(k).unwrap());
+    let halves: &[usize] = match format {
+        Format::F32 | Format::F16 | Format::BF16 => {
+            let values = random.values(k);
+            encode_row(format, &values, &mut row).unwrap();
+            return row;
+        }
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
+        Format::Q6K => &[208],
+        _ => &[0, 2],
+    };
+    for block in row.chunks_exact_mut(info.block_bytes) {
+        for at in halves {
+            let scale = half::f16::from_f32(random.value() * 0.01);
+            block[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+    }
+    row
+}
+
+/// Dot product in double precision and the sum of magnitudes, which scales the tolerance.
+pub(crate) fn exact(w: &[f32], x: &[f32]) -> (f64, f64) {
+    w.iter().zip(x).fold((0.0, 0.0), |sum, (w, x)| {
+        let product = f64::from(*w) * f64::from(*x);
+        (sum.0 + product, sum.1 + product.abs())
+    })
+}
+
+#[track_caller]
+pub(crate) fn assert_close(got: f32, (expected, magnitude): (f64, f64), what: &str) {
+    let tolerance = magnitude * 2e-6 + 1e-30;
+    assert!((f64::from(got) - expected).abs() <= tolerance, "{what}: {got} instead of {expected} ± {tolerance}");
+}
+
+/// Lengths of 1 to 3 blocks, and long ones; for floats also every tail.
+pub(crate) fn lengths(format: Format) -> Vec<usize> {
+    let block = format.info().block_len;
+    if block == 1 {
+        (1..=70).chain([577, 588, 1152]).collect()
+    } else {
+        vec![block, 2 * block, 3 * block, 1152 / block * block + block]
+    }
+}
