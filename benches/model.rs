@@ -22,7 +22,7 @@ fn attention(c: &mut Criterion) {
     for threads in threads() {
         let compute = Compute::new(None, threads).expect("threads");
         for (name, shape) in [("tower", tower), ("decoder", decoder)] {
-            for tokens in [256, 1024] {
+            for tokens in [256, 1024, 4096] {
                 let values = |heads: usize| vec![0.01f32; tokens * heads * shape.head_dim];
                 let (q, k) = (values(shape.heads), values(shape.kv_heads));
                 let (mut out, mut buffer) = (q.clone(), AttentionBuffer::default());

@@ -209,6 +209,32 @@ fn panel_product(
     );
 }
 
+/// Several panels at once give the bits that one after the other gives, and write nowhere else.
+#[test]
+fn panels_at_once_equal_one_after_the_other() {
+    let mut random = Random(14);
+    for kernels in all_kernels() {
+        for (rows, columns, k) in [(1, 16, 1), (3, 32, 7), (4, 48, 72), (13, 80, 72), (48, 64, 256), (17, 32, 0)] {
+            // Panels lie apart, as do rows and results.
+            let (panel_stride, x_stride, stride) = (k * PANEL_ROWS + 5, k + 3, columns + 2);
+            let panels = random.values(columns / PANEL_ROWS * panel_stride);
+            let values = random.values(rows * x_stride);
+            let x = FloatRows { values: &values, stride: x_stride, rows, k };
+            for accumulate in [false, true] {
+                let (mut out, mut expected) = (vec![0.5; rows * stride], vec![0.5; rows * stride]);
+                let target = TileOut { values: &mut out, stride, accumulate };
+                kernels.float_tiles((&panels, panel_stride), columns, x, target);
+                for column in (0..columns).step_by(PANEL_ROWS) {
+                    let panel = &panels[column / PANEL_ROWS * panel_stride..][..k * PANEL_ROWS];
+                    let target = TileOut { values: &mut expected[column..], stride, accumulate };
+                    kernels.float_tile(panel, PANEL_ROWS, x, target);
+                }
+                assert_eq!(out, expected, "{}: {rows} × {columns} × {k}", kernels.isa());
+            }
+        }
+    }
+}
+
 /// Codes and activations at the ends of their ranges: where sums in 16 bits would overflow first.
 #[test]
 fn extreme_codes_do_not_overflow() {
@@ -334,14 +360,11 @@ fn instruction_sets_agree_bit_for_bit_on_vector_functions() {
     let x: Vec<f32> = random.values(147).iter().map(|x| x * 9.0).chain([0.0, 40.0, -40.0, 1e-9]).collect();
     let weight = random.values(x.len());
     let apply = |kernels: &dyn Kernels| {
-        let mut results = vec![x.clone(); 6];
+        let mut results = vec![x.clone(); 4];
         kernels.gelu(&mut results[0]);
         kernels.gelu_multiply(&mut results[1], &weight);
-        kernels.softcap(&mut results[2], 5.0);
-        let (largest, sum) = kernels.softmax_tile(&mut results[3], 0.1);
-        results[3].extend([largest, sum]);
-        kernels.rms_norm(&x, &weight, 1e-6, &mut results[4]);
-        kernels.layer_norm(&x, (&weight, &weight), 1e-6, &mut results[5]);
+        kernels.rms_norm(&x, &weight, 1e-6, &mut results[2]);
+        kernels.layer_norm(&x, (&weight, &weight), 1e-6, &mut results[3]);
         results.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect::<Vec<Vec<u32>>>()
     };
     let reference = apply(all_kernels()[0]);
@@ -361,6 +384,36 @@ fn exponential_and_tangent_are_accurate() {
     }
     assert!(vector::exp(f32::NAN).is_nan() && vector::tanh(f32::NAN).is_nan());
     assert_eq!(vector::tanh(1e4), 1.0);
+}
+
+#[test]
+fn softcaps_and_softmaxes_are_accurate() {
+    let mut random = Random(15);
+    for kernels in all_kernels() {
+        for (length, range) in [(1, 10.0), (15, 100.0), (16, 20.0), (17, 1e4), (300, 60.0), (1000, 30.0)] {
+            let x: Vec<f32> = random.values(length).iter().map(|x| x * range).collect();
+            let mut capped = x.clone();
+            kernels.softcap(&mut capped, 50.0);
+            for (x, got) in x.iter().zip(&capped) {
+                let expected = 50.0 * (f64::from(*x) / 50.0).tanh();
+                assert!((f64::from(*got) - expected).abs() < 2e-5, "{}: {x} became {got}", kernels.isa());
+            }
+            let mut weights = x.clone();
+            let (largest, sum) = kernels.softmax_tile(&mut weights, range / 2.0);
+            assert_eq!(largest, x.iter().copied().fold(range / 2.0, f32::max));
+            let expected: Vec<f64> = x.iter().map(|x| f64::from(x - largest).max(-87.0).exp()).collect();
+            for (got, expected) in weights.iter().zip(&expected) {
+                assert!((f64::from(*got) / expected - 1.0).abs() < 4e-7, "{}: {got}, not {expected}", kernels.isa());
+            }
+            let expected: f64 = expected.iter().sum();
+            assert!((f64::from(sum) / expected - 1.0).abs() < 2e-6, "{}: {sum}, not {expected}", kernels.isa());
+        }
+        // What is no number is not hidden.
+        let mut x = [1.0, f32::NAN, 2.0];
+        kernels.softcap(&mut x, 50.0);
+        assert!(x[1].is_nan() && !x[2].is_nan(), "{}", kernels.isa());
+        assert!(kernels.softmax_tile(&mut x, 0.0).1.is_nan(), "{}", kernels.isa());
+    }
 }
 
 #[test]

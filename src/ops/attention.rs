@@ -9,7 +9,7 @@ use super::{Compute, WorkerScratch};
 use crate::sched::{Block, Output};
 
 /// Queries that share one pass over the keys.
-const QUERY_TILE: usize = 48;
+const QUERY_TILE: usize = 96;
 /// Queries that share one pass in a matrix unit: two strips.
 const UNIT_QUERIES: usize = 2 * TILE_ROWS;
 /// Keys in a tile: their panels and the scores stay in the second-level cache.
@@ -114,19 +114,16 @@ fn attend_in_panels(
         let mut running = [(f32::NEG_INFINITY, 0.0f32); QUERY_TILE];
         for first in (0..tokens).step_by(KEY_TILE) {
             let count = KEY_TILE.min(tokens - first);
-            for token in (0..count).step_by(PANEL_ROWS) {
-                let panel = &keys[(kv_head * padded_tokens + first + token) * head_dim..][..head_dim * PANEL_ROWS];
-                let out = TileOut { values: &mut scratch.scores[token..], stride: KEY_TILE, accumulate: false };
-                compute.kernels.float_tile(panel, PANEL_ROWS, queries, out);
-            }
+            let panels = &keys[(kv_head * padded_tokens + first) * head_dim..];
+            let out = TileOut { values: &mut scratch.scores, stride: KEY_TILE, accumulate: false };
+            let columns = count.next_multiple_of(PANEL_ROWS);
+            compute.kernels.float_tiles((panels, head_dim * PANEL_ROWS), columns, queries, out);
             let results = scratch.tile.chunks_exact_mut(padded_dim);
             fold_rows(compute.kernels, shape, (&mut scratch.scores, count), running[..rows].iter_mut().zip(results));
             let scores = FloatRows { values: &scratch.scores, stride: KEY_TILE, rows, k: count };
-            for column in (0..padded_dim).step_by(PANEL_ROWS) {
-                let panel = &values[(kv_head * padded_dim + column) * tokens + first * PANEL_ROWS..];
-                let out = TileOut { values: &mut scratch.tile[column..], stride: padded_dim, accumulate: true };
-                compute.kernels.float_tile(&panel[..count * PANEL_ROWS], PANEL_ROWS, scores, out);
-            }
+            let panels = &values[kv_head * padded_dim * tokens + first * PANEL_ROWS..];
+            let out = TileOut { values: &mut scratch.tile, stride: padded_dim, accumulate: true };
+            compute.kernels.float_tiles((panels, tokens * PANEL_ROWS), padded_dim, scores, out);
         }
         store(compute.kernels, running.iter().zip(scratch.tile.chunks_exact_mut(padded_dim)), &mut block);
     });

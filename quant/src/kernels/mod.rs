@@ -223,6 +223,18 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         overlay!(self.float_tile(panel, stride, x, out), portable::float_tile);
     }
 
+    /// [`float_tile`](Self::float_tile) for panels that begin `panel_stride` values apart, one for every [`PANEL_ROWS`] of
+    /// `columns`; their lines follow each other. A set that has its own `float_tile` has this, too, or no base.
+    fn float_tiles(&self, (panels, panel_stride): (&[f32], usize), columns: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+        if let Some(base) = self.base() {
+            return base.float_tiles((panels, panel_stride), columns, x, out);
+        }
+        for column in (0..columns).step_by(PANEL_ROWS) {
+            let panel = &panels[column / PANEL_ROWS * panel_stride..][..x.k * PANEL_ROWS];
+            self.float_tile(panel, PANEL_ROWS, x, TileOut { values: &mut out.values[column..], ..out });
+        }
+    }
+
     /// `out[i][j] (+)=` the product of quantized row `i` with the row `j` of a panel that these kernels packed.
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
         overlay!(self.integer_tile(panel, x, out), portable::integer_tile);

@@ -92,6 +92,12 @@ impl Kernels for Avx2 {
         proven!(integer_tile(panel, x, out));
     }
     vector_methods!();
+    fn softcap(&self, x: &mut [f32], cap: f32) {
+        proven!(softcap(x, cap));
+    }
+    fn softmax_tile(&self, x: &mut [f32], largest: f32) -> (f32, f32) {
+        proven!(softmax_tile(x, largest))
+    }
     fn to_half(&self, x: &[f32], out: &mut [u16]) {
         assert_eq!(x.len(), out.len());
         proven!(to_half(x, out));
@@ -117,6 +123,8 @@ instantiate! {
     decode_row(format: Format, bytes: &[u8], out: &mut [f32]) = formats::decode_row;
     squared_error(format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) = formats::squared_error;
     pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) = portable::pack_float;
+    softcap(x: &mut [f32], cap: f32) = vector::softcap;
+    softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) = vector::softmax_tile;
 }
 
 instantiate_vectors!("avx2,fma,f16c");

@@ -11,6 +11,7 @@ use super::rows::avx512::dot_integer;
 use super::vnni::check;
 use super::wide_floats::{add_scaled, dot_float};
 use super::wide_rows;
+use super::wide_vectors::{softcap, softmax_tile};
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::formats::{self, with_block, with_float};
 use crate::isa::{Avx512Token, Isa};
@@ -76,10 +77,28 @@ impl Kernels for Avx512 {
     fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
         proven!(float_tile(panel, stride, x, out));
     }
+    fn float_tiles(&self, (panels, panel_stride): (&[f32], usize), columns: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+        let TileOut { values, stride, accumulate } = out;
+        for column in (0..columns).step_by(2 * PANEL_ROWS) {
+            let panels = &panels[column / PANEL_ROWS * panel_stride..];
+            let out = TileOut { values: &mut values[column..], stride, accumulate };
+            if column + PANEL_ROWS < columns {
+                proven!(two_float_tiles((panels, panel_stride), x, out));
+            } else {
+                proven!(float_tile(&panels[..x.k * PANEL_ROWS], PANEL_ROWS, x, out));
+            }
+        }
+    }
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
         proven!(integer_tile(panel, x, out));
     }
     vector_methods!();
+    fn softcap(&self, x: &mut [f32], cap: f32) {
+        proven!(softcap(x, cap));
+    }
+    fn softmax_tile(&self, x: &mut [f32], largest: f32) -> (f32, f32) {
+        proven!(softmax_tile(x, largest))
+    }
 }
 
 instantiate! {
@@ -137,15 +156,148 @@ unsafe fn float_rows<const ROWS: usize>(
         }
         for k in 0..depth {
             let weights = _mm512_loadu_ps(panel.add(k * panel_stride));
-            for i in 0..ROWS {
-                sums[i] = _mm512_fmadd_ps(weights, _mm512_set1_ps(*x.add(i * x_stride + k)), sums[i]);
-            }
+            add_float_products(&mut sums, weights, x.add(k), x_stride);
         }
         for i in 0..ROWS {
             _mm512_storeu_ps(out.add(i * stride), sums[i]);
         }
     }
     ROWS
+}
+
+/// As [`float_tile`] for two panels, `panel_stride` values apart: a value that is read serves both, while each product of one
+/// panel reads its own, and reading bounds it.
+#[target_feature(enable = "avx512f")]
+fn two_float_tiles((panels, panel_stride): (&[f32], usize), x: FloatRows<'_>, out: TileOut<'_>) {
+    assert!(fits(panels.len(), 2, panel_stride, x.k * PANEL_ROWS) && fits(x.values.len(), x.rows, x.stride, x.k));
+    assert!(fits(out.values.len(), x.rows, out.stride, 2 * PANEL_ROWS));
+    let mut row = 0;
+    while row < x.rows {
+        // SAFETY: sizes are asserted above for all rows.
+        unsafe {
+            let values = (x.values.as_ptr().add(row * x.stride), x.stride, x.k);
+            let target = (out.values.as_mut_ptr().add(row * out.stride), out.stride, out.accumulate);
+            let weights = (panels.as_ptr(), panels.as_ptr().add(panel_stride));
+            row += match x.rows - row {
+                TILE_ROWS.. => two_panels_of_rows::<3>(weights, values, target),
+                4.. => two_panels_of_rows::<1>(weights, values, target),
+                _ => {
+                    for (panel, column) in [(weights.0, 0), (weights.1, PANEL_ROWS)] {
+                        let (out, stride, accumulate) = target;
+                        float_rows::<1>((panel, PANEL_ROWS), values, (out.add(column), stride, accumulate));
+                    }
+                    1
+                }
+            };
+        }
+    }
+}
+
+/// `FOURS` times four rows of activations times two panels; returns how many rows.
+///
+/// # Safety
+/// As [`float_rows`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn two_panels_of_rows<const FOURS: usize>(
+    (first, second): (*const f32, *const f32),
+    (x, x_stride, depth): (*const f32, usize, usize),
+    (out, stride, accumulate): (*mut f32, usize, bool),
+) -> usize {
+    let mut sums = [[_mm512_setzero_ps(); 8]; FOURS];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let target = |four: usize, index: usize| out.add((four * 4 + index / 2) * stride + index % 2 * PANEL_ROWS);
+        if accumulate {
+            for four in 0..FOURS {
+                for index in 0..8 {
+                    sums[four][index] = _mm512_loadu_ps(target(four, index));
+                }
+            }
+        }
+        for k in 0..depth {
+            let left = _mm512_loadu_ps(first.add(k * PANEL_ROWS));
+            let right = _mm512_loadu_ps(second.add(k * PANEL_ROWS));
+            for (four, [a, b, c, d, e, f, g, h]) in sums.iter_mut().enumerate() {
+                asm!(
+                    "vbroadcastss {s}, dword ptr [{x}]",
+                    "vbroadcastss {t}, dword ptr [{x} + 4*{stride}]",
+                    "vfmadd231ps {a}, {left}, {s}",
+                    "vfmadd231ps {b}, {right}, {s}",
+                    "vbroadcastss {s}, dword ptr [{x} + 8*{stride}]",
+                    "vfmadd231ps {c}, {left}, {t}",
+                    "vfmadd231ps {d}, {right}, {t}",
+                    "vbroadcastss {t}, dword ptr [{x} + 4*{thrice}]",
+                    "vfmadd231ps {e}, {left}, {s}",
+                    "vfmadd231ps {f}, {right}, {s}",
+                    "vfmadd231ps {g}, {left}, {t}",
+                    "vfmadd231ps {h}, {right}, {t}",
+                    a = inout(zmm_reg) *a,
+                    b = inout(zmm_reg) *b,
+                    c = inout(zmm_reg) *c,
+                    d = inout(zmm_reg) *d,
+                    e = inout(zmm_reg) *e,
+                    f = inout(zmm_reg) *f,
+                    g = inout(zmm_reg) *g,
+                    h = inout(zmm_reg) *h,
+                    s = out(zmm_reg) _,
+                    t = out(zmm_reg) _,
+                    left = in(zmm_reg) left,
+                    right = in(zmm_reg) right,
+                    x = in(reg) x.add(four * 4 * x_stride + k),
+                    stride = in(reg) x_stride,
+                    thrice = in(reg) 3 * x_stride,
+                    options(readonly, nostack, preserves_flags),
+                );
+            }
+        }
+        for four in 0..FOURS {
+            for index in 0..8 {
+                _mm512_storeu_ps(target(four, index), sums[four][index]);
+            }
+        }
+    }
+    FOURS * 4
+}
+
+/// As [`add_products`], of one line of a panel and one value of each row.
+///
+/// # Safety
+/// A value lies at every row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_float_products<const ROWS: usize>(
+    sums: &mut [__m512; ROWS],
+    weights: __m512,
+    x: *const f32,
+    stride: usize,
+) {
+    let (fours, rest) = sums.as_chunks_mut::<4>();
+    for (four, [a, b, c, d]) in fours.iter_mut().enumerate() {
+        // SAFETY: reads a value of each of four rows, the caller's promise.
+        unsafe {
+            asm!(
+                "vfmadd231ps {a}, {weights}, dword ptr [{x}]{{1to16}}",
+                "vfmadd231ps {b}, {weights}, dword ptr [{x} + 4*{stride}]{{1to16}}",
+                "vfmadd231ps {c}, {weights}, dword ptr [{x} + 8*{stride}]{{1to16}}",
+                "vfmadd231ps {d}, {weights}, dword ptr [{x} + 4*{thrice}]{{1to16}}",
+                a = inout(zmm_reg) *a,
+                b = inout(zmm_reg) *b,
+                c = inout(zmm_reg) *c,
+                d = inout(zmm_reg) *d,
+                weights = in(zmm_reg) weights,
+                x = in(reg) x.add(four * 4 * stride),
+                stride = in(reg) stride,
+                thrice = in(reg) 3 * stride,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+    }
+    for (i, sum) in rest.iter_mut().enumerate() {
+        // SAFETY: as above, of the rows after the fours.
+        let x = unsafe { *x.add((ROWS / 4 * 4 + i) * stride) };
+        *sum = _mm512_fmadd_ps(weights, _mm512_set1_ps(x), *sum);
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]

@@ -18,11 +18,9 @@ macro_rules! instantiate_vectors {
             quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) = crate::vector::quantize;
             gelu(x: &mut [f32]) = crate::vector::gelu;
             gelu_multiply(gate: &mut [f32], up: &[f32]) = crate::vector::gelu_multiply;
-            softcap(x: &mut [f32], cap: f32) = crate::vector::softcap;
             rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = crate::vector::rms_norm;
             add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = crate::vector::add_rms_norm;
             layer_norm(x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) = crate::vector::layer_norm;
-            softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) = crate::vector::softmax_tile;
             scale(x: &mut [f32], factor: f32) = crate::vector::scale;
             rotate(head: &mut [f32], rotation: &[(f32, f32)]) = crate::vector::rotate;
         }
@@ -41,9 +39,6 @@ macro_rules! vector_methods {
         fn gelu_multiply(&self, gate: &mut [f32], up: &[f32]) {
             proven!(gelu_multiply(gate, up));
         }
-        fn softcap(&self, x: &mut [f32], cap: f32) {
-            proven!(softcap(x, cap));
-        }
         fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
             proven!(rms_norm(x, weight, epsilon, out));
         }
@@ -52,9 +47,6 @@ macro_rules! vector_methods {
         }
         fn layer_norm(&self, x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
             proven!(layer_norm(x, affine, epsilon, out));
-        }
-        fn softmax_tile(&self, x: &mut [f32], largest: f32) -> (f32, f32) {
-            proven!(softmax_tile(x, largest))
         }
         fn scale(&self, x: &mut [f32], factor: f32) {
             proven!(scale(x, factor));
@@ -77,3 +69,4 @@ mod rows;
 pub mod vnni;
 mod wide_floats;
 mod wide_rows;
+mod wide_vectors;
