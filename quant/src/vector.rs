@@ -1,11 +1,28 @@
 //! Functions on `f32` rows. Each body is plain Rust that the compiler vectorizes; an instruction set's kernels
 //! instantiate it with that set enabled. No fused multiply-adds are formed and sums run over sixteen fixed lanes, so
-//! every instantiation gives the same bits.
+//! every instantiation gives the same bits. AVX-512 has a softcap and a softmax of its own.
 
 const LANES: usize = 16;
 
 /// 1.5 · 2²³: adding it rounds to an integer (ties to even) and leaves the integer in the low mantissa bits.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
+/// ln 2 less what single precision leaves of the second part, and that part: a reduced argument keeps all its bits.
+pub(crate) const LN_2_PARTS: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+/// Polynomials, their highest coefficients first: `e^r = 1 + r + r² · EXP(r)` for |r| ≤ ln 2 / 2, and
+/// `tanh x = x + x³ · TANH(x²)` for |x| < [`SMALL_TANGENT`].
+pub(crate) const EXP: [f32; 6] = [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+pub(crate) const TANH: [f32; 5] = [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
+pub(crate) const SMALL_TANGENT: f32 = 0.625;
+
+/// A polynomial's value.
+#[inline(always)]
+fn polynomial<const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
+    let mut sum = coefficients[0];
+    for coefficient in &coefficients[1..] {
+        sum = sum * x + coefficient;
+    }
+    sum
+}
 
 /// The nearest integer of |x| < 2²², as the low bits of an `i32`.
 #[inline(always)]
@@ -19,13 +36,9 @@ pub fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
-    // ln 2 in two parts, so that the reduced argument keeps all its bits.
-    let r = x - n * 0.693_359_4;
-    let r = r + n * 2.121_944_4e-4;
-    let mut p = 1.987_569_1e-4f32;
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p * r + coefficient;
-    }
+    let r = x - n * LN_2_PARTS[0];
+    let r = r - n * LN_2_PARTS[1];
+    let p = polynomial(EXP, r);
     let y = p * r * r + r + 1.0;
     y * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }
@@ -35,14 +48,11 @@ pub fn exp(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     let magnitude = x.abs();
     let square = x * x;
-    let mut p = -5.704_988_7e-3f32;
-    for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
-        p = p * square + coefficient;
-    }
+    let p = polynomial(TANH, square);
     let small = p * square * x + x;
     let e = exp(-2.0 * magnitude);
     let large = ((1.0 - e) / (1.0 + e)).copysign(x);
-    if magnitude < 0.625 { small } else { large }
+    if magnitude < SMALL_TANGENT { small } else { large }
 }
 
 #[inline(always)]

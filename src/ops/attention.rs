@@ -8,7 +8,7 @@ use gemmule_quant::{Format, Kernels, MatrixUnit, PANEL_ROWS, StridedRows};
 use super::{Compute, WorkerScratch};
 use crate::sched::{Block, Output};
 
-/// Queries that share one pass over the keys.
+/// Queries that share one pass over the keys; half as many where tasks would be few. A query's result does not depend on it.
 const QUERY_TILE: usize = 96;
 /// Queries that share one pass in a matrix unit: two strips.
 const UNIT_QUERIES: usize = 2 * TILE_ROWS;
@@ -97,7 +97,9 @@ fn attend_in_panels(
         }
     });
     let (keys, values) = (&buffer.keys[..], &buffer.values[..]);
-    compute.pool.blocks([Output::new(out, row_len)], (QUERY_TILE, head_dim), |worker, _, mut block| {
+    let few = tokens.div_ceil(QUERY_TILE) * heads < 4 * compute.pool.threads();
+    let query_tile = if few { QUERY_TILE / 2 } else { QUERY_TILE };
+    compute.pool.blocks([Output::new(out, row_len)], (query_tile, head_dim), |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         let head = block.columns().start / head_dim;
         let kv_head = head / (heads / kv_heads);

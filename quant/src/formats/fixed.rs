@@ -12,6 +12,7 @@ pub(crate) type Pairs = [i16; 2 * LANES];
 pub(crate) type Sums = [i32; LANES];
 
 /// The one step of the search that a compiler does not find an instruction for by itself.
+/// An implementation is used only in code that is instantiated for the processors it was made for.
 pub(crate) trait PairProducts {
     /// `sums[lane] += a[2 * lane] * b[2 * lane] + a[2 * lane + 1] * b[2 * lane + 1]`
     fn add(sums: &mut Sums, a: &Pairs, b: &Pairs);
@@ -137,7 +138,8 @@ impl<const N: usize, const PAIRS: usize, const BITS: u32, const LOW: i16> FixedG
     }
 
     /// By how much codes of `x ≈ scale · code` lessen the squared error, `Σx² − Σ(x − s·c)² = s (2 Σxc − s Σc²)`, in units of
-    /// the largest value's square.
+    /// the largest value's square. Where a scale is infinite in units of the largest value it is no number, which is not better
+    /// than any.
     #[inline(always)]
     pub(super) fn explained<P: PairProducts>(&self, scales: &Lanes) -> [f64; LANES] {
         let (products, squares) = self.sums::<P>(&self.factors(scales));

@@ -1,8 +1,8 @@
 //! The arithmetic, one implementation per instruction set.
 //!
 //! [`Kernels`] is an overlay table: an instruction set overrides what it does better than the set it builds on, down to
-//! the portable code. All implementations of a method agree up to the rounding of sums; each one alone gives the same
-//! bits for an output element however the work around it is divided.
+//! the portable code. All implementations of a method agree up to the rounding of sums, and of exponentials and tangents in
+//! softmax and softcap; each one alone gives the same bits for an output element however the work around it is divided.
 
 pub mod matrix_unit;
 #[cfg(target_arch = "aarch64")]
@@ -103,7 +103,7 @@ pub struct IntegerRows<'a> {
     pub column: usize,
 }
 
-/// Where a tile's `rows × PANEL_ROWS` results go.
+/// Where the results of a tile of `rows × PANEL_ROWS`, or of several side by side, go.
 #[derive(Debug)]
 pub struct TileOut<'a> {
     /// The first row starts at index 0.
@@ -224,11 +224,12 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
     }
 
     /// [`float_tile`](Self::float_tile) for panels that begin `panel_stride` values apart, one for every [`PANEL_ROWS`] of
-    /// `columns`; their lines follow each other. A set that has its own `float_tile` has this, too, or no base.
+    /// `columns`, which is a multiple of it; a panel's lines follow each other. A set that has its own `float_tile` has this, too, or no base.
     fn float_tiles(&self, (panels, panel_stride): (&[f32], usize), columns: usize, x: FloatRows<'_>, out: TileOut<'_>) {
         if let Some(base) = self.base() {
             return base.float_tiles((panels, panel_stride), columns, x, out);
         }
+        assert!(columns.is_multiple_of(PANEL_ROWS), "whole panels");
         for column in (0..columns).step_by(PANEL_ROWS) {
             let panel = &panels[column / PANEL_ROWS * panel_stride..][..x.k * PANEL_ROWS];
             self.float_tile(panel, PANEL_ROWS, x, TileOut { values: &mut out.values[column..], ..out });

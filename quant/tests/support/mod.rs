@@ -25,7 +25,10 @@ impl Random {
 pub(crate) fn all_kernels() -> Vec<&'static dyn Kernels> {
     let wanted = std::env::var("GEMMULE_ISA").ok();
     let chosen = |isa: &isa::Isa| wanted.as_ref().is_none_or(|name| name == isa.name() || *isa == isa::Isa::Portable);
-    isa::available().filter(chosen).filter_map(isa::kernels).collect()
+    let kernels: Vec<&dyn Kernels> = isa::available().filter(chosen).filter_map(isa::kernels).collect();
+    let found = |name: &String| kernels.iter().any(|kernels| kernels.isa().name() == name);
+    assert!(wanted.as_ref().is_none_or(found), "GEMMULE_ISA names {wanted:?}, which this machine lacks");
+    kernels
 }
 
 /// Random bytes as blocks, with the scales made finite and moderate: extreme codes included.

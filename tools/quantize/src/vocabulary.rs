@@ -135,15 +135,13 @@ fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> 
         };
         set(*id, &content.0, kind)?;
     }
-    let mut scores = vec![LAST; rows];
+    let mut scores = vec![None; rows];
     let mut merged = String::new();
     for (rank, Merge(first, second)) in model.merges.iter().enumerate() {
         merged.clear();
         merged.extend([&**first, &**second]);
-        if let Some(&id) = model.vocab.get(merged.as_str())
-            && scores[id as usize] == LAST
-        {
-            scores[id as usize] = -(rank as f32);
+        if let Some(&id) = model.vocab.get(merged.as_str()) {
+            scores[id as usize].get_or_insert(-(rank as f32));
         }
     }
     for (row, token) in tokens.iter_mut().enumerate().filter(|(row, _)| kinds[*row] == kind::UNUSED) {
@@ -153,7 +151,7 @@ fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> 
     let array = |key: &str, values: Vec<MetadataValue>| (key.to_owned(), MetadataValue::Array(values));
     Ok(vec![
         array(keys::TOKENS, tokens.into_iter().map(MetadataValue::String).collect()),
-        array(keys::SCORES, scores.into_iter().map(MetadataValue::Float32).collect()),
+        array(keys::SCORES, scores.into_iter().map(|score| MetadataValue::Float32(score.unwrap_or(LAST))).collect()),
         array(keys::TOKEN_TYPE, kinds.into_iter().map(MetadataValue::Int32).collect()),
         (keys::UNKNOWN.to_owned(), MetadataValue::Uint32(unknown)),
     ])

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
 use super::blocks::Blocks;
+use super::wide_floats::{Load16, widen};
 use crate::Format;
 use crate::formats::{MAX_GROUPS, with_block};
 use crate::isa::{AmxToken, Isa};
@@ -102,47 +103,6 @@ type Values = [__m512; 2];
 fn lanes(values: usize, taken: usize) -> u16 {
     let rest = values.saturating_sub(taken).min(16) as u32;
     ((1u32 << rest) - 1) as u16
-}
-
-/// Sixteen elements of a floating-point format.
-trait Load16: crate::formats::Float {
-    /// # Safety
-    /// The elements of `mask` are readable at `bytes`.
-    unsafe fn load16(bytes: *const u8, mask: u16) -> __m512;
-}
-
-impl Load16 for crate::formats::F32 {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn load16(bytes: *const u8, mask: u16) -> __m512 {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_maskz_loadu_ps(mask, bytes.cast()) }
-    }
-}
-
-impl Load16 for crate::formats::F16 {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn load16(bytes: *const u8, mask: u16) -> __m512 {
-        // SAFETY: the caller's promise.
-        _mm512_cvtph_ps(unsafe { _mm256_maskz_loadu_epi16(mask, bytes.cast()) })
-    }
-}
-
-impl Load16 for crate::formats::Bf16 {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn load16(bytes: *const u8, mask: u16) -> __m512 {
-        // SAFETY: the caller's promise.
-        widen(unsafe { _mm256_maskz_loadu_epi16(mask, bytes.cast()) })
-    }
-}
-
-/// bf16 to f32.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn widen(halves: __m256i) -> __m512 {
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
 }
 
 /// The values in bf16; they become what that leaves of them.

@@ -78,6 +78,7 @@ impl Kernels for Avx512 {
         proven!(float_tile(panel, stride, x, out));
     }
     fn float_tiles(&self, (panels, panel_stride): (&[f32], usize), columns: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+        assert!(columns.is_multiple_of(PANEL_ROWS), "whole panels");
         let TileOut { values, stride, accumulate } = out;
         for column in (0..columns).step_by(2 * PANEL_ROWS) {
             let panels = &panels[column / PANEL_ROWS * panel_stride..];
@@ -247,7 +248,7 @@ unsafe fn two_panels_of_rows<const FOURS: usize>(
                     x = in(reg) x.add(four * 4 * x_stride + k),
                     stride = in(reg) x_stride,
                     thrice = in(reg) 3 * x_stride,
-                    options(readonly, nostack, preserves_flags),
+                    options(readonly, nostack),
                 );
             }
         }
@@ -289,7 +290,7 @@ unsafe fn add_float_products<const ROWS: usize>(
                 x = in(reg) x.add(four * 4 * stride),
                 stride = in(reg) stride,
                 thrice = in(reg) 3 * stride,
-                options(readonly, nostack, preserves_flags),
+                options(readonly, nostack),
             );
         }
     }

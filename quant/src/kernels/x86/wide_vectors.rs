@@ -3,11 +3,7 @@
 
 use std::arch::x86_64::*;
 
-/// Coefficients as [`vector::exp`](crate::vector::exp) and [`vector::tanh`](crate::vector::tanh) have them.
-const EXP: [f32; 6] = [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-const TANH: [f32; 5] = [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
-/// Below this magnitude a tangent is a polynomial.
-const SMALL: f32 = 0.625;
+use crate::vector::{EXP, LN_2_PARTS, ROUND, SMALL_TANGENT, TANH};
 
 /// A polynomial with its highest coefficient first.
 #[inline]
@@ -25,12 +21,10 @@ fn polynomial<const N: usize>(coefficients: [f32; N], x: __m512) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn exp_of_negative(x: __m512) -> __m512 {
     let x = _mm512_max_ps(_mm512_set1_ps(-87.0), x);
-    // Adding it rounds to an integer.
-    let round = _mm512_set1_ps(12_582_912.0);
+    let round = _mm512_set1_ps(ROUND);
     let n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E), round), round);
-    // ln 2 in two parts, so that the reduced argument keeps all its bits.
-    let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), x);
-    let r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.121_944_4e-4), r);
+    let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(LN_2_PARTS[0]), x);
+    let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(LN_2_PARTS[1]), r);
     let y = _mm512_fmadd_ps(polynomial(EXP, r), _mm512_mul_ps(r, r), r);
     _mm512_scalef_ps(_mm512_add_ps(y, _mm512_set1_ps(1.0)), n)
 }
@@ -41,7 +35,7 @@ fn tanh(x: __m512) -> __m512 {
     let square = _mm512_mul_ps(x, x);
     let small = _mm512_fmadd_ps(_mm512_mul_ps(polynomial(TANH, square), square), x, x);
     let magnitude = _mm512_abs_ps(x);
-    let large = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(magnitude, _mm512_set1_ps(SMALL));
+    let large = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(magnitude, _mm512_set1_ps(SMALL_TANGENT));
     if large == 0 {
         return small;
     }
@@ -81,11 +75,12 @@ pub(super) fn softcap(x: &mut [f32], cap: f32) {
 pub(super) fn softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) {
     let least = _mm512_set1_ps(f32::NEG_INFINITY);
     let mut lanes = least;
-    // What is no number is no greatest value: of such operands `max` takes the second.
-    for_each_register!(x, least, |values, _mask| {
+    for part in x.chunks(16) {
+        // SAFETY: the mask has a bit for each value of the part.
+        let values = unsafe { _mm512_mask_loadu_ps(least, u16::MAX >> (16 - part.len()), part.as_ptr()) };
+        // What is no number is no greatest value: of such operands `max` takes the second.
         lanes = _mm512_max_ps(values, lanes);
-        values
-    });
+    }
     let largest = _mm512_reduce_max_ps(lanes).max(largest);
     let mut sum = _mm512_setzero_ps();
     for_each_register!(x, least, |values, mask| {
