@@ -8,7 +8,9 @@ mod legacy;
 mod search;
 
 use crate::Format;
-pub(crate) use fixed::{PairProducts, Pairs, PortablePairs, Sums};
+pub(crate) use fixed::{PairProducts, PortablePairs};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use fixed::{Pairs, Sums};
 pub(crate) use float::{Bf16, F16, F32, Float};
 pub(crate) use k_quants::{Q4K, Q5K, Q6K};
 pub(crate) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
