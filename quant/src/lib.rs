@@ -18,6 +18,6 @@ pub use activation::{QuantizedRow, QuantizedRows};
 pub use format::{FORMATS, Format, FormatInfo, ggml_type_name};
 pub use formats::{EncodeError, decode_row, encode_row, squared_error};
 pub use kernels::matrix_unit::{self, MatrixUnit, Operand};
-pub use kernels::prefetch::prefetch;
+pub use kernels::prefetch::{prefetch, prefetch_for_writing};
 pub use kernels::{FloatPanel, IntegerPanel, Kernels, PANEL_ROWS};
 pub use matrix::{MatrixView, StridedRows};

@@ -1,22 +1,29 @@
 //! Products with weight matrices: what is computed together, how it is divided, and what becomes of the results.
 
 use gemmule_quant::matrix_unit::TILE_ROWS;
-use gemmule_quant::{Kernels, MatrixView, PANEL_ROWS};
+use gemmule_quant::{Kernels, MatrixView, PANEL_ROWS, prefetch_for_writing};
 
 use super::Compute;
 use super::input::Input;
-use super::multiply::{PANEL_FROM, multiply};
+use super::multiply::{PANEL_FROM, UNIT_ROWS, multiply};
 use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
 
 /// Most panels that a task unpacks at once. They share the stretch of activations, which stays in the second-level cache.
 const PANELS: usize = 4;
 
-/// As [`PANELS`] for a matrix unit: so fast that a task's activations must not come from farther away more often than this.
-const UNIT_PANELS: usize = 18;
+/// As [`PANELS`] for a matrix unit, in steps of the rows that it multiplies at once: so fast that a task's activations must not
+/// come from farther away more often than this.
+const UNIT_STEPS: usize = 9;
+
+/// What a task costs beside its products, in tenths of a panel or step of a matrix unit: its activations are read anew.
+const TASK_COST: usize = 3;
 
 /// Most rows of activations in a task: with the depth of a panel this bounds what the second-level cache has to hold.
 const TASK_ROWS: usize = 384;
+
+/// How many rows before it is stored a row of the output is asked for: another core may have read or written it last.
+const ROWS_AHEAD: usize = 4;
 
 /// What becomes of a product before it is stored.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,9 +61,9 @@ pub fn linear<const N: usize>(compute: &Compute, input: Input<'_>, products: [Pr
         assert!(weight.columns() == input.k && out.len() == rows * weight.rows(), "shapes of a product");
         assert!(tail.bias.is_none_or(|bias| bias.len() == weight.rows()), "length of a bias");
     }
-    let columns: usize = parts.iter().map(|(weight, _)| weight.rows()).sum();
+    let shape = task_shape(compute, rows, &parts.map(|(weight, _)| weight.rows()));
     let outputs = products.map(|product| Output::new(product.out, product.weight.rows()));
-    compute.pool.blocks(outputs, task_shape(compute, rows, columns), |worker, index, mut block| {
+    compute.pool.blocks(outputs, shape, |worker, index, mut block| {
         let (weight, tail) = parts[index];
         let scratch = &mut *compute.scratch.of(worker);
         multiply(compute.kernels, weight, input, &block, scratch);
@@ -72,7 +79,8 @@ pub fn gated(compute: &Compute, input: Input<'_>, (gate, up): (MatrixView<'_>, M
     let (rows, columns) = (input.rows(), gate.rows());
     assert!(gate.columns() == input.k && up.columns() == input.k && up.rows() == columns, "shapes of a gated product");
     assert!(out.len() == rows * columns, "shape of a gated product's output");
-    compute.pool.blocks([Output::new(out, columns)], task_shape(compute, rows, columns), |worker, _, mut block| {
+    let shape = task_shape(compute, rows, &[columns]);
+    compute.pool.blocks([Output::new(out, columns)], shape, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         multiply(compute.kernels, gate, input, &block, scratch);
         std::mem::swap(&mut scratch.results, &mut scratch.gate);
@@ -83,6 +91,7 @@ pub fn gated(compute: &Compute, input: Input<'_>, (gate, up): (MatrixView<'_>, M
             let (gate, stride) = gate.strip(compute.kernels, first - rows.start, strip);
             let (up, _) = results.strip(compute.kernels, first - rows.start, other);
             for (index, row) in (first..rows.end.min(first + TILE_ROWS)).enumerate() {
+                ask_ahead(&mut block, row);
                 let gate = &mut gate[index * stride..][..width];
                 compute.kernels.gelu_multiply(gate, &up[index * stride..][..width]);
                 block.row_mut(row).copy_from_slice(gate);
@@ -91,17 +100,35 @@ pub fn gated(compute: &Compute, input: Input<'_>, (gate, up): (MatrixView<'_>, M
     });
 }
 
-/// Rows and columns of a task.
-fn task_shape(compute: &Compute, rows: usize, columns: usize) -> (usize, usize) {
+/// Rows and columns of a task of products with so many columns each.
+fn task_shape(compute: &Compute, rows: usize, columns: &[usize]) -> (usize, usize) {
     let threads = compute.pool.threads();
     if rows < PANEL_FROM {
         // A few tasks per thread even out threads of different speed.
+        let columns: usize = columns.iter().sum();
         return (rows, columns.div_ceil(threads * 8).next_multiple_of(PANEL_ROWS));
     }
-    let height = rows.div_ceil(rows.div_ceil(TASK_ROWS)).next_multiple_of(TILE_ROWS);
-    let most = if compute.kernels.matrix_unit().is_some() { UNIT_PANELS } else { PANELS };
-    let panels = columns.div_ceil(PANEL_ROWS * threads * 4).clamp(1, most);
-    (height, panels * PANEL_ROWS)
+    let down = rows.div_ceil(TASK_ROWS);
+    let height = rows.div_ceil(down).next_multiple_of(TILE_ROWS);
+    let (step, most) = match compute.kernels.matrix_unit() {
+        Some(_) => (UNIT_ROWS, UNIT_STEPS),
+        None => (PANEL_ROWS, PANELS),
+    };
+    // What the worker with the most tasks has to do, in steps and tenths.
+    let longest = |width: usize| {
+        let tasks: usize = columns.iter().map(|columns| down * columns.div_ceil(width * step)).sum();
+        tasks.div_ceil(threads) * (10 * width + TASK_COST)
+    };
+    let width = (1..=most).rev().min_by_key(|&width| longest(width)).expect("some width");
+    (height, width * step)
+}
+
+/// Asks for the memory of a row of the output that is stored some rows after `row`.
+fn ask_ahead(block: &mut Block<'_>, row: usize) {
+    let row = row + ROWS_AHEAD;
+    if row < block.rows().end {
+        prefetch_for_writing(block.row_mut(row));
+    }
 }
 
 /// Applies the tail to the results and stores them.
@@ -110,6 +137,7 @@ fn finish(kernels: &dyn Kernels, block: &mut Block<'_>, scratch: &mut WorkerScra
     for first in rows.clone().step_by(TILE_ROWS) {
         let (strip, stride) = scratch.results.strip(kernels, first - rows.start, &mut scratch.strips[0]);
         for (index, row) in (first..rows.end.min(first + TILE_ROWS)).enumerate() {
+            ask_ahead(block, row);
             let result = &mut strip[index * stride..][..columns.len()];
             if let Some(bias) = tail.bias {
                 super::norm::add(result, &bias[columns.clone()]);

@@ -18,7 +18,7 @@ pub(super) const PANEL_FROM: usize = 8;
 const PANEL_DEPTH: usize = 512;
 
 /// Weight rows that a matrix unit multiplies at once: two strips.
-const UNIT_ROWS: usize = 2 * TILE_ROWS;
+pub(super) const UNIT_ROWS: usize = 2 * TILE_ROWS;
 
 /// The results of a task's product.
 #[derive(Debug, Default)]
