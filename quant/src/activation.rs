@@ -19,8 +19,8 @@ pub struct QuantizedRow<'a> {
     /// `[k / 16]` sums of codes.
     pub half_sums: &'a [i32],
     /// `[k / 32]` what 4-bit codes stored around 8 add too much, taken negative: −8 · Σ codes at positions 0 and 1 of each
-    /// four, and −8 · Σ codes at positions 2 and 3.
-    pub nibble_offsets: &'a [[i16; 2]],
+    /// four, and −8 · Σ codes at positions 2 and 3; of the block, then of its first half.
+    pub pair_offsets: &'a [[[i16; 2]; 2]],
 }
 
 /// A mutable view of one row, for the quantizer; the fields are those of [`QuantizedRow`].
@@ -32,7 +32,7 @@ pub struct QuantizedRowMut<'a> {
     pub sums: &'a mut [f32],
     pub block_sums: &'a mut [i32],
     pub half_sums: &'a mut [i32],
-    pub nibble_offsets: &'a mut [[i16; 2]],
+    pub pair_offsets: &'a mut [[[i16; 2]; 2]],
 }
 
 /// A reusable buffer of `rows × k` quantized activations.
@@ -44,7 +44,7 @@ pub struct QuantizedRows {
     sums: Vec<f32>,
     block_sums: Vec<i32>,
     half_sums: Vec<i32>,
-    nibble_offsets: Vec<[i16; 2]>,
+    pair_offsets: Vec<[[i16; 2]; 2]>,
 }
 
 impl QuantizedRows {
@@ -60,7 +60,7 @@ impl QuantizedRows {
         self.sums.resize(rows * k / ACTIVATION_BLOCK, 0.0);
         self.block_sums.resize(rows * k / ACTIVATION_BLOCK, 0);
         self.half_sums.resize(rows * k / SUM_BLOCK, 0);
-        self.nibble_offsets.resize(rows * k / ACTIVATION_BLOCK, [0; 2]);
+        self.pair_offsets.resize(rows * k / ACTIVATION_BLOCK, [[0; 2]; 2]);
     }
 
     /// Values in a row.
@@ -92,7 +92,7 @@ impl QuantizedRows {
             sums: &self.sums[first * blocks..][..count * blocks],
             block_sums: &self.block_sums[first * blocks..][..count * blocks],
             half_sums: &self.half_sums[first * halves..][..count * halves],
-            nibble_offsets: &self.nibble_offsets[first * blocks..][..count * blocks],
+            pair_offsets: &self.pair_offsets[first * blocks..][..count * blocks],
         }
     }
 
@@ -104,14 +104,14 @@ impl QuantizedRows {
             .chunks_mut(k)
             .zip(self.scales.chunks_mut(blocks).zip(self.sums.chunks_mut(blocks)))
             .zip(self.block_sums.chunks_mut(blocks).zip(self.half_sums.chunks_mut(halves)))
-            .zip(self.nibble_offsets.chunks_mut(blocks))
-            .map(|(((codes, (scales, sums)), (block_sums, half_sums)), nibble_offsets)| QuantizedRowMut {
+            .zip(self.pair_offsets.chunks_mut(blocks))
+            .map(|(((codes, (scales, sums)), (block_sums, half_sums)), pair_offsets)| QuantizedRowMut {
                 codes,
                 scales,
                 sums,
                 block_sums,
                 half_sums,
-                nibble_offsets,
+                pair_offsets,
             })
     }
 }

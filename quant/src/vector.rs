@@ -188,13 +188,13 @@ pub(crate) fn layer_norm(x: &[f32], (weight, bias): (&[f32], &[f32]), epsilon: f
 #[inline(always)]
 pub(crate) fn quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) {
     let blocks = x.as_chunks::<32>().0.iter().zip(row.codes.as_chunks_mut::<32>().0);
-    let totals = row.block_sums.iter_mut().zip(row.half_sums.as_chunks_mut::<2>().0).zip(row.nibble_offsets);
-    let outputs = row.scales.iter_mut().zip(row.sums).zip(totals);
-    for ((x, codes), ((scale, sum), ((block_sum, half_sums), offsets))) in blocks.zip(outputs) {
+    let halves = row.half_sums.as_chunks_mut::<2>().0.iter_mut().zip(row.pair_offsets);
+    let outputs = row.scales.iter_mut().zip(row.sums).zip(row.block_sums.iter_mut().zip(halves));
+    for ((x, codes), ((scale, sum), (block_sum, (half_sums, offsets)))) in blocks.zip(outputs) {
         // Comparing bits orders magnitudes as integers do, and puts what is not finite on top.
         let largest = x.iter().fold(0u32, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
         if largest >= f32::INFINITY.to_bits() {
-            (*scale, *sum, *block_sum, *half_sums, *offsets) = (f32::NAN, f32::NAN, 0, [0; 2], [0; 2]);
+            (*scale, *sum, *block_sum, *half_sums, *offsets) = (f32::NAN, f32::NAN, 0, [0; 2], [[0; 2]; 2]);
             codes.fill(0);
             continue;
         }
@@ -205,16 +205,21 @@ pub(crate) fn quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) {
             wide[i] = nearest_integer((x[i] * inverse).clamp(-127.0, 127.0));
             codes[i] = wide[i] as i8;
         }
-        for half in 0..2 {
-            half_sums[half] = wide[half * 16..half * 16 + 16].iter().sum();
-        }
-        let mut places = [0i32; 4];
-        for four in wide.as_chunks::<4>().0 {
-            for place in 0..4 {
-                places[place] += four[place];
+        // Of each half: at positions 0 and 1 of each four, and at positions 2 and 3.
+        let mut pairs = [[0i32; 2]; 2];
+        for (pairs, wide) in pairs.iter_mut().zip(wide.as_chunks::<16>().0) {
+            let mut places = [0i32; 4];
+            for four in wide.as_chunks::<4>().0 {
+                for place in 0..4 {
+                    places[place] += four[place];
+                }
             }
+            *pairs = [places[0] + places[1], places[2] + places[3]];
         }
-        *offsets = [-8 * (places[0] + places[1]), -8 * (places[2] + places[3])].map(|offset| offset as i16);
+        let [first, second] = pairs;
+        *half_sums = [first[0] + first[1], second[0] + second[1]];
+        let block = [first[0] + second[0], first[1] + second[1]];
+        *offsets = [block, first].map(|sums| sums.map(|sum| (-8 * sum) as i16));
         *block_sum = half_sums[0] + half_sums[1];
         *sum = *scale * *block_sum as f32;
     }

@@ -308,8 +308,11 @@ fn row_dots_do_not_depend_on_their_company() {
 #[test]
 fn a_panel_in_two_parts_equals_the_whole() {
     let mut random = Random(3);
-    for kernels in all_kernels() {
-        let (format, k, rows) = (Format::Q6K, 768, 5);
+    let formats = FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer);
+    for (kernels, format) in
+        all_kernels().into_iter().flat_map(|kernels| formats.clone().map(move |format| (kernels, format)))
+    {
+        let (k, rows) = (768, 5);
         let weights: Vec<Vec<u8>> = (0..16).map(|_| random_row(format, k, &mut random)).collect();
         let quantized = quantize(kernels, &random.values(rows * k), rows);
         let mut panel = IntegerPanel::default();
@@ -326,7 +329,7 @@ fn a_panel_in_two_parts_equals_the_whole() {
             out
         };
         let whole = product(&[(0, 768)], &mut panel);
-        assert_eq!(whole, product(&[(0, 256), (256, 512)], &mut panel), "{}", kernels.isa());
+        assert_eq!(whole, product(&[(0, 256), (256, 512)], &mut panel), "{} {format}", kernels.isa());
     }
 }
 

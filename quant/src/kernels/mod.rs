@@ -37,9 +37,12 @@ pub(crate) enum Arrangement {
     /// `[k / 4][16 rows][4]` stored codes, unsigned.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "an arrangement of x86"))]
     StoredQuads,
-    /// `[2 halves of the rows][k / 4][low, high][8 rows][4]`: the nibbles of stored 8-bit codes, unsigned.
+    /// As `StoredQuads`; products take half the codes' range off, and biases make up for it.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "an arrangement of x86"))]
-    Nibbles,
+    CenteredQuads,
+    /// `[k / 2][16 rows][2]` signed codes of 16 bits.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "an arrangement of x86"))]
+    SignedPairs,
     /// `[k / 8][16 rows][8]` signed codes.
     #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "an arrangement of ARM"))]
     SignedOctets,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::avx2_tiles::tile;
 use super::floats::{add_scaled, dot_float, float_tile};
 use super::pairs::Pairs256;
-use super::panels::pack;
+use super::panels::pack_for_avx2;
 use super::rows::avx2::dot_integer;
 use crate::activation::QuantizedRow;
 use crate::formats::{self, with_block, with_float};
@@ -64,11 +64,8 @@ impl Kernels for Avx2 {
         proven!(pack_float(format, rows, k, panel));
     }
     fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-        match format {
-            Format::Q8_0 => proven!(pack::<crate::formats::Q8_0, true>(rows, k, panel)),
-            _ => with_block!(format, B => proven!(pack::<B, false>(rows, k, panel)),
-                else portable::pack_integer(format, rows, k, panel)),
-        }
+        with_block!(format, B => proven!(pack_for_avx2::<B>(rows, k, panel)),
+            else portable::pack_integer(format, rows, k, panel));
     }
     fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
         let mut first = 0;

@@ -1,221 +1,316 @@
-//! The panel product with AVX2, which multiplies unsigned by signed bytes and adds neighbours in 16 bits.
+//! The panel product with AVX2, which has no products of bytes that add up in 32 bits.
 //!
-//! Several such steps are added in 16 bits before they are widened: as many as cannot overflow. With activations within
-//! ±127 a step adds at most 2 · 127 · code: eight steps of 4-bit codes (30,480), four of 5-bit (31,496) and two of 6-bit
-//! ones (32,004) stay below 2¹⁵. Codes of eight bits are multiplied as two 4-bit halves.
+//! Codes of up to six bits are multiplied as bytes, whose products are added in 16 bits over a whole group and widened
+//! then. What a sum holds on the way may leave 16 bits, where it wraps; what it comes to does not: with activations within
+//! ±127 sixteen products of codes 0..=15 are at most 30,480, and of codes less an offset, which is a sum's first term,
+//! 16,256 (four bits) or 32,512 (five bits; and eight products of six bits). Codes of eight bits are widened to 16 bits,
+//! pairs of which one instruction multiplies and adds in 32.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
+use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
 use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut, check_product};
 
 /// Rows of activations in a register tile.
 const TILE_ROWS: usize = 4;
 
-/// `x` times the offset of a symmetric format's stored codes, half their range.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn times_offset<const BITS: u32>(x: __m256i) -> __m256i {
-    match BITS {
-        4 => _mm256_slli_epi32::<3>(x),
-        5 => _mm256_slli_epi32::<4>(x),
-        6 => _mm256_slli_epi32::<5>(x),
-        _ => _mm256_slli_epi32::<7>(x),
-    }
-}
+/// Most values of a row that are widened at once.
+const DEPTH: usize = 512;
 
-/// Adds the products of neighbouring bytes of `STEPS` steps, in 16 bits: two vectors of weights a step times four codes of
-/// each row. Assembly keeps the order of the additions and the accumulators in registers; from intrinsics the compiler
-/// finishes one row after another and spills the weights. The totals are named, though not touched, so that they stay in
-/// memory, aligned, instead of being spilled around this.
-macro_rules! add_steps {
-    ($steps:expr, $weights:expr, $totals:expr, [$($row:ident $low:ident $high:ident = $index:literal),*], $codes:ident, $sums:ident) => {{
-        $(let $row = $codes[$index];
-        let [mut $low, mut $high] = $sums[$index];)*
-        std::arch::asm!(
-            "/* {totals} stay in memory */",
-            ".set gemmule_step, 0",
-            ".rept {steps}",
-            "vmovdqa {first}, ymmword ptr [{weights} + 64 * gemmule_step]",
-            "vmovdqa {second}, ymmword ptr [{weights} + 64 * gemmule_step + 32]",
-            $(
-                concat!("vpbroadcastd {x}, dword ptr [{", stringify!($row), "} + 4 * gemmule_step]"),
-                "vpmaddubsw {products}, {first}, {x}",
-                concat!("vpaddw {", stringify!($low), "}, {", stringify!($low), "}, {products}"),
-                "vpmaddubsw {x}, {second}, {x}",
-                concat!("vpaddw {", stringify!($high), "}, {", stringify!($high), "}, {x}"),
-            )*
-            ".set gemmule_step, gemmule_step + 1",
-            ".endr",
-            steps = const $steps,
-            totals = in(reg) $totals,
-            weights = in(reg) $weights,
-            first = out(ymm_reg) _,
-            second = out(ymm_reg) _,
-            x = out(ymm_reg) _,
-            products = out(ymm_reg) _,
-            $($row = in(reg) $row, $low = inout(ymm_reg) $low, $high = inout(ymm_reg) $high,)*
-            options(nostack, preserves_flags),
-        );
-        $($sums[$index] = [$low, $high];)*
-    }};
+/// Scales in a row of [`Wide`]: twice as many as it needs.
+const SCALES: usize = DEPTH / 16;
+
+/// How codes of so many bits lie in a panel.
+pub(super) const fn arrangement(bits: u32, biased: bool) -> Arrangement {
+    match (bits, biased) {
+        (8, _) => Arrangement::SignedPairs,
+        (5, true) => Arrangement::CenteredQuads,
+        _ => Arrangement::StoredQuads,
+    }
 }
 
 /// A tile's results so far.
 #[repr(C, align(64))]
-struct Totals<const ROWS: usize>([[__m256; 2]; ROWS]);
+struct Totals([[f32; PANEL_ROWS]; TILE_ROWS]);
 
-/// Adds `STEPS` steps of a tile to `sums`, in 16 bits.
-///
-/// # Safety
-/// `64 * STEPS` bytes, aligned to 32, are readable at `weights`, and `4 * STEPS` at each of `codes`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_narrow<const ROWS: usize, const STEPS: usize>(
-    weights: *const __m256i,
-    codes: [*const i8; ROWS],
-    mut sums: [[__m256i; 2]; ROWS],
-    totals: &mut Totals<ROWS>,
-) -> [[__m256i; 2]; ROWS] {
-    // SAFETY: the caller's promise; only AVX2 instructions on registers and those bytes.
-    unsafe {
-        let totals: *mut Totals<ROWS> = totals;
-        match ROWS {
-            1 => add_steps!(STEPS, weights, totals, [a a0 a1 = 0], codes, sums),
-            2 => add_steps!(STEPS, weights, totals, [a a0 a1 = 0, b b0 b1 = 1], codes, sums),
-            3 => add_steps!(STEPS, weights, totals, [a a0 a1 = 0, b b0 b1 = 1, c c0 c1 = 2], codes, sums),
-            _ => add_steps!(STEPS, weights, totals, [a a0 a1 = 0, b b0 b1 = 1, c c0 c1 = 2, d d0 d1 = 3], codes, sums),
-        }
-    }
-    sums
+/// Codes of [`TILE_ROWS`] rows in 16 bits, and their scales. As in the rows themselves, a row of codes takes eight times the
+/// bytes of a row of scales.
+#[repr(C, align(64))]
+struct Wide {
+    codes: [[i16; DEPTH]; TILE_ROWS],
+    scales: [[f32; SCALES]; TILE_ROWS],
 }
 
-/// All of `x` times a panel. `BITS` are those of a stored code; a symmetric format's offset is half its range.
+/// Where the operands of a tile's blocks lie, of which there is one at least. Rows of activations are `8 * stride` bytes of codes apart, and `stride` bytes of
+/// whatever a block has one of.
+struct Blocks {
+    /// The panel's codes, scales and biases.
+    weights: (*const u8, *const f32, *const f32),
+    codes: *const u8,
+    scales: *const f32,
+    sums: *const f32,
+    offsets: *const [[i16; 2]; 2],
+    stride: usize,
+    count: usize,
+}
+
+/// Adds the products of blocks to a tile's totals. A step multiplies two vectors of weights with four bytes of each row; its
+/// order, rows first, is what keeps both multipliers busy, and assembly keeps it. For each row are given: where its codes, and
+/// what there is one or two of for a block, lie, registers for two sums and for codes, and where its totals lie.
+macro_rules! add_blocks {
+    ($product:literal, $sum:literal, $blocks:expr, $totals:expr, [$(($codes:literal, $row:literal, $pairs:literal, $low:literal, $high:literal,
+        $x:literal, $total:literal)),*]) => {{
+        let Blocks { weights: (weights, panel_scales, biases), codes, scales, sums, offsets, stride, count } = $blocks;
+        asm!(
+            "/* {third} {stride} {three} {offsets} {sums} {biases} */",
+            // Ones, in 16 bits.
+            "vpcmpeqw ymm14, ymm14, ymm14",
+            "vpabsw ymm14, ymm14",
+            "2:",
+            ".set gemmule_step, 0",
+            ".set gemmule_group, 0",
+            ".rept {groups}",
+            ".if {offset}",
+            // Of the block, of its first half, or of its second: the block's less the first half's.
+            ".set gemmule_first, {groups} - 1 - gemmule_group",
+            $(concat!("vpbroadcastd ymm", $low, ", dword ptr [{offsets}", $pairs, " + 4 * gemmule_first]"),)*
+            ".if gemmule_group",
+            $(concat!("vpbroadcastd ymm", $x, ", dword ptr [{offsets}", $pairs, " + 4]"),
+            concat!("vpsubw ymm", $low, ", ymm", $low, ", ymm", $x),)*
+            ".endif",
+            ".if {shift}",
+            $(concat!("vpsllw ymm", $low, ", ymm", $low, ", {shift}"),)*
+            ".endif",
+            $(concat!("vmovdqa ymm", $high, ", ymm", $low),)*
+            ".else",
+            $(concat!("vpbroadcastd ymm", $x, ", dword ptr [", $codes, " + 4 * gemmule_step]"),)*
+            "vmovdqa ymm12, ymmword ptr [{weights} + 64 * gemmule_step]",
+            $(concat!($product, " ymm", $low, ", ymm12, ymm", $x),)*
+            "vmovdqa ymm12, ymmword ptr [{weights} + 64 * gemmule_step + 32]",
+            $(concat!($product, " ymm", $high, ", ymm12, ymm", $x),)*
+            ".set gemmule_step, gemmule_step + 1",
+            ".endif",
+            ".rept {steps}",
+            $(concat!("vpbroadcastd ymm", $x, ", dword ptr [", $codes, " + 4 * gemmule_step]"),)*
+            "vmovdqa ymm12, ymmword ptr [{weights} + 64 * gemmule_step]",
+            $(concat!($product, " ymm13, ymm12, ymm", $x),
+            concat!($sum, " ymm", $low, ", ymm", $low, ", ymm13"),)*
+            "vmovdqa ymm12, ymmword ptr [{weights} + 64 * gemmule_step + 32]",
+            $(concat!($product, " ymm", $x, ", ymm12, ymm", $x),
+            concat!($sum, " ymm", $high, ", ymm", $high, ", ymm", $x),)*
+            ".set gemmule_step, gemmule_step + 1",
+            ".endr",
+            $(
+                concat!("vbroadcastss ymm15, dword ptr [{scales}", $row, "]"),
+                ".if {narrow}",
+                concat!("vpmaddwd ymm", $low, ", ymm", $low, ", ymm14"),
+                concat!("vpmaddwd ymm", $high, ", ymm", $high, ", ymm14"),
+                ".endif",
+                concat!("vcvtdq2ps ymm", $low, ", ymm", $low),
+                concat!("vcvtdq2ps ymm", $high, ", ymm", $high),
+                "vmulps ymm12, ymm15, ymmword ptr [{panel_scales} + 64 * gemmule_group]",
+                "vmulps ymm13, ymm15, ymmword ptr [{panel_scales} + 64 * gemmule_group + 32]",
+                concat!("vfmadd213ps ymm", $low, ", ymm12, ymmword ptr [{totals} + ", $total, "]"),
+                concat!("vfmadd213ps ymm", $high, ", ymm13, ymmword ptr [{totals} + ", $total, " + 32]"),
+                ".if {biased}",
+                concat!("vbroadcastss ymm15, dword ptr [{sums}", $row, "]"),
+                concat!("vfmadd231ps ymm", $low, ", ymm15, ymmword ptr [{biases}]"),
+                concat!("vfmadd231ps ymm", $high, ", ymm15, ymmword ptr [{biases} + 32]"),
+                ".endif",
+                concat!("vmovaps ymmword ptr [{totals} + ", $total, "], ymm", $low),
+                concat!("vmovaps ymmword ptr [{totals} + ", $total, " + 32], ymm", $high),
+            )*
+            ".set gemmule_group, gemmule_group + 1",
+            ".endr",
+            "add {weights}, 64 * {groups} * {all_steps}",
+            "add {codes}, 4 * {groups} * {all_steps}",
+            "add {third}, 4 * {groups} * {all_steps}",
+            "add {scales}, 4",
+            "add {panel_scales}, 64 * {groups}",
+            ".if {offset}",
+            "add {offsets}, 8",
+            ".endif",
+            ".if {biased}",
+            "add {sums}, 4",
+            "add {biases}, 64",
+            ".endif",
+            "dec {count}",
+            "jnz 2b",
+            groups = const ACTIVATION_BLOCK / GROUP,
+            all_steps = const Self::STEPS,
+            steps = const Self::STEPS - !Self::OFFSET as usize,
+            offset = const Self::OFFSET as u32,
+            shift = const BITS.saturating_sub(4),
+            narrow = const Self::NARROW as u32,
+            biased = const BIASED as u32,
+            weights = inout(reg) weights => _,
+            panel_scales = inout(reg) panel_scales => _,
+            biases = inout(reg) biases => _,
+            codes = inout(reg) codes => _,
+            third = inout(reg) codes.wrapping_add(16 * stride) => _,
+            scales = inout(reg) scales => _,
+            sums = inout(reg) sums => _,
+            offsets = inout(reg) offsets => _,
+            stride = in(reg) stride,
+            three = in(reg) 3 * stride,
+            totals = in(reg) $totals,
+            count = inout(reg) count => _,
+            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _, out("ymm6") _,
+            out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _, out("ymm12") _, out("ymm13") _,
+            out("ymm14") _, out("ymm15") _,
+            options(nostack),
+        );
+    }};
+}
+
+/// Panels of codes of `BITS` bits in groups of `GROUP`; a symmetric format's offset is half its range.
+struct Shape<const GROUP: usize, const BITS: u32, const BIASED: bool>;
+
+impl<const GROUP: usize, const BITS: u32, const BIASED: bool> Shape<GROUP, BITS, BIASED> {
+    /// Whether sums are in 16 bits until a group's end.
+    const NARROW: bool = !matches!(arrangement(BITS, BIASED), Arrangement::SignedPairs);
+    /// Steps in a group.
+    const STEPS: usize = GROUP / if Self::NARROW { 4 } else { 2 };
+    /// Whether a sum begins with what codes stored around half their range add too much.
+    const OFFSET: bool = Self::NARROW && (BITS == 5 || !BIASED);
+
+    /// Adds the products of blocks with `rows` rows of activations to their totals.
+    ///
+    /// # Safety
+    /// What `blocks` points to is there for `count` blocks of so many rows, the panel's codes aligned to 32 bytes; `sums` and
+    /// `biases` only where `BIASED`, `offsets` only where `OFFSET`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn add(rows: usize, blocks: Blocks, totals: &mut Totals) {
+        let totals: *mut Totals = totals;
+        macro_rules! rows {
+            ($rows:tt) => {
+                if Self::NARROW {
+                    add_blocks!("vpmaddubsw", "vpaddw", blocks, totals, $rows)
+                } else {
+                    add_blocks!("vpmaddwd", "vpaddd", blocks, totals, $rows)
+                }
+            };
+        }
+        // SAFETY: the caller's promise; only AVX2 and FMA instructions on registers and those operands.
+        unsafe {
+            match rows {
+                1 => rows!([("{codes}", "", "", 0, 1, 8, 0)]),
+                2 => rows!([
+                    ("{codes}", "", "", 0, 1, 8, 0),
+                    ("{codes} + 8 * {stride}", " + {stride}", " + 2 * {stride}", 2, 3, 9, 64)
+                ]),
+                3 => rows!([
+                    ("{codes}", "", "", 0, 1, 8, 0),
+                    ("{codes} + 8 * {stride}", " + {stride}", " + 2 * {stride}", 2, 3, 9, 64),
+                    ("{third}", " + 2 * {stride}", " + 4 * {stride}", 4, 5, 10, 128)
+                ]),
+                _ => rows!([
+                    ("{codes}", "", "", 0, 1, 8, 0),
+                    ("{codes} + 8 * {stride}", " + {stride}", " + 2 * {stride}", 2, 3, 9, 64),
+                    ("{third}", " + 2 * {stride}", " + 4 * {stride}", 4, 5, 10, 128),
+                    ("{third} + 8 * {stride}", " + {three}", " + 2 * {three}", 6, 7, 11, 192)
+                ]),
+            }
+        }
+    }
+}
+
+/// All of `x` times a panel.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     panel: &IntegerPanel,
     x: IntegerRows<'_>,
     out: TileOut<'_>,
 ) {
-    let split = BITS == 8;
-    assert!(panel.arrangement == if split { Arrangement::Nibbles } else { Arrangement::StoredQuads });
-    assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS * if split { 2 } else { 1 });
+    let bytes = if Shape::<GROUP, BITS, BIASED>::NARROW { 1 } else { 2 };
+    assert!(panel.arrangement == arrangement(BITS, BIASED) && panel.k.is_multiple_of(ACTIVATION_BLOCK));
+    assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS * bytes);
     check_product(panel, &x, &out);
-    let mut row = 0;
-    while row < x.rows {
-        let first = (x.values.rows_from(x.first + row), x.values.k(), x.column);
-        // Without a split, one pass makes all sixteen columns; with it, each pass makes eight.
-        for pass in 0..if split { 2 } else { 1 } {
-            // SAFETY: sizes are asserted above; `pass` is below the number of passes.
-            unsafe {
-                let target = out.values.as_mut_ptr().add(row * out.stride + pass * 8);
-                let target = (target, out.stride, out.accumulate);
-                match x.rows - row {
-                    1 => rows_of_tile::<1, GROUP, BITS, BIASED>(panel, pass, first, target),
-                    2 => rows_of_tile::<2, GROUP, BITS, BIASED>(panel, pass, first, target),
-                    3 => rows_of_tile::<3, GROUP, BITS, BIASED>(panel, pass, first, target),
-                    _ => rows_of_tile::<4, GROUP, BITS, BIASED>(panel, pass, first, target),
-                }
+    let values = x.values.rows_from(x.first);
+    let stride = out.stride.max(PANEL_ROWS);
+    let mut wide = Wide { codes: [[0; DEPTH]; TILE_ROWS], scales: [[0.0; SCALES]; TILE_ROWS] };
+    let mut totals = Totals([[0.0; PANEL_ROWS]; TILE_ROWS]);
+    for row in (0..x.rows).step_by(TILE_ROWS) {
+        let rows = TILE_ROWS.min(x.rows - row);
+        let results = &out.values[row * out.stride..];
+        for (totals, results) in totals.0[..rows].iter_mut().zip(results.chunks(stride)) {
+            if out.accumulate {
+                totals.copy_from_slice(&results[..PANEL_ROWS]);
+            } else {
+                totals.fill(0.0);
             }
         }
-        row += TILE_ROWS;
+        // SAFETY: sizes are asserted above.
+        unsafe {
+            let at = (row, x.values.k(), x.column);
+            rows_of_tile::<GROUP, BITS, BIASED>(panel, rows, &values, at, (&mut wide, &mut totals));
+        }
+        let results = out.values[row * out.stride..].chunks_mut(stride);
+        for (totals, results) in totals.0[..rows].iter().zip(results) {
+            results[..PANEL_ROWS].copy_from_slice(totals);
+        }
     }
 }
 
-/// `ROWS` rows of activations, of which `x` is the first, times 16 columns of a panel, or 8 where codes are split.
+/// `rows` rows of activations from row `row` on times a panel.
 ///
 /// # Safety
-/// The panel holds what its `k` says, `ROWS` rows of activations follow each other in their buffer, `column + k` values
-/// lie in each, and `ROWS` rows of results at `out`, `stride` apart.
+/// The panel holds what its `k` says, so many rows follow each other in `values`, `row_len` values each, and `column + k` of
+/// them are there.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, const BIASED: bool>(
+unsafe fn rows_of_tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     panel: &IntegerPanel,
-    pass: usize,
-    (x, row_len, column): (QuantizedRow<'_>, usize, usize),
-    (out, stride, accumulate): (*mut f32, usize, bool),
+    rows: usize,
+    values: &QuantizedRow<'_>,
+    (row, row_len, column): (usize, usize, usize),
+    (wide, totals): (&mut Wide, &mut Totals),
 ) {
-    let split = BITS == 8;
-    let sides = if split { 1 } else { 2 };
-    let (k, blocks) = (panel.k, row_len / ACTIVATION_BLOCK);
-    let first_block = column / ACTIVATION_BLOCK;
-    let ones = _mm256_set1_epi16(1);
-    // SAFETY: the caller's promise covers every read and write below.
+    let first = row * row_len + column;
+    let block = first / ACTIVATION_BLOCK;
+    // SAFETY: the caller's promise. `Wide` holds whole rows of a stretch.
     unsafe {
-        let lines = panel.codes.as_ptr().cast::<__m256i>().add(pass * (k / 4) * 2);
-        let codes = x.codes.as_ptr().add(column);
-        let scales = x.scales.as_ptr().add(first_block);
-        let mut totals = Totals([[_mm256_setzero_ps(); 2]; ROWS]);
-        if accumulate {
-            for i in 0..ROWS {
-                for side in 0..sides {
-                    totals.0[i][side] = _mm256_loadu_ps(out.add(i * stride + side * 8));
+        let blocks = Blocks {
+            weights: (panel.codes.as_ptr().cast(), panel.scales.as_ptr(), panel.biases.as_ptr()),
+            codes: values.codes.as_ptr().add(first).cast(),
+            scales: values.scales.as_ptr().add(block),
+            sums: values.sums.as_ptr().add(block),
+            offsets: values.pair_offsets.as_ptr().add(block),
+            stride: row_len / ACTIVATION_BLOCK * size_of::<f32>(),
+            count: panel.k / ACTIVATION_BLOCK,
+        };
+        if Shape::<GROUP, BITS, BIASED>::NARROW {
+            return Shape::<GROUP, BITS, BIASED>::add(rows, blocks, totals);
+        }
+        for start in (0..panel.k).step_by(DEPTH) {
+            let depth = DEPTH.min(panel.k - start);
+            for (index, (codes, scales)) in wide.codes.iter_mut().zip(&mut wide.scales).take(rows).enumerate() {
+                let at = first + index * row_len + start;
+                let narrow = values.codes[at..][..depth].as_chunks::<16>().0;
+                for (wide, codes) in codes.as_chunks_mut::<16>().0.iter_mut().zip(narrow) {
+                    let codes = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.as_ptr().cast()));
+                    _mm256_store_si256(wide.as_mut_ptr().cast(), codes);
+                }
+                for (wide, scale) in scales.iter_mut().zip(&values.scales[at / ACTIVATION_BLOCK..]) {
+                    *wide = *scale;
                 }
             }
-        }
-        for group in 0..k / GROUP {
-            let block = group * GROUP / ACTIVATION_BLOCK;
-            let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
-            let stretch = match BITS {
-                6 => 2,
-                5 => 4,
-                _ => 8,
+            let (weights, scales, _) = blocks.weights;
+            let stretch = Blocks {
+                weights: (
+                    weights.add(start * PANEL_ROWS * 2),
+                    scales.add(start / GROUP * PANEL_ROWS),
+                    std::ptr::null(),
+                ),
+                codes: wide.codes.as_ptr().cast(),
+                scales: wide.scales.as_ptr().cast(),
+                stride: SCALES * size_of::<f32>(),
+                count: depth / ACTIVATION_BLOCK,
+                ..blocks
             };
-            for start in (0..GROUP / 4).step_by(stretch) {
-                let at = group * (GROUP / 4) + start;
-                let mut narrow = [[_mm256_setzero_si256(); 2]; ROWS];
-                let mut parts = [std::ptr::null(); ROWS];
-                for i in 0..ROWS {
-                    parts[i] = codes.add(i * row_len + at * 4);
-                    // Halves of eight bits are offset in the upper half only: 16 · (high − 8) + low.
-                    if !BIASED && (BITS == 4 || split) {
-                        let offsets = x.nibble_offsets.as_ptr().add(first_block + i * blocks + block);
-                        let offsets = _mm256_set1_epi32(offsets.cast::<i32>().read_unaligned());
-                        narrow[i] = [if split { _mm256_setzero_si256() } else { offsets }, offsets];
-                    }
-                }
-                let weights = lines.add(at * 2);
-                narrow = match BITS {
-                    6 => add_narrow::<ROWS, 2>(weights, parts, narrow, &mut totals),
-                    5 => add_narrow::<ROWS, 4>(weights, parts, narrow, &mut totals),
-                    _ => add_narrow::<ROWS, 8>(weights, parts, narrow, &mut totals),
-                };
-                for i in 0..ROWS {
-                    for side in 0..2 {
-                        sums[i][side] = _mm256_add_epi32(sums[i][side], _mm256_madd_epi16(narrow[i][side], ones));
-                    }
-                }
-            }
-            for i in 0..ROWS {
-                if split {
-                    sums[i][0] = _mm256_add_epi32(sums[i][0], _mm256_slli_epi32::<4>(sums[i][1]));
-                }
-                let scale = _mm256_broadcast_ss(&*scales.add(i * blocks + block));
-                for side in 0..sides {
-                    if !BIASED && (BITS == 5 || BITS == 6) {
-                        let code_sum = if GROUP == SUM_BLOCK {
-                            *x.half_sums.as_ptr().add((first_block + i * blocks) * 2 + group)
-                        } else {
-                            *x.block_sums.as_ptr().add(first_block + i * blocks + block)
-                        };
-                        let offset = times_offset::<BITS>(_mm256_set1_epi32(code_sum));
-                        sums[i][side] = _mm256_sub_epi32(sums[i][side], offset);
-                    }
-                    let at = group * PANEL_ROWS + (pass + side) * 8;
-                    let factor = _mm256_mul_ps(_mm256_loadu_ps(panel.scales.as_ptr().add(at)), scale);
-                    totals.0[i][side] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[i][side]), factor, totals.0[i][side]);
-                    if BIASED {
-                        let bias = _mm256_loadu_ps(panel.biases.as_ptr().add(at));
-                        let sum = _mm256_broadcast_ss(&*x.sums.as_ptr().add(first_block + i * blocks + block));
-                        totals.0[i][side] = _mm256_fmadd_ps(bias, sum, totals.0[i][side]);
-                    }
-                }
-            }
-        }
-        for i in 0..ROWS {
-            for side in 0..sides {
-                _mm256_storeu_ps(out.add(i * stride + side * 8), totals.0[i][side]);
-            }
+            Shape::<GROUP, BITS, BIASED>::add(rows, stretch, totals);
         }
     }
 }

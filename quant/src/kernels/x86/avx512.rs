@@ -71,7 +71,7 @@ impl Kernels for Avx512 {
         }
     }
     fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-        with_block!(format, B => proven!(pack::<B, false>(rows, k, panel)),
+        with_block!(format, B => proven!(pack::<B>(rows, k, panel)),
             else portable::pack_integer(format, rows, k, panel));
     }
     fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {

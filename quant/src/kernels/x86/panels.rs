@@ -27,12 +27,31 @@ fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
     out
 }
 
-/// Packs rows as [`Arrangement::StoredQuads`], or with `SPLIT` as [`Arrangement::Nibbles`].
+/// Packs rows as [`Arrangement::StoredQuads`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn pack<B: Blocks, const SPLIT: bool>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+pub(super) fn pack<B: Blocks>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    pack_as::<B, false>(Arrangement::StoredQuads, rows, k, panel);
+}
+
+/// Packs rows as the products of [`avx2_tiles`](super::avx2_tiles) take them.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn pack_for_avx2<B: Blocks>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    match super::avx2_tiles::arrangement(B::BITS, B::BIASED) {
+        arrangement @ Arrangement::SignedPairs => pack_as::<B, true>(arrangement, rows, k, panel),
+        arrangement => pack_as::<B, false>(arrangement, rows, k, panel),
+    }
+    if panel.arrangement == Arrangement::CenteredQuads {
+        let middle = f32::from(1u8 << (B::BITS - 1));
+        panel.biases.iter_mut().zip(&panel.scales).for_each(|(bias, scale)| *bias += middle * scale);
+    }
+}
+
+/// Packs rows as bytes, or with `PAIRS` as pairs of 16 bits.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pack_as<B: Blocks, const PAIRS: bool>(arrangement: Arrangement, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
     assert!(k.is_multiple_of(B::LEN) && rows.len() <= PANEL_ROWS);
     assert!(rows.iter().all(|row| row.len() >= k / B::LEN * B::BYTES));
-    let (arrangement, bytes) = if SPLIT { (Arrangement::Nibbles, 2) } else { (Arrangement::StoredQuads, 1) };
+    let bytes = if PAIRS { 2 } else { 1 };
     panel.prepare::<B>(arrangement, k, bytes);
     if rows.len() < PANEL_ROWS {
         panel.codes.fill(Line([0; 64]));
@@ -41,7 +60,6 @@ pub(super) fn pack<B: Blocks, const SPLIT: bool>(rows: &[&[u8]], k: usize, panel
     }
     let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
     let groups = B::LEN / B::GROUP;
-    let steps = k / 4;
     assert!(panel.codes.len() * 64 >= k * PANEL_ROWS * bytes);
     for (half, rows) in rows.chunks(8).enumerate() {
         for index in 0..k / B::LEN {
@@ -57,28 +75,43 @@ pub(super) fn pack<B: Blocks, const SPLIT: bool>(rows: &[&[u8]], k: usize, panel
                 }
             }
             for part in 0..B::LEN / 32 {
-                let mut codes = [_mm256_setzero_si256(); 8];
-                for (codes, row) in codes.iter_mut().zip(rows) {
-                    // SAFETY: row lengths are asserted above, and `part` counts the block's parts.
-                    *codes = unsafe { B::stored32(row.as_ptr().add(index * B::BYTES), part) };
-                }
-                let first = (index * B::LEN + part * 32) / 4;
-                for (step, codes) in transpose(codes).into_iter().enumerate() {
-                    let mask = _mm256_set1_epi8(15);
-                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask);
-                    // SAFETY: the line lies in the panel, whose size is asserted above; `first + step < steps`.
-                    unsafe {
-                        let lines = panel.codes.as_mut_ptr().cast::<__m256i>();
-                        if SPLIT {
-                            let line = lines.add((half * steps + first + step) * 2);
-                            _mm256_store_si256(line, _mm256_and_si256(codes, mask));
-                            _mm256_store_si256(line.add(1), high);
-                        } else {
-                            _mm256_store_si256(lines.add((first + step) * 2 + half), codes);
+                // A line holds four bytes of each row.
+                let first = (index * B::LEN + part * 32) * bytes / 4;
+                // SAFETY: row lengths are asserted above, and `part` counts the block's parts; the lines lie in the panel, whose
+                // size is asserted above.
+                unsafe {
+                    let block = |row: &[u8]| row.as_ptr().add(index * B::BYTES);
+                    let lines = panel.codes.as_mut_ptr().cast::<__m256i>().add(first * 2 + half);
+                    let mut codes = [_mm256_setzero_si256(); 8];
+                    if PAIRS {
+                        let mut high = codes;
+                        for ((low, high), row) in codes.iter_mut().zip(&mut high).zip(rows) {
+                            let signed = B::signed32(block(row), part);
+                            *low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(signed));
+                            *high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(signed));
+                        }
+                        store_lines(lines.add(16), high);
+                    } else {
+                        for (codes, row) in codes.iter_mut().zip(rows) {
+                            *codes = B::stored32(block(row), part);
                         }
                     }
+                    store_lines(lines, codes);
                 }
             }
         }
+    }
+}
+
+/// Eight rows, turned, as halves of eight lines.
+///
+/// # Safety
+/// Eight lines are writable, aligned.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn store_lines(lines: *mut __m256i, rows: [__m256i; 8]) {
+    for (step, codes) in transpose(rows).into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_store_si256(lines.add(step * 2), codes) };
     }
 }

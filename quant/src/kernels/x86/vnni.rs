@@ -5,7 +5,6 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::avx2::Avx2;
-use super::avx2_tiles::times_offset;
 use super::panels::pack;
 use super::rows::vnni::dot_integer;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
@@ -48,7 +47,7 @@ impl Kernels for AvxVnni {
             else portable::dot_integer(weights, rows, x, out));
     }
     fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-        with_block!(format, B => proven!(pack::<B, false>(rows, k, panel)),
+        with_block!(format, B => proven!(pack::<B>(rows, k, panel)),
             else portable::pack_integer(format, rows, k, panel));
     }
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
@@ -105,6 +104,18 @@ pub(super) fn check(panel: &IntegerPanel, x: &IntegerRows<'_>, out: &TileOut<'_>
     assert!(panel.arrangement == Arrangement::StoredQuads, "a panel of other kernels");
     assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS);
     check_product(panel, x, out);
+}
+
+/// `x` times the offset of a symmetric format's stored codes, half their range.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn times_offset<const BITS: u32>(x: __m256i) -> __m256i {
+    match BITS {
+        4 => _mm256_slli_epi32::<3>(x),
+        5 => _mm256_slli_epi32::<4>(x),
+        6 => _mm256_slli_epi32::<5>(x),
+        _ => _mm256_slli_epi32::<7>(x),
+    }
 }
 
 /// `ROWS` rows of activations, of which `x` is the first, times a panel.
