@@ -7,6 +7,10 @@ use crate::formats::{Block, MAX_GROUPS, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q
 
 /// A block format, thirty-two codes at a time.
 pub(super) trait Blocks: Block {
+    /// Where in a block sixteen bytes hold the block's first sixteen codes in their low halves and the others in their high
+    /// ones, and nothing else is there but scale and bias.
+    const NIBBLES: Option<usize> = if Self::LEN == 32 && Self::BITS == 4 { Some(Self::BYTES - 16) } else { None };
+
     /// Stored codes `32 * part .. 32 * part + 32`, unsigned: the signed codes plus `Self::OFFSET`.
     ///
     /// # Safety

@@ -66,6 +66,7 @@ mod floats;
 mod pairs;
 mod panels;
 mod rows;
+mod rows_q6_k;
 pub mod vnni;
 mod wide_floats;
 mod wide_rows;

@@ -124,10 +124,10 @@ macro_rules! define_float_rows {
 }
 pub(super) use define_float_rows;
 
-/// Defines `dot_integer` for one instruction set: `$features`, and `$products`, which multiplies 32 unsigned with 32 signed
-/// bytes and adds neighbouring fours.
+/// Defines `dot_integer` for one instruction set: `$features`; `$products`, which multiplies 32 unsigned with 32 signed
+/// bytes and adds neighbouring fours; and `$two_products`, the sum of two such for codes of four bits.
 macro_rules! define_row_dots {
-    ($features:literal, $products:path) => {
+    ($features:literal, $products:path, $two_products:path) => {
         use std::arch::x86_64::*;
 
         use super::super::blocks::Blocks;
@@ -155,6 +155,29 @@ macro_rules! define_row_dots {
             _mm256_cvtepi32_ps(sums)
         }
 
+        /// Sixteen bytes, and the sixteen that begin `apart` bytes after them.
+        ///
+        /// # Safety
+        /// Both are readable.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn two_halves(bytes: *const i8, apart: usize) -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_loadu2_m128i(bytes.add(apart).cast(), bytes.cast()) }
+        }
+
+        /// Value `part` of both halves of `values`, four times each; `part < 4`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn fourfold(values: __m256, part: usize) -> __m256 {
+            match part {
+                0 => _mm256_permute_ps::<0x00>(values),
+                1 => _mm256_permute_ps::<0x55>(values),
+                2 => _mm256_permute_ps::<0xaa>(values),
+                _ => _mm256_permute_ps::<0xff>(values),
+            }
+        }
+
         /// The half-precision numbers at `offset` of eight blocks that follow each other.
         ///
         /// # Safety
@@ -177,6 +200,9 @@ macro_rules! define_row_dots {
             rows: [&[u8]; ROWS],
             x: [QuantizedRow<'_>; TOKENS],
         ) -> [[f32; TOKENS]; ROWS] {
+            if B::GROUP == SUM_BLOCK {
+                return super::super::rows_q6_k::dot_rows(rows, x);
+            }
             let blocks = rows[0].len() / B::BYTES;
             assert!(rows.iter().all(|row| row.len() == blocks * B::BYTES));
             for x in &x {
@@ -184,11 +210,11 @@ macro_rules! define_row_dots {
                 assert!(x.codes.len() == k && x.scales.len() * ACTIVATION_BLOCK == k);
                 assert!(x.sums.len() * ACTIVATION_BLOCK == k && x.half_sums.len() * SUM_BLOCK == k);
             }
-            // Two chains of additions hide the latency of one.
-            let mut sums = [[[_mm256_setzero_ps(); 2]; TOKENS]; ROWS];
+            let mut sums = [[_mm256_setzero_ps(); TOKENS]; ROWS];
             // Σ scale · Σ activations, or Σ bias · Σ activations: eight blocks at once, and what is left over.
             let mut corrections = [[_mm256_setzero_ps(); TOKENS]; ROWS];
             let mut rest_corrections = [[0.0f32; TOKENS]; ROWS];
+            let mask = _mm256_set1_epi8(15);
             // SAFETY: `index < blocks` for every block that is read, and activations have `LEN / 32` blocks for each weight
             // block (asserted above). A prefetch reads nothing and may point anywhere.
             unsafe {
@@ -210,6 +236,26 @@ macro_rules! define_row_dots {
                                 }
                             }
                         }
+                        if let Some(nibbles) = B::NIBBLES {
+                            // Blocks `part` and `part + 4` together, in one half of a register each.
+                            for part in 0..4 {
+                                for t in 0..TOKENS {
+                                    let codes = x[t].codes.as_ptr().add((index + part) * 32);
+                                    let (low, high) = (two_halves(codes, 4 * 32), two_halves(codes.add(16), 4 * 32));
+                                    for r in 0..ROWS {
+                                        let block = rows[r].as_ptr().add((index + part) * B::BYTES + nibbles);
+                                        let packed = two_halves(block.cast(), 4 * B::BYTES);
+                                        let low = (_mm256_and_si256(packed, mask), low);
+                                        let high = (_mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask), high);
+                                        let products = _mm256_cvtepi32_ps($two_products(low, high));
+                                        let factor = fourfold(_mm256_loadu_ps(factors[r][t].as_ptr()), part);
+                                        sums[r][t] = _mm256_fmadd_ps(products, factor, sums[r][t]);
+                                    }
+                                }
+                            }
+                            index += 8;
+                            continue;
+                        }
                         for part in 0..8 {
                             for t in 0..TOKENS {
                                 let codes = x[t].codes.as_ptr().add((index + part) * 32);
@@ -218,7 +264,7 @@ macro_rules! define_row_dots {
                                     let block = rows[r].as_ptr().add((index + part) * B::BYTES);
                                     let products = block_products::<B>(block, 0, codes);
                                     let factor = _mm256_broadcast_ss(&factors[r][t][part]);
-                                    sums[r][t][part % 2] = _mm256_fmadd_ps(products, factor, sums[r][t][part % 2]);
+                                    sums[r][t] = _mm256_fmadd_ps(products, factor, sums[r][t]);
                                 }
                             }
                         }
@@ -226,7 +272,6 @@ macro_rules! define_row_dots {
                     }
                 }
                 let (mut scales, mut biases) = ([[0.0f32; MAX_GROUPS]; ROWS], [[0.0f32; MAX_GROUPS]; ROWS]);
-                let pairs = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
                 while index < blocks {
                     for r in 0..ROWS {
                         let block = rows[r].as_ptr().add(index * B::BYTES);
@@ -239,18 +284,12 @@ macro_rules! define_row_dots {
                         let at = index * (B::LEN / 32) + part;
                         for r in 0..ROWS {
                             let block = rows[r].as_ptr().add(index * B::BYTES);
-                            let scale = if B::GROUP == 16 {
-                                // Lanes 0..4 hold the products of the first 16 codes, lanes 4..8 those of the others.
-                                let two = _mm_loadl_epi64(scales[r].as_ptr().add(part * 2).cast());
-                                _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_castsi128_ps(two)), pairs)
-                            } else {
-                                _mm256_broadcast_ss(&scales[r][part])
-                            };
+                            let scale = _mm256_broadcast_ss(&scales[r][part]);
                             for t in 0..TOKENS {
                                 let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(at * 32).cast());
                                 let factor = _mm256_mul_ps(scale, _mm256_broadcast_ss(x[t].scales.get_unchecked(at)));
                                 let products = block_products::<B>(block, part, codes);
-                                sums[r][t][part % 2] = _mm256_fmadd_ps(products, factor, sums[r][t][part % 2]);
+                                sums[r][t] = _mm256_fmadd_ps(products, factor, sums[r][t]);
                                 if B::LEN == 32 && B::BITS <= 5 {
                                     let by = if B::BIASED { biases[r][0] } else { scales[r][0] };
                                     rest_corrections[r][t] += by * *x[t].sums.get_unchecked(at);
@@ -273,7 +312,7 @@ macro_rules! define_row_dots {
             let mut out = [[0.0; TOKENS]; ROWS];
             for r in 0..ROWS {
                 for t in 0..TOKENS {
-                    out[r][t] = horizontal_sum(_mm256_add_ps(sums[r][t][0], sums[r][t][1]));
+                    out[r][t] = horizontal_sum(sums[r][t]);
                     if B::BITS <= 5 {
                         let correction = horizontal_sum(corrections[r][t]) + rest_corrections[r][t];
                         out[r][t] += if B::BIASED { correction } else { -f32::from(B::OFFSET) * correction };
@@ -294,7 +333,14 @@ pub(super) mod avx2 {
     fn products(unsigned: __m256i, signed: __m256i) -> __m256i {
         _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned, signed), _mm256_set1_epi16(1))
     }
-    define_row_dots!("avx2,fma,f16c", products);
+    /// Two products of four-bit codes, whose sum of four fits in 16 bits.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn two_products((codes, x): (__m256i, __m256i), (more_codes, more_x): (__m256i, __m256i)) -> __m256i {
+        let sums = _mm256_add_epi16(_mm256_maddubs_epi16(codes, x), _mm256_maddubs_epi16(more_codes, more_x));
+        _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
+    }
+    define_row_dots!("avx2,fma,f16c", products, two_products);
 }
 
 pub(super) mod vnni {
@@ -304,7 +350,13 @@ pub(super) mod vnni {
     fn products(unsigned: __m256i, signed: __m256i) -> __m256i {
         _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), unsigned, signed)
     }
-    define_row_dots!("avx2,fma,f16c,avxvnni", products);
+    /// Two products of four-bit codes.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    fn two_products((codes, x): (__m256i, __m256i), (more_codes, more_x): (__m256i, __m256i)) -> __m256i {
+        _mm256_dpbusd_avx_epi32(products(codes, x), more_codes, more_x)
+    }
+    define_row_dots!("avx2,fma,f16c,avxvnni", products, two_products);
 }
 
 pub(super) mod avx512 {
@@ -314,5 +366,11 @@ pub(super) mod avx512 {
     fn products(unsigned: __m256i, signed: __m256i) -> __m256i {
         _mm256_dpbusd_epi32(_mm256_setzero_si256(), unsigned, signed)
     }
-    define_row_dots!("avx2,fma,f16c,avx512f,avx512vl,avx512vnni", products);
+    /// Two products of four-bit codes.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vl,avx512vnni")]
+    fn two_products((codes, x): (__m256i, __m256i), (more_codes, more_x): (__m256i, __m256i)) -> __m256i {
+        _mm256_dpbusd_epi32(products(codes, x), more_codes, more_x)
+    }
+    define_row_dots!("avx2,fma,f16c,avx512f,avx512vl,avx512vnni", products, two_products);
 }
