@@ -18,6 +18,15 @@ pub(super) fn prefetch(block: *const u8, bytes: usize, ahead: usize) {
     }
 }
 
+/// Has values that are read one by one come from memory: the compiler would rather shuffle them out of a register, with units
+/// that unpacking keeps busy.
+#[inline(always)]
+pub(super) fn keep_in_memory<T>(values: &mut T) {
+    let values: *mut T = values;
+    // SAFETY: nothing is done.
+    unsafe { std::arch::asm!("/* {} */", in(reg) values, options(nostack, preserves_flags)) };
+}
+
 /// Defines `dot_integer` for one instruction set, given `dot_rows`.
 macro_rules! define_streams {
     ($features:literal, $blocks:ident) => {
@@ -132,7 +141,7 @@ macro_rules! define_row_dots {
 
         use super::super::blocks::Blocks;
         use super::super::floats::horizontal_sum;
-        use super::{AHEAD, prefetch};
+        use super::{AHEAD, keep_in_memory, prefetch};
         use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
         use crate::formats::MAX_GROUPS;
 
@@ -210,7 +219,8 @@ macro_rules! define_row_dots {
                 assert!(x.codes.len() == k && x.scales.len() * ACTIVATION_BLOCK == k);
                 assert!(x.sums.len() * ACTIVATION_BLOCK == k && x.half_sums.len() * SUM_BLOCK == k);
             }
-            let mut sums = [[_mm256_setzero_ps(); TOKENS]; ROWS];
+            // Blocks of 32 add to the first only.
+            let mut sums = [[[_mm256_setzero_ps(); 2]; TOKENS]; ROWS];
             // Σ scale · Σ activations, or Σ bias · Σ activations: eight blocks at once, and what is left over.
             let mut corrections = [[_mm256_setzero_ps(); TOKENS]; ROWS];
             let mut rest_corrections = [[0.0f32; TOKENS]; ROWS];
@@ -249,7 +259,7 @@ macro_rules! define_row_dots {
                                         let high = (_mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask), high);
                                         let products = _mm256_cvtepi32_ps($two_products(low, high));
                                         let factor = fourfold(_mm256_loadu_ps(factors[r][t].as_ptr()), part);
-                                        sums[r][t] = _mm256_fmadd_ps(products, factor, sums[r][t]);
+                                        sums[r][t][0] = _mm256_fmadd_ps(products, factor, sums[r][t][0]);
                                     }
                                 }
                             }
@@ -264,55 +274,67 @@ macro_rules! define_row_dots {
                                     let block = rows[r].as_ptr().add((index + part) * B::BYTES);
                                     let products = block_products::<B>(block, 0, codes);
                                     let factor = _mm256_broadcast_ss(&factors[r][t][part]);
-                                    sums[r][t] = _mm256_fmadd_ps(products, factor, sums[r][t]);
+                                    sums[r][t][0] = _mm256_fmadd_ps(products, factor, sums[r][t][0]);
                                 }
                             }
                         }
                         index += 8;
                     }
                 }
-                let (mut scales, mut biases) = ([[0.0f32; MAX_GROUPS]; ROWS], [[0.0f32; MAX_GROUPS]; ROWS]);
-                while index < blocks {
-                    for r in 0..ROWS {
-                        let block = rows[r].as_ptr().add(index * B::BYTES);
-                        if B::LEN > 32 {
-                            prefetch(block, B::BYTES, AHEAD);
-                        }
-                        B::read_scales(block, &mut scales[r], &mut biases[r]);
-                    }
-                    for part in 0..B::LEN / 32 {
-                        let at = index * (B::LEN / 32) + part;
+                let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
+                if B::LEN == 32 {
+                    for index in index..blocks {
                         for r in 0..ROWS {
                             let block = rows[r].as_ptr().add(index * B::BYTES);
-                            let scale = _mm256_broadcast_ss(&scales[r][part]);
+                            B::read_scales(block, &mut scales, &mut biases);
                             for t in 0..TOKENS {
-                                let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(at * 32).cast());
-                                let factor = _mm256_mul_ps(scale, _mm256_broadcast_ss(x[t].scales.get_unchecked(at)));
-                                let products = block_products::<B>(block, part, codes);
-                                sums[r][t] = _mm256_fmadd_ps(products, factor, sums[r][t]);
-                                if B::LEN == 32 && B::BITS <= 5 {
-                                    let by = if B::BIASED { biases[r][0] } else { scales[r][0] };
-                                    rest_corrections[r][t] += by * *x[t].sums.get_unchecked(at);
+                                let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(index * 32).cast());
+                                let factor = _mm256_set1_ps(scales[0] * *x[t].scales.get_unchecked(index));
+                                let products = block_products::<B>(block, 0, codes);
+                                sums[r][t][0] = _mm256_fmadd_ps(products, factor, sums[r][t][0]);
+                                if B::BITS <= 5 {
+                                    let by = if B::BIASED { biases[0] } else { scales[0] };
+                                    rest_corrections[r][t] += by * *x[t].sums.get_unchecked(index);
                                 }
                             }
                         }
                     }
-                    if B::LEN > 32 && B::BIASED {
+                } else {
+                    for index in 0..blocks {
+                        let mut factors = [[[0.0f32; 8]; TOKENS]; ROWS];
                         for r in 0..ROWS {
-                            let biases = _mm256_loadu_ps(biases[r].as_ptr());
+                            let block = rows[r].as_ptr().add(index * B::BYTES);
+                            prefetch(block, B::BYTES, AHEAD);
+                            B::read_scales(block, &mut scales, &mut biases);
+                            let (scales, biases) = (_mm256_loadu_ps(scales.as_ptr()), _mm256_loadu_ps(biases.as_ptr()));
                             for t in 0..TOKENS {
+                                let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index * 8));
+                                _mm256_storeu_ps(factors[r][t].as_mut_ptr(), _mm256_mul_ps(scales, activations));
                                 let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index * 8));
                                 corrections[r][t] = _mm256_fmadd_ps(biases, activations, corrections[r][t]);
                             }
                         }
+                        keep_in_memory(&mut factors);
+                        for r in 0..ROWS {
+                            let block = rows[r].as_ptr().add(index * B::BYTES);
+                            for part in 0..8 {
+                                for t in 0..TOKENS {
+                                    let codes = x[t].codes.as_ptr().add((index * 8 + part) * 32);
+                                    let products = block_products::<B>(block, part, _mm256_loadu_si256(codes.cast()));
+                                    let factor = _mm256_set1_ps(factors[r][t][part]);
+                                    // Two chains of additions halve the time that a row waits for.
+                                    let sum = &mut sums[r][t][part % 2];
+                                    *sum = _mm256_fmadd_ps(products, factor, *sum);
+                                }
+                            }
+                        }
                     }
-                    index += 1;
                 }
             }
             let mut out = [[0.0; TOKENS]; ROWS];
             for r in 0..ROWS {
                 for t in 0..TOKENS {
-                    out[r][t] = horizontal_sum(sums[r][t]);
+                    out[r][t] = horizontal_sum(_mm256_add_ps(sums[r][t][0], sums[r][t][1]));
                     if B::BITS <= 5 {
                         let correction = horizontal_sum(corrections[r][t]) + rest_corrections[r][t];
                         out[r][t] += if B::BIASED { correction } else { -f32::from(B::OFFSET) * correction };

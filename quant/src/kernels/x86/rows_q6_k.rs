@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::blocks::half;
 use super::floats::horizontal_sum;
-use super::rows::{AHEAD, prefetch};
+use super::rows::{AHEAD, keep_in_memory, prefetch};
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::formats::{Block, Q6K};
 
@@ -27,7 +27,8 @@ pub(super) fn dot_rows<const ROWS: usize, const TOKENS: usize>(
     for x in &x {
         assert!(x.codes.len() == k && x.scales.len() * ACTIVATION_BLOCK == k && x.half_sums.len() * SUM_BLOCK == k);
     }
-    let mut sums = [[_mm256_setzero_ps(); TOKENS]; ROWS];
+    // Two chains of additions halve the time that a row waits for.
+    let mut sums = [[[_mm256_setzero_ps(); 2]; TOKENS]; ROWS];
     let mut corrections = [[_mm256_setzero_ps(); TOKENS]; ROWS];
     let (low_bits, high_bits) = (_mm256_set1_epi8(0x0f), _mm256_set1_epi8(0x30));
     // The scales of a part's first and second sixteen codes, each in a half of a register.
@@ -53,6 +54,7 @@ pub(super) fn dot_rows<const ROWS: usize, const TOKENS: usize>(
                     let parts = _mm256_cvtepi32_ps(_mm256_madd_epi16(halves, in_order));
                     corrections[r][t] = _mm256_fmadd_ps(parts, factor, corrections[r][t]);
                 }
+                keep_in_memory(&mut factors);
                 for half in 0..2 {
                     let first = _mm256_loadu_si256(block.add(half * 64).cast());
                     let second = _mm256_loadu_si256(block.add(half * 64 + 32).cast());
@@ -73,7 +75,8 @@ pub(super) fn dot_rows<const ROWS: usize, const TOKENS: usize>(
                             let x = x[t].codes.as_ptr().add(index * Q6K::LEN + part * ACTIVATION_BLOCK);
                             let products = _mm256_maddubs_epi16(codes, _mm256_loadu_si256(x.cast()));
                             let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(products, scale));
-                            sums[r][t] = _mm256_fmadd_ps(products, _mm256_set1_ps(factors[t][part]), sums[r][t]);
+                            let sum = &mut sums[r][t][part % 2];
+                            *sum = _mm256_fmadd_ps(products, _mm256_set1_ps(factors[t][part]), *sum);
                         }
                     }
                 }
@@ -84,7 +87,10 @@ pub(super) fn dot_rows<const ROWS: usize, const TOKENS: usize>(
     let mut out = [[0.0; TOKENS]; ROWS];
     for r in 0..ROWS {
         for t in 0..TOKENS {
-            out[r][t] = offset.mul_add(horizontal_sum(corrections[r][t]), horizontal_sum(sums[r][t]));
+            out[r][t] = offset.mul_add(
+                horizontal_sum(corrections[r][t]),
+                horizontal_sum(_mm256_add_ps(sums[r][t][0], sums[r][t][1])),
+            );
         }
     }
     out
