@@ -19,7 +19,8 @@ pub struct QuantizedRow<'a> {
     /// `[k / 16]` sums of codes.
     pub half_sums: &'a [i32],
     /// `[k / 32]` what 4-bit codes stored around 8 add too much, taken negative: −8 · Σ codes at positions 0 and 1 of each
-    /// four, and −8 · Σ codes at positions 2 and 3; of the block, then of its first half.
+    /// four, and −8 · Σ codes at positions 2 and 3; of the block, then of its first half. Twice and four times as much for
+    /// codes of five and six bits.
     pub pair_offsets: &'a [[[i16; 2]; 2]],
 }
 

@@ -172,21 +172,22 @@ fn panel_product(
 ) {
     let weights: Vec<Vec<u8>> = (0..weight_rows).map(|_| random_row(format, k, random)).collect();
     let slices: Vec<&[u8]> = weights.iter().map(Vec::as_slice).collect();
-    let x = random.values(rows * k);
+    // A row that takes no part lies before the others.
+    let x = random.values((1 + rows) * k);
     // The result is added to what is there, rows lie apart, and what lies between them stays.
     let stride = PANEL_ROWS + 3;
     let mut out = vec![0.5; rows * stride];
-    let mut activations: Vec<Vec<f32>> = x.chunks_exact(k).map(<[f32]>::to_vec).collect();
+    let mut activations: Vec<Vec<f32>> = x.chunks_exact(k).skip(1).map(<[f32]>::to_vec).collect();
     if format.info().integer {
-        let (mut panel, quantized) = (IntegerPanel::default(), quantize(kernels, &x, rows));
+        let (mut panel, quantized) = (IntegerPanel::default(), quantize(kernels, &x, 1 + rows));
         kernels.pack_integer(format, &slices, k, &mut panel);
-        let input = IntegerRows { values: &quantized, first: 0, rows, column: 0 };
+        let input = IntegerRows { values: &quantized, first: 1, rows, column: 0 };
         kernels.integer_tile(&panel, input, TileOut { values: &mut out, stride, accumulate: true });
-        activations = (0..rows).map(|row| represented(quantized.row(row))).collect();
+        activations = (1..=rows).map(|row| represented(quantized.row(row))).collect();
     } else {
         let mut panel = FloatPanel::default();
         kernels.pack_float(format, &slices, k, &mut panel);
-        let input = FloatRows { values: &x, stride: k, rows, k };
+        let input = FloatRows { values: &x[k..], stride: k, rows, k };
         kernels.float_tile(&panel.values, PANEL_ROWS, input, TileOut { values: &mut out, stride, accumulate: true });
     }
     let mut decoded = vec![0.0; k];
@@ -242,38 +243,46 @@ fn extreme_codes_do_not_overflow() {
     for kernels in all_kernels() {
         for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
             for fill in [0x00, 0x0f, 0x7f, 0x80, 0xf0, 0xff] {
-                for x in [1.0, -1.0] {
-                    let mut random = Random(9);
-                    let mut row = vec![fill; format.row_bytes(k).unwrap()];
-                    // Only the scales are taken over: they must be numbers.
-                    let scales = random_row(format, k, &mut random);
-                    for (block, from) in row
-                        .chunks_exact_mut(format.info().block_bytes)
-                        .zip(scales.chunks_exact(format.info().block_bytes))
-                    {
-                        let at = if format == Format::Q6K { 208 } else { 0 };
-                        let len = if matches!(format, Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Q6K) {
-                            2
-                        } else {
-                            4
-                        };
-                        block[at..at + len].copy_from_slice(&from[at..at + len]);
+                // Signs that change with the place in a four, in a pair of places, and with the half of a block.
+                for period in [usize::MAX, 1, 2, 16] {
+                    for x in [1.0, -1.0] {
+                        let mut random = Random(9);
+                        let mut row = vec![fill; format.row_bytes(k).unwrap()];
+                        // Only the scales are taken over: they must be numbers.
+                        let scales = random_row(format, k, &mut random);
+                        for (block, from) in row
+                            .chunks_exact_mut(format.info().block_bytes)
+                            .zip(scales.chunks_exact(format.info().block_bytes))
+                        {
+                            let at = if format == Format::Q6K { 208 } else { 0 };
+                            let len = if matches!(format, Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Q6K) {
+                                2
+                            } else {
+                                4
+                            };
+                            block[at..at + len].copy_from_slice(&from[at..at + len]);
+                            if format == Format::Q6K {
+                                block[192..208].fill(0x80);
+                            }
+                        }
+                        let mut decoded = vec![0.0; k];
+                        decode_row(format, &row, &mut decoded);
+                        let values: Vec<f32> =
+                            (0..k * rows).map(|i| if i / period % 2 == 0 { x } else { -x }).collect();
+                        let quantized = quantize(kernels, &values, rows);
+                        let expected = stored_magnitude(format, &row, &decoded, &represented(quantized.row(0)));
+                        let what = format!("{} {format} {fill:#x} times {x} in turns of {period}", kernels.isa());
+                        let weights = MatrixView::new(format, 1, k, &row).unwrap();
+                        let mut dot = [f32::NAN];
+                        kernels.dot_integer(weights, 0..1, &[quantized.row(0)], &mut dot);
+                        assert_close(dot[0], expected, &what);
+                        let (mut panel, mut out) = (IntegerPanel::default(), vec![f32::NAN; rows * PANEL_ROWS]);
+                        kernels.pack_integer(format, &[&row[..]; PANEL_ROWS], k, &mut panel);
+                        let input = IntegerRows { values: &quantized, first: 0, rows, column: 0 };
+                        let target = TileOut { values: &mut out, stride: PANEL_ROWS, accumulate: false };
+                        kernels.integer_tile(&panel, input, target);
+                        out.iter().for_each(|out| assert_close(*out, expected, &what));
                     }
-                    let mut decoded = vec![0.0; k];
-                    decode_row(format, &row, &mut decoded);
-                    let quantized = quantize(kernels, &vec![x; k * rows], rows);
-                    let expected = stored_magnitude(format, &row, &decoded, &represented(quantized.row(0)));
-                    let what = format!("{} {format} {fill:#x} times {x}", kernels.isa());
-                    let weights = MatrixView::new(format, 1, k, &row).unwrap();
-                    let mut dot = [f32::NAN];
-                    kernels.dot_integer(weights, 0..1, &[quantized.row(0)], &mut dot);
-                    assert_close(dot[0], expected, &what);
-                    let (mut panel, mut out) = (IntegerPanel::default(), vec![f32::NAN; rows * PANEL_ROWS]);
-                    kernels.pack_integer(format, &[&row[..]; PANEL_ROWS], k, &mut panel);
-                    let input = IntegerRows { values: &quantized, first: 0, rows, column: 0 };
-                    let target = TileOut { values: &mut out, stride: PANEL_ROWS, accumulate: false };
-                    kernels.integer_tile(&panel, input, target);
-                    out.iter().for_each(|out| assert_close(*out, expected, &what));
                 }
             }
         }
@@ -348,6 +357,11 @@ fn quantized_activations_are_within_half_a_step() {
             for (block, codes) in row.codes.chunks(32).enumerate() {
                 assert_eq!(row.block_sums[block], sum_of(codes));
                 assert_eq!(row.sums[block], row.scales[block] * sum_of(codes) as f32);
+                let places = |codes: &[i8], at: usize| -> i32 {
+                    codes.chunks(4).map(|four| i32::from(four[at]) + i32::from(four[at + 1])).sum()
+                };
+                let offsets = [codes, &codes[..16]].map(|codes| [0, 2].map(|at| (-8 * places(codes, at)) as i16));
+                assert_eq!(row.pair_offsets[block], offsets);
             }
         }
         let mut bad = random.values(64);

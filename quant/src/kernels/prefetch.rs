@@ -11,9 +11,10 @@ macro_rules! hint {
             let (start, end) = (range.start.cast::<u8>(), range.end.cast::<u8>());
             // From the first line's beginning, so that the last line is hinted at wherever the slice begins in its first.
             let mut line = start.wrapping_sub(start.addr() % LINE);
-            while line < end {
+            while !values.is_empty() && line < end {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: a hint, which reads nothing, may point anywhere, and changes no registers.
+                // SAFETY: a hint, which reads nothing, may point anywhere, and changes no registers; processors that lack
+                // `prefetchw` take it for no operation.
                 unsafe {
                     std::arch::asm!(concat!($x86, " [{}]"), in(reg) line, options(readonly, nostack, preserves_flags));
                 }

@@ -1,10 +1,10 @@
 //! The panel product with AVX2, which has no products of bytes that add up in 32 bits.
 //!
 //! Codes of up to six bits are multiplied as bytes, whose products are added in 16 bits over a whole group and widened
-//! then. What a sum holds on the way may leave 16 bits, where it wraps; what it comes to does not: with activations within
-//! ±127 sixteen products of codes 0..=15 are at most 30,480, and of codes less an offset, which is a sum's first term,
-//! 16,256 (four bits) or 32,512 (five bits; and eight products of six bits). Codes of eight bits are widened to 16 bits,
-//! pairs of which one instruction multiplies and adds in 32.
+//! then. With activations within ±127 nothing leaves 16 bits: a product of two is at most 2 · 63 · 127; sixteen products of
+//! codes 0..=15 are at most 30,480; and where an offset is a sum's first term, whatever has been added since, each term is
+//! at most half the codes' range times 127: 16,256 for sixteen terms of four bits, 32,512 for sixteen of five or eight of
+//! six. Codes of eight bits are widened to 16 bits, pairs of which one instruction multiplies and adds in 32.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -42,8 +42,8 @@ struct Wide {
     scales: [[f32; SCALES]; TILE_ROWS],
 }
 
-/// Where the operands of a tile's blocks lie, of which there is one at least. Rows of activations are `8 * stride` bytes of codes apart, and `stride` bytes of
-/// whatever a block has one of.
+/// Where the operands of a tile's `count` blocks lie. Rows of activations are `8 * stride` bytes of codes apart, and `stride`
+/// bytes of whatever a block has one of.
 struct Blocks {
     /// The panel's codes, scales and biases.
     weights: (*const u8, *const f32, *const f32),
@@ -59,8 +59,8 @@ struct Blocks {
 /// order, rows first, is what keeps both multipliers busy, and assembly keeps it. For each row are given: where its codes, and
 /// what there is one or two of for a block, lie, registers for two sums and for codes, and where its totals lie.
 macro_rules! add_blocks {
-    ($product:literal, $sum:literal, $blocks:expr, $totals:expr, [$(($codes:literal, $row:literal, $pairs:literal, $low:literal, $high:literal,
-        $x:literal, $total:literal)),*]) => {{
+    ($product:literal, $sum:literal, $blocks:expr, $totals:expr, [$(($codes:literal, $row:literal, $pairs:literal,
+        $low:literal, $high:literal, $x:literal, $total:literal)),*]) => {{
         let Blocks { weights: (weights, panel_scales, biases), codes, scales, sums, offsets, stride, count } = $blocks;
         asm!(
             "/* {third} {stride} {three} {offsets} {sums} {biases} */",
@@ -183,6 +183,11 @@ impl<const GROUP: usize, const BITS: u32, const BIASED: bool> Shape<GROUP, BITS,
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add(rows: usize, blocks: Blocks, totals: &mut Totals) {
+        const { assert!(!BIASED || GROUP == ACTIVATION_BLOCK, "biases are read once for a block") };
+        // The loop in assembly ends only after a block.
+        if blocks.count == 0 {
+            return;
+        }
         let totals: *mut Totals = totals;
         macro_rules! rows {
             ($rows:tt) => {
@@ -225,7 +230,10 @@ pub(super) fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     out: TileOut<'_>,
 ) {
     let bytes = if Shape::<GROUP, BITS, BIASED>::NARROW { 1 } else { 2 };
-    assert!(panel.arrangement == arrangement(BITS, BIASED) && panel.k.is_multiple_of(ACTIVATION_BLOCK));
+    assert!(panel.k.is_multiple_of(ACTIVATION_BLOCK) && (x.rows <= 1 || out.stride >= PANEL_ROWS));
+    if panel.k > 0 {
+        assert!(panel.arrangement == arrangement(BITS, BIASED), "a panel of other kernels");
+    }
     assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS * bytes);
     check_product(panel, &x, &out);
     let values = x.values.rows_from(x.first);
@@ -293,7 +301,9 @@ unsafe fn rows_of_tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
                     let codes = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.as_ptr().cast()));
                     _mm256_store_si256(wide.as_mut_ptr().cast(), codes);
                 }
-                for (wide, scale) in scales.iter_mut().zip(&values.scales[at / ACTIVATION_BLOCK..]) {
+                for (wide, scale) in
+                    scales.iter_mut().zip(&values.scales[at / ACTIVATION_BLOCK..][..depth / ACTIVATION_BLOCK])
+                {
                     *wide = *scale;
                 }
             }

@@ -1,9 +1,9 @@
 //! Row dots: blocks are unpacked in registers as they lie and multiplied with one to four rows of activations,
 //! several weight rows at once.
 //!
-//! A product of bytes takes an unsigned and a signed operand. Codes of four and five bits enter as stored, and what their
-//! offset adds is taken off at the end (Σ scale · offset · Σ activations). Codes of six and eight bits enter as
-//! magnitudes, with their sign moved to the activations.
+//! A product of bytes takes an unsigned and a signed operand. Codes of up to six bits enter as stored, and what their offset
+//! adds is taken off at the end (Σ scale · offset · Σ activations). Codes of eight bits enter as magnitudes, with their sign
+//! moved to the activations. Q6_K has a file of its own.
 
 /// How far ahead of their use weights are asked for.
 pub(super) const AHEAD: usize = 2048;
@@ -143,7 +143,7 @@ macro_rules! define_row_dots {
         use super::super::floats::horizontal_sum;
         use super::{AHEAD, keep_in_memory, prefetch};
         use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
-        use crate::formats::MAX_GROUPS;
+        use crate::formats::{Block, MAX_GROUPS, Q6K};
 
         /// Products of 32 codes with 32 activations, in eight partial sums.
         ///
@@ -154,7 +154,7 @@ macro_rules! define_row_dots {
         unsafe fn block_products<B: Blocks>(block: *const u8, part: usize, x: __m256i) -> __m256 {
             // SAFETY: the caller's promise.
             let sums = unsafe {
-                if B::BITS <= 5 {
+                if B::BITS < 8 {
                     $products(B::stored32(block, part), x)
                 } else {
                     let codes = B::signed32(block, part);
@@ -210,6 +210,7 @@ macro_rules! define_row_dots {
             x: [QuantizedRow<'_>; TOKENS],
         ) -> [[f32; TOKENS]; ROWS] {
             if B::GROUP == SUM_BLOCK {
+                const { assert!(B::GROUP != SUM_BLOCK || B::BYTES == Q6K::BYTES, "Q6_K alone has groups of sixteen") };
                 return super::super::rows_q6_k::dot_rows(rows, x);
             }
             let blocks = rows[0].len() / B::BYTES;
@@ -217,7 +218,7 @@ macro_rules! define_row_dots {
             for x in &x {
                 let k = blocks * B::LEN;
                 assert!(x.codes.len() == k && x.scales.len() * ACTIVATION_BLOCK == k);
-                assert!(x.sums.len() * ACTIVATION_BLOCK == k && x.half_sums.len() * SUM_BLOCK == k);
+                assert!(x.sums.len() * ACTIVATION_BLOCK == k);
             }
             // Blocks of 32 add to the first only.
             let mut sums = [[[_mm256_setzero_ps(); 2]; TOKENS]; ROWS];

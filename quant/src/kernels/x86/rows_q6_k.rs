@@ -13,8 +13,8 @@ const PARTS: usize = Q6K::LEN / ACTIVATION_BLOCK;
 
 /// `ROWS` weight rows, each times `TOKENS` rows of activations. A result does not depend on `ROWS` or `TOKENS`.
 ///
-/// Codes enter as stored, 0..=63: sums of two products stay below 2¹⁴, times a scale below 2²². What the offset of 32 adds
-/// too much is taken off at the end, Σ d · scale of x · Σ_groups scale · Σ codes of x.
+/// Codes enter as stored, 0..=63: sums of two products stay below 2¹⁴, times a scale and added in pairs below 2²². What the
+/// offset adds too much is taken off at the end: 32 · Σ_blocks d · scale of x · Σ_groups scale · Σ codes of x.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot_rows<const ROWS: usize, const TOKENS: usize>(

@@ -1,11 +1,11 @@
 //! x86-64 with AVX-VNNI: four products of bytes are added to 32-bit sums by one 256-bit instruction, without saturation.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::avx2::Avx2;
 use super::panels::pack;
+use super::rows::keep_in_memory;
 use super::rows::vnni::dot_integer;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::formats::with_block;
@@ -143,8 +143,7 @@ unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, c
             }
         }
         for group in 0..panel.k / GROUP {
-            let pointer: *mut Totals<ROWS> = &mut totals;
-            asm!("/* {} stays in memory */", in(reg) pointer, options(nostack, preserves_flags));
+            keep_in_memory(&mut totals);
             let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
             for step in group * (GROUP / 4)..(group + 1) * (GROUP / 4) {
                 let weights = [_mm256_load_si256(lines.add(step * 2)), _mm256_load_si256(lines.add(step * 2 + 1))];
