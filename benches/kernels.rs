@@ -163,29 +163,32 @@ fn row_dots(c: &mut Criterion) {
 
 fn panel_products(c: &mut Criterion) {
     let mut group = c.benchmark_group("panel products");
-    group.throughput(Throughput::Elements((2 * K * ROWS * PANEL_ROWS) as u64));
-    let mut out = vec![0.0; ROWS * PANEL_ROWS];
+    let mut out = vec![0.0; ROWS * 2 * PANEL_ROWS];
     for kernels in each_kernels() {
         let x = quantized(kernels, ROWS);
         // The matrix unit takes the place of these.
         let formats = if kernels.matrix_unit().is_some() { &[][..] } else { &FORMATS };
+        group.throughput(Throughput::Elements((2 * K * ROWS * 2 * PANEL_ROWS) as u64));
         for &format in formats {
             let row = row_of(format);
-            let mut panel = IntegerPanel::default();
+            let mut panels = [IntegerPanel::default(), IntegerPanel::default()];
             group.bench_function(BenchmarkId::new(format.name(), kernels.isa()), |b| {
                 b.iter(|| {
                     for column in (0..K).step_by(DEPTH) {
                         let depth = DEPTH.min(K - column);
                         let bytes = |values: usize| format.row_bytes(values).expect("whole blocks");
                         let part = &row[bytes(column)..bytes(column + depth)];
-                        kernels.pack_integer(format, &[part; PANEL_ROWS], depth, &mut panel);
+                        for panel in &mut panels {
+                            kernels.pack_integer(format, &[part; PANEL_ROWS], depth, panel);
+                        }
                         let rows = IntegerRows { values: &x, first: 0, rows: ROWS, column };
-                        let out = TileOut { values: &mut out, stride: PANEL_ROWS, accumulate: column > 0 };
-                        kernels.integer_tile(&panel, rows, out);
+                        let out = TileOut { values: &mut out, stride: 2 * PANEL_ROWS, accumulate: column > 0 };
+                        kernels.integer_tiles(&panels, rows, out);
                     }
                 });
             });
         }
+        group.throughput(Throughput::Elements((2 * K * ROWS * PANEL_ROWS) as u64));
         let (panel, x) = (values(K * PANEL_ROWS), values(K * ROWS));
         if let Some(unit) = kernels.matrix_unit() {
             unit_products(&mut group, unit, &x);

@@ -1,6 +1,7 @@
 //! Functions on `f32` rows. Each body is plain Rust that the compiler vectorizes; an instruction set's kernels
 //! instantiate it with that set enabled. No fused multiply-adds are formed and sums run over sixteen fixed lanes, so
-//! every instantiation gives the same bits. AVX-512 has a softcap and a softmax of its own.
+//! every instantiation gives the same bits. AVX-512 has a GELU, a softcap and a softmax of its own, and a quantizer that gives
+//! the same bits.
 
 const LANES: usize = 16;
 
@@ -55,10 +56,12 @@ pub fn tanh(x: f32) -> f32 {
     if magnitude < SMALL_TANGENT { small } else { large }
 }
 
+/// `gelu(x) = x / 2 · (1 + tanh(GELU[0] · (x + GELU[1] · x³)))`: √(2/π) and the cubic's coefficient.
+pub(crate) const GELU: [f32; 2] = [0.797_884_6, 0.044_715];
+
 #[inline(always)]
 fn gelu_one(x: f32) -> f32 {
-    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-    0.5 * x * (1.0 + tanh(SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)))
+    0.5 * x * (1.0 + tanh(GELU[0] * (x + GELU[1] * x * x * x)))
 }
 
 /// Sum over lanes of a fixed width: the same bits whatever the vector width.
@@ -184,6 +187,17 @@ pub(crate) fn layer_norm(x: &[f32], (weight, bias): (&[f32], &[f32]), epsilon: f
     }
 }
 
+/// Scale of a block of activations and what they are multiplied with, given the bits of the greatest magnitude; the scale is no
+/// number where a value is not finite.
+#[inline(always)]
+pub(crate) fn activation_scale(largest: u32) -> (f32, f32) {
+    if largest >= f32::INFINITY.to_bits() {
+        return (f32::NAN, 0.0);
+    }
+    let scale = f32::from_bits(largest) / 127.0;
+    (scale, if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 })
+}
+
 /// Quantizes a row to 8 bits per [`ACTIVATION_BLOCK`](crate::activation::ACTIVATION_BLOCK) values.
 #[inline(always)]
 pub(crate) fn quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) {
@@ -193,13 +207,13 @@ pub(crate) fn quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) {
     for ((x, codes), ((scale, sum), (block_sum, (half_sums, offsets)))) in blocks.zip(outputs) {
         // Comparing bits orders magnitudes as integers do, and puts what is not finite on top.
         let largest = x.iter().fold(0u32, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
-        if largest >= f32::INFINITY.to_bits() {
-            (*scale, *sum, *block_sum, *half_sums, *offsets) = (f32::NAN, f32::NAN, 0, [0; 2], [[0; 2]; 2]);
+        let inverse;
+        (*scale, inverse) = activation_scale(largest);
+        if scale.is_nan() {
+            (*sum, *block_sum, *half_sums, *offsets) = (f32::NAN, 0, [0; 2], [[0; 2]; 2]);
             codes.fill(0);
             continue;
         }
-        *scale = f32::from_bits(largest) / 127.0;
-        let inverse = if *scale > f32::MIN_POSITIVE { 1.0 / *scale } else { 0.0 };
         let mut wide = [0i32; 32];
         for i in 0..32 {
             wide[i] = nearest_integer((x[i] * inverse).clamp(-127.0, 127.0));

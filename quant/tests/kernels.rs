@@ -236,6 +236,51 @@ fn panels_at_once_equal_one_after_the_other() {
     }
 }
 
+/// The same of integer panels, of which some instruction sets multiply two at once; also where their shapes differ.
+#[test]
+fn integer_panels_at_once_equal_one_after_the_other() {
+    let mut random = Random(19);
+    let k = 768;
+    for kernels in all_kernels() {
+        for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
+            for (rows, formats) in [
+                (1, vec![format; 2]),
+                (2, vec![format; 3]),
+                (5, vec![format; 1]),
+                (12, vec![format; 4]),
+                (25, vec![format; 5]),
+                (16, vec![format; 0]),
+                (9, vec![format, Format::Q8_0, Format::Q6K, format]),
+            ] {
+                let quantized = quantize(kernels, &random.values((1 + rows) * k), 1 + rows);
+                let panels: Vec<IntegerPanel> = formats
+                    .iter()
+                    .map(|&format| {
+                        let weights: Vec<Vec<u8>> =
+                            (0..PANEL_ROWS).map(|_| random_row(format, k, &mut random)).collect();
+                        let half = format.row_bytes(k / 3).unwrap();
+                        let slices: Vec<&[u8]> = weights.iter().map(|row| &row[half..]).collect();
+                        let mut panel = IntegerPanel::default();
+                        kernels.pack_integer(format, &slices, k / 3 * 2, &mut panel);
+                        panel
+                    })
+                    .collect();
+                let x = IntegerRows { values: &quantized, first: 1, rows, column: k / 3 };
+                let stride = panels.len() * PANEL_ROWS + 3;
+                for accumulate in [false, true] {
+                    let (mut out, mut expected) = (vec![0.5; rows * stride], vec![0.5; rows * stride]);
+                    kernels.integer_tiles(&panels, x, TileOut { values: &mut out, stride, accumulate });
+                    for (index, panel) in panels.iter().enumerate() {
+                        let values = &mut expected[index * PANEL_ROWS..];
+                        kernels.integer_tile(panel, x, TileOut { values, stride, accumulate });
+                    }
+                    assert_eq!(out, expected, "{}: {rows} rows of {formats:?}", kernels.isa());
+                }
+            }
+        }
+    }
+}
+
 /// Codes and activations at the ends of their ranges: where sums in 16 bits would overflow first.
 #[test]
 fn extreme_codes_do_not_overflow() {
@@ -377,14 +422,14 @@ fn instruction_sets_agree_bit_for_bit_on_vector_functions() {
     let x: Vec<f32> = random.values(147).iter().map(|x| x * 9.0).chain([0.0, 40.0, -40.0, 1e-9]).collect();
     let weight = random.values(x.len());
     let apply = |kernels: &dyn Kernels| {
-        let mut results = vec![x.clone(); 4];
-        kernels.gelu(&mut results[0]);
-        kernels.gelu_multiply(&mut results[1], &weight);
-        kernels.rms_norm(&x, &weight, 1e-6, &mut results[2]);
-        kernels.layer_norm(&x, (&weight, &weight), 1e-6, &mut results[3]);
-        // AVX-512 has these two of its own.
+        let mut results = vec![x.clone(); 2];
+        kernels.rms_norm(&x, &weight, 1e-6, &mut results[0]);
+        kernels.layer_norm(&x, (&weight, &weight), 1e-6, &mut results[1]);
+        // AVX-512 has these of its own.
         if !["avx512", "amx"].contains(&kernels.isa().name()) {
-            results.extend([x.clone(), x.clone()]);
+            results.extend(vec![x.clone(); 4]);
+            kernels.gelu(&mut results[2]);
+            kernels.gelu_multiply(&mut results[3], &weight);
             kernels.softcap(&mut results[4], 5.0);
             let (largest, sum) = kernels.softmax_tile(&mut results[5], 0.1);
             results[5].extend([largest, sum]);
@@ -409,6 +454,55 @@ fn exponential_and_tangent_are_accurate() {
     }
     assert!(vector::exp(f32::NAN).is_nan() && vector::tanh(f32::NAN).is_nan());
     assert_eq!(vector::tanh(1e4), 1.0);
+}
+
+#[test]
+fn gelus_are_accurate() {
+    let mut random = Random(17);
+    for kernels in all_kernels() {
+        for (length, range) in [(1, 1.0), (15, 4.0), (16, 10.0), (33, 1e-3), (300, 8.0), (70, 1e5)] {
+            let x: Vec<f32> = random.values(length).iter().map(|x| x * range).collect();
+            let up = random.values(length);
+            let (mut alone, mut times) = (x.clone(), x.clone());
+            kernels.gelu(&mut alone);
+            kernels.gelu_multiply(&mut times, &up);
+            for (((x, up), alone), times) in x.iter().zip(&up).zip(&alone).zip(&times) {
+                let wide = f64::from(*x);
+                let expected = 0.5
+                    * wide
+                    * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044715 * wide.powi(3))).tanh());
+                let tolerance = 3e-7 * wide.abs();
+                assert!((f64::from(*alone) - expected).abs() <= tolerance, "{}: {x} became {alone}", kernels.isa());
+                assert_eq!(*times, alone * up, "{}: {x} times {up}", kernels.isa());
+            }
+        }
+        let mut x = [1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0];
+        kernels.gelu(&mut x);
+        assert!(!x[0].is_nan() && x[1].is_nan() && x[2] == f32::INFINITY, "{}: {x:?}", kernels.isa());
+    }
+}
+
+/// The quantizers give the same bits, for values that quantize evenly and unevenly, very small ones, and none.
+#[test]
+fn quantizers_agree_bit_for_bit() {
+    let mut random = Random(18);
+    let mut rows: Vec<Vec<f32>> = activations(96, &mut random);
+    rows.extend([1e-38, 1e-42, 3e38, 1.0].map(|range| random.values(96).iter().map(|x| x * range).collect()));
+    rows.push((0..96).map(|i| i as f32 - 63.5).collect());
+    rows.push((0..96).map(|i| if i == 40 { f32::NAN } else { i as f32 }).collect());
+    for x in &rows {
+        let reference = quantize(all_kernels()[0], x, 1);
+        for kernels in all_kernels() {
+            let (got, expected) = (quantize(kernels, x, 1), reference.row(0));
+            let got = got.row(0);
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(got.codes, expected.codes, "{}: {x:?}", kernels.isa());
+            assert_eq!(bits(got.scales), bits(expected.scales), "{}: {x:?}", kernels.isa());
+            assert_eq!(bits(got.sums), bits(expected.sums), "{}: {x:?}", kernels.isa());
+            assert_eq!((got.block_sums, got.half_sums), (expected.block_sums, expected.half_sums), "{}", kernels.isa());
+            assert_eq!(got.pair_offsets, expected.pair_offsets, "{}", kernels.isa());
+        }
+    }
 }
 
 #[test]

@@ -5,18 +5,18 @@ use gemmule_quant::{Kernels, MatrixView, PANEL_ROWS, prefetch_for_writing};
 
 use super::Compute;
 use super::input::Input;
-use super::multiply::{PANEL_FROM, UNIT_ROWS, multiply};
+use super::multiply::{PANEL_FROM, PANELS, UNIT_ROWS, multiply};
 use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
 
-/// Most panels that a task unpacks at once. They share the stretch of activations, which stays in the second-level cache.
-const PANELS: usize = 4;
+/// Most steps of [`PANELS`] in a task. They share the stretch of activations, which stays in the second-level cache.
+const PANEL_STEPS: usize = 2;
 
-/// As [`PANELS`] for a matrix unit, in steps of the rows that it multiplies at once: so fast that a task's activations must not
+/// As [`PANEL_STEPS`] for a matrix unit, in steps of the rows that it multiplies at once: so fast that a task's activations must not
 /// come from farther away more often than this.
 const UNIT_STEPS: usize = 9;
 
-/// What a task costs beside its products, in tenths of a panel or step of a matrix unit: its activations are read anew.
+/// What a task costs beside its products, in tenths of a step: its activations are read anew.
 const TASK_COST: usize = 3;
 
 /// Most rows of activations in a task: with the depth of a panel this bounds what the second-level cache has to hold.
@@ -112,7 +112,7 @@ fn task_shape(compute: &Compute, rows: usize, columns: &[usize]) -> (usize, usiz
     let height = rows.div_ceil(down).next_multiple_of(TILE_ROWS);
     let (step, most) = match compute.kernels.matrix_unit() {
         Some(_) => (UNIT_ROWS, UNIT_STEPS),
-        None => (PANEL_ROWS, PANELS),
+        None => (PANELS * PANEL_ROWS, PANEL_STEPS),
     };
     // What the worker with the most tasks has to do, in steps and tenths.
     let longest = |width: usize| {

@@ -10,15 +10,16 @@ pub mod norm;
 use gemmule_quant::matrix_unit::AlignedFloats;
 use gemmule_quant::{FloatPanel, IntegerPanel, Kernels, Operand};
 
-use self::multiply::Results;
+use self::multiply::{PANELS, Results};
 use crate::Result;
 use crate::sched::{CancelHandle, PerWorker, Pool};
 
 /// What a worker needs beside its block of the output.
 #[derive(Debug, Default)]
 pub struct WorkerScratch {
-    pub(crate) float_panel: FloatPanel,
-    pub(crate) integer_panel: IntegerPanel,
+    /// Weights unpacked for a product.
+    float_panels: [FloatPanel; PANELS],
+    integer_panels: [IntegerPanel; PANELS],
     /// A matrix unit's left side: a stretch of weights.
     pub(crate) weights: Operand,
     /// Results of a product.

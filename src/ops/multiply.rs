@@ -17,6 +17,13 @@ pub(super) const PANEL_FROM: usize = 8;
 /// cache.
 const PANEL_DEPTH: usize = 512;
 
+/// Panels that are unpacked and multiplied together.
+pub(super) const PANELS: usize = 2;
+
+/// Rows of activations that are multiplied between two requests for weights (a multiple of every register tile's rows): asked
+/// for all at once, the weights would keep the product's own loads waiting.
+const PORTION: usize = 48;
+
 /// Weight rows that a matrix unit multiplies at once: two strips.
 pub(super) const UNIT_ROWS: usize = 2 * TILE_ROWS;
 
@@ -146,31 +153,46 @@ fn panel_product(
     (rows, columns): (Range<usize>, Range<usize>),
     scratch: &mut WorkerScratch,
 ) {
-    let k = input.k;
+    let (k, start) = (input.k, rows.start);
     let stride = columns.len().next_multiple_of(PANEL_ROWS);
     scratch.results.resize(rows.len(), stride, false);
     let integer = weight.format().info().integer;
-    let mut all = Part::<PANEL_ROWS>::all(weight, &columns, PANEL_DEPTH).peekable();
+    let WorkerScratch { integer_panels, float_panels, results, .. } = scratch;
+    let mut all = Part::<{ PANELS * PANEL_ROWS }>::all(weight, &columns, PANEL_DEPTH).peekable();
     while let Some(part) = all.next() {
-        let values = &mut scratch.results.values[part.first - columns.start..];
-        let out = TileOut { values, stride, accumulate: part.start > 0 };
         let depth = part.depth;
+        let panels = part.bytes().chunks(PANEL_ROWS);
+        let count = panels.len();
         if integer {
-            kernels.pack_integer(weight.format(), part.bytes(), depth, &mut scratch.integer_panel);
+            for (rows, panel) in panels.zip(&mut *integer_panels) {
+                kernels.pack_integer(weight.format(), rows, depth, panel);
+            }
         } else {
-            kernels.pack_float(weight.format(), part.bytes(), depth, &mut scratch.float_panel);
+            for (rows, panel) in panels.zip(&mut *float_panels) {
+                kernels.pack_float(weight.format(), rows, depth, panel);
+            }
         }
-        if let Some(next) = all.peek() {
-            next.prefetch();
-        }
-        if integer {
-            let (first, rows) = (rows.start, rows.len());
-            let x = IntegerRows { values: input.quantized(), first, rows, column: part.start };
-            kernels.integer_tile(&scratch.integer_panel, x, out);
-        } else {
-            let values = &input.values[rows.start * k + part.start..];
-            let x = FloatRows { values, stride: k, rows: rows.len(), k: depth };
-            kernels.float_tile(&scratch.float_panel.values, PANEL_ROWS, x, out);
+        let next = all.peek().map_or(&[][..], Part::bytes);
+        let portions = rows.len().div_ceil(PORTION);
+        for (index, first) in rows.clone().step_by(PORTION).enumerate() {
+            // Each portion of the product asks for as large a part of the next weights.
+            next[next.len() * index / portions..next.len() * (index + 1) / portions]
+                .iter()
+                .for_each(|row| prefetch(row));
+            let rows = first..rows.end.min(first + PORTION);
+            let values = &mut results.values[(first - start) * stride + part.first - columns.start..];
+            let out = TileOut { values, stride, accumulate: part.start > 0 };
+            if integer {
+                let x = IntegerRows { values: input.quantized(), first, rows: rows.len(), column: part.start };
+                kernels.integer_tiles(&integer_panels[..count], x, out);
+            } else {
+                let values = &input.values[first * k + part.start..];
+                let x = FloatRows { values, stride: k, rows: rows.len(), k: depth };
+                for (index, panel) in float_panels[..count].iter().enumerate() {
+                    let out = TileOut { values: &mut out.values[index * PANEL_ROWS..], ..out };
+                    kernels.float_tile(&panel.values, PANEL_ROWS, x, out);
+                }
+            }
         }
     }
 }

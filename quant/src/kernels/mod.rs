@@ -244,6 +244,13 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         overlay!(self.integer_tile(panel, x, out), portable::integer_tile);
     }
 
+    /// [`integer_tile`](Self::integer_tile) for several panels, whose results lie side by side.
+    fn integer_tiles(&self, panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
+        for (index, panel) in panels.iter().enumerate() {
+            self.integer_tile(panel, x, TileOut { values: &mut out.values[index * PANEL_ROWS..], ..out });
+        }
+    }
+
     /// x ← gelu(x), the tanh form.
     fn gelu(&self, x: &mut [f32]) {
         overlay!(self.gelu(x), vector::gelu);

@@ -124,6 +124,7 @@ instantiate! {
     softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) = vector::softmax_tile;
 }
 
+instantiate_narrow_vectors!("avx2,fma,f16c");
 instantiate_vectors!("avx2,fma,f16c");
 
 /// Half-precision bits, with the instruction for it.

@@ -5,14 +5,14 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::avx2::Avx2;
+use super::avx512_tiles::{integer_tile, integer_tiles};
 use super::pairs::Pairs512;
 use super::panels::pack;
 use super::rows::avx512::dot_integer;
-use super::vnni::check;
 use super::wide_floats::{add_scaled, dot_float};
 use super::wide_rows;
-use super::wide_vectors::{softcap, softmax_tile};
-use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
+use super::wide_vectors::{gelu, gelu_multiply, quantize, softcap, softmax_tile};
+use crate::activation::QuantizedRow;
 use crate::formats::{self, with_block, with_float};
 use crate::isa::{Avx512Token, Isa};
 use crate::kernels::{FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, fits, portable};
@@ -93,6 +93,9 @@ impl Kernels for Avx512 {
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
         proven!(integer_tile(panel, x, out));
     }
+    fn integer_tiles(&self, panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
+        proven!(integer_tiles(panels, x, out));
+    }
     vector_methods!();
     fn softcap(&self, x: &mut [f32], cap: f32) {
         proven!(softcap(x, cap));
@@ -112,9 +115,6 @@ instantiate_vectors!("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c");
 
 /// Rows of a register tile: as many independent chains of additions as hide their latency at two a cycle.
 const TILE_ROWS: usize = 12;
-
-/// Groups whose sums' first values are made together: the offset of unsigned codes, taken off before the products are added.
-const STARTS: usize = 16;
 
 #[target_feature(enable = "avx512f")]
 fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
@@ -299,162 +299,4 @@ unsafe fn add_float_products<const ROWS: usize>(
         let x = unsafe { *x.add((ROWS / 4 * 4 + i) * stride) };
         *sum = _mm512_fmadd_ps(weights, _mm512_set1_ps(x), *sum);
     }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
-    match (panel.group, panel.bits, panel.biases.is_empty()) {
-        (32, _, false) => tile::<32, 0, true>(panel, x, out),
-        (32, 4, true) => tile::<32, 4, false>(panel, x, out),
-        (32, 5, true) => tile::<32, 5, false>(panel, x, out),
-        (16, 6, true) => tile::<16, 6, false>(panel, x, out),
-        (32, 8, true) => tile::<32, 8, false>(panel, x, out),
-        _ => unreachable!("no format has this shape"),
-    }
-}
-
-/// All of `x` times a panel. `BITS` are those of a stored code without biases: its offset is half its range.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
-    panel: &IntegerPanel,
-    x: IntegerRows<'_>,
-    out: TileOut<'_>,
-) {
-    check(panel, &x, &out);
-    let mut row = 0;
-    while row < x.rows {
-        let first = (x.values.rows_from(x.first + row), x.values.k(), x.column);
-        // SAFETY: sizes are checked above for all rows.
-        unsafe {
-            let target = (out.values.as_mut_ptr().add(row * out.stride), out.stride, out.accumulate);
-            row += match x.rows - row {
-                TILE_ROWS.. => rows_of_tile::<TILE_ROWS, GROUP, BITS, BIASED>(panel, first, target),
-                4.. => rows_of_tile::<4, GROUP, BITS, BIASED>(panel, first, target),
-                _ => rows_of_tile::<1, GROUP, BITS, BIASED>(panel, first, target),
-            };
-        }
-    }
-}
-
-/// `x` times the offset of a symmetric format's stored codes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn times_offset<const BITS: u32>(x: __m512i) -> __m512i {
-    match BITS {
-        4 => _mm512_slli_epi32::<3>(x),
-        5 => _mm512_slli_epi32::<4>(x),
-        6 => _mm512_slli_epi32::<5>(x),
-        _ => _mm512_slli_epi32::<7>(x),
-    }
-}
-
-/// Adds the products of one line of a panel and four codes of each of `ROWS` rows, `stride` apart.
-///
-/// Four rows at a time are written as instructions: from intrinsics the compiler computes each row's address from the one
-/// before, or takes row after row, and both are chains that take longer than the products.
-///
-/// # Safety
-/// Four codes lie at every row.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn add_products<const ROWS: usize>(sums: &mut [__m512i; ROWS], weights: __m512i, x: *const i8, stride: usize) {
-    let (fours, rest) = sums.as_chunks_mut::<4>();
-    for (four, [a, b, c, d]) in fours.iter_mut().enumerate() {
-        // SAFETY: reads four codes of each of four rows, the caller's promise.
-        unsafe {
-            asm!(
-                "vpdpbusd {a}, {weights}, dword ptr [{x}]{{1to16}}",
-                "vpdpbusd {b}, {weights}, dword ptr [{x} + {stride}]{{1to16}}",
-                "vpdpbusd {c}, {weights}, dword ptr [{x} + 2*{stride}]{{1to16}}",
-                "vpdpbusd {d}, {weights}, dword ptr [{x} + {thrice}]{{1to16}}",
-                a = inout(zmm_reg) *a,
-                b = inout(zmm_reg) *b,
-                c = inout(zmm_reg) *c,
-                d = inout(zmm_reg) *d,
-                weights = in(zmm_reg) weights,
-                x = in(reg) x.add(four * 4 * stride),
-                stride = in(reg) stride,
-                thrice = in(reg) 3 * stride,
-                options(readonly, nostack, preserves_flags),
-            );
-        }
-    }
-    for (i, sum) in rest.iter_mut().enumerate() {
-        // SAFETY: as above, of the rows after the fours.
-        let x = unsafe { x.add((ROWS / 4 * 4 + i) * stride).cast::<i32>().read_unaligned() };
-        *sum = _mm512_dpbusd_epi32(*sum, weights, _mm512_set1_epi32(x));
-    }
-}
-
-/// `ROWS` rows of activations, of which `x` is the first, times a panel; returns `ROWS`.
-///
-/// # Safety
-/// Sizes were checked for `ROWS` rows.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, const BIASED: bool>(
-    panel: &IntegerPanel,
-    (x, row_len, column): (QuantizedRow<'_>, usize, usize),
-    (out, stride, accumulate): (*mut f32, usize, bool),
-) -> usize {
-    let (blocks, first_block) = (row_len / ACTIVATION_BLOCK, column / ACTIVATION_BLOCK);
-    // SAFETY: the caller's promise covers every read and write below.
-    unsafe {
-        let lines = panel.codes.as_ptr().cast::<__m512i>();
-        let codes = x.codes.as_ptr().add(column);
-        let mut totals = [_mm512_setzero_ps(); ROWS];
-        if accumulate {
-            for i in 0..ROWS {
-                totals[i] = _mm512_loadu_ps(out.add(i * stride));
-            }
-        }
-        let groups = panel.k / GROUP;
-        let mut starts = [[0; STARTS]; ROWS];
-        for first in (0..groups).step_by(STARTS) {
-            let last = groups.min(first + STARTS);
-            if !BIASED {
-                for i in 0..ROWS {
-                    let code_sums = match GROUP {
-                        SUM_BLOCK => x.half_sums.as_ptr().add((i * blocks + first_block) * 2 + first),
-                        _ => x.block_sums.as_ptr().add(i * blocks + first_block + first),
-                    };
-                    let code_sums = _mm512_maskz_loadu_epi32(u16::MAX >> (STARTS - (last - first)), code_sums);
-                    let start = _mm512_sub_epi32(_mm512_setzero_si512(), times_offset::<BITS>(code_sums));
-                    _mm512_storeu_si512(starts[i].as_mut_ptr().cast(), start);
-                }
-            }
-            for group in first..last {
-                let mut sums = [_mm512_setzero_si512(); ROWS];
-                for i in 0..ROWS {
-                    sums[i] = _mm512_set1_epi32(starts[i][group - first]);
-                }
-                if (group * GROUP).is_multiple_of(64) {
-                    // The rows of the next tile: in the second-level cache, a line of them for two groups.
-                    for i in 0..ROWS {
-                        let next = codes.wrapping_add((ROWS + i) * row_len + group * GROUP);
-                        _mm_prefetch::<_MM_HINT_T0>(next.cast());
-                    }
-                }
-                for step in 0..GROUP / 4 {
-                    let weights = _mm512_load_si512(lines.add(group * (GROUP / 4) + step));
-                    add_products(&mut sums, weights, codes.add(group * GROUP + step * 4), row_len);
-                }
-                let block = first_block + group * GROUP / ACTIVATION_BLOCK;
-                let scales = _mm512_loadu_ps(panel.scales.as_ptr().add(group * PANEL_ROWS));
-                for i in 0..ROWS {
-                    let factor = _mm512_mul_ps(scales, _mm512_set1_ps(*x.scales.as_ptr().add(i * blocks + block)));
-                    totals[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), factor, totals[i]);
-                    if BIASED {
-                        let biases = _mm512_loadu_ps(panel.biases.as_ptr().add(group * PANEL_ROWS));
-                        let sum = _mm512_set1_ps(*x.sums.as_ptr().add(i * blocks + block));
-                        totals[i] = _mm512_fmadd_ps(biases, sum, totals[i]);
-                    }
-                }
-            }
-        }
-        for i in 0..ROWS {
-            _mm512_storeu_ps(out.add(i * stride), totals[i]);
-        }
-    }
-    ROWS
 }

@@ -10,14 +10,23 @@ macro_rules! instantiate {
     };
 }
 
-/// Instantiates the functions on `f32` rows, for [`vector_methods`].
-macro_rules! instantiate_vectors {
+/// Instantiates the functions on `f32` rows that AVX-512 has of its own, for [`vector_methods`].
+macro_rules! instantiate_narrow_vectors {
     ($features:literal) => {
         instantiate! {
             $features;
             quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) = crate::vector::quantize;
             gelu(x: &mut [f32]) = crate::vector::gelu;
             gelu_multiply(gate: &mut [f32], up: &[f32]) = crate::vector::gelu_multiply;
+        }
+    };
+}
+
+/// Instantiates the other functions on `f32` rows, for [`vector_methods`].
+macro_rules! instantiate_vectors {
+    ($features:literal) => {
+        instantiate! {
+            $features;
             rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = crate::vector::rms_norm;
             add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = crate::vector::add_rms_norm;
             layer_norm(x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) = crate::vector::layer_norm;
@@ -27,7 +36,7 @@ macro_rules! instantiate_vectors {
     };
 }
 
-/// The methods of [`Kernels`](super::Kernels) that call what [`instantiate_vectors`] made, by the module's `proven!`.
+/// The methods of [`Kernels`](super::Kernels) that call the functions on `f32` rows, by the module's `proven!`.
 macro_rules! vector_methods {
     () => {
         fn quantize(&self, x: &[f32], row: crate::activation::QuantizedRowMut<'_>) {
@@ -61,6 +70,7 @@ pub mod amx;
 pub mod avx2;
 mod avx2_tiles;
 pub mod avx512;
+mod avx512_tiles;
 mod blocks;
 mod floats;
 mod pairs;

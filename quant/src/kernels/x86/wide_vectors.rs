@@ -1,9 +1,11 @@
-//! What attention spends its time on beside products, in AVX-512: exponentials and tangents with fused multiply-adds, as
-//! accurate as those of [`vector`](crate::vector), though not the same in their last bits.
+//! What prompts and pictures spend their time on beside products, in AVX-512. Exponentials and tangents have fused
+//! multiply-adds and are as accurate as those of [`vector`](crate::vector), though not the same in their last bits; activations
+//! are quantized to the same ones.
 
 use std::arch::x86_64::*;
 
-use crate::vector::{EXP, LN_2_PARTS, ROUND, SMALL_TANGENT, TANH};
+use crate::activation::QuantizedRowMut;
+use crate::vector::{EXP, GELU, LN_2_PARTS, ROUND, SMALL_TANGENT, TANH, activation_scale};
 
 /// A polynomial with its highest coefficient first.
 #[inline]
@@ -59,6 +61,74 @@ macro_rules! for_each_register {
             unsafe { _mm512_mask_storeu_ps(part.as_mut_ptr(), $mask, result) };
         }
     };
+}
+
+/// gelu(x), as `x / (1 + e^−2u)` for the tangent's argument u: one exponential of a negative number and one division.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn gelu_of(x: __m512) -> __m512 {
+    let one = _mm512_set1_ps(1.0);
+    let cubic = _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(GELU[0] * GELU[1]), _mm512_set1_ps(GELU[0]));
+    let u = _mm512_mul_ps(x, cubic);
+    let e = exp_of_negative(_mm512_mul_ps(_mm512_abs_ps(u), _mm512_set1_ps(-2.0)));
+    // Below zero both sides of the fraction are multiplied with e^2u.
+    let numerator = _mm512_mask_mov_ps(one, _mm512_movepi32_mask(_mm512_castps_si512(u)), e);
+    _mm512_div_ps(_mm512_mul_ps(x, numerator), _mm512_add_ps(one, e))
+}
+
+/// As [`Kernels::gelu`](crate::Kernels::gelu).
+#[target_feature(enable = "avx512f,avx512dq")]
+pub(super) fn gelu(x: &mut [f32]) {
+    for_each_register!(x, _mm512_setzero_ps(), |values, _mask| gelu_of(values));
+}
+
+/// As [`Kernels::gelu_multiply`](crate::Kernels::gelu_multiply).
+#[target_feature(enable = "avx512f,avx512dq")]
+pub(super) fn gelu_multiply(gate: &mut [f32], up: &[f32]) {
+    let mut parts = up.chunks(16);
+    for_each_register!(gate, _mm512_setzero_ps(), |values, mask| {
+        let part = parts.next().unwrap_or(&[]);
+        assert!(mask.count_ones() as usize <= part.len(), "a value for each of the gate's");
+        // SAFETY: as many values are read as there are, as asserted.
+        let up = unsafe { _mm512_maskz_loadu_ps(mask, part.as_ptr()) };
+        _mm512_mul_ps(gelu_of(values), up)
+    });
+}
+
+/// As [`Kernels::quantize`](crate::Kernels::quantize).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+pub(super) fn quantize(x: &[f32], row: QuantizedRowMut<'_>) {
+    let blocks = x.as_chunks::<32>().0.iter().zip(row.codes.as_chunks_mut::<32>().0);
+    let halves = row.half_sums.as_chunks_mut::<2>().0.iter_mut().zip(row.pair_offsets);
+    let outputs = row.scales.iter_mut().zip(row.sums).zip(row.block_sums.iter_mut().zip(halves));
+    for ((x, codes), ((scale, sum), (block_sum, (half_sums, offsets)))) in blocks.zip(outputs) {
+        // SAFETY: a block holds two registers of values.
+        let x = unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x[16..].as_ptr())] };
+        let [first, second] = x.map(|x| _mm512_castps_si512(_mm512_abs_ps(x)));
+        let inverse;
+        (*scale, inverse) = activation_scale(_mm512_reduce_max_epu32(_mm512_max_epu32(first, second)));
+        // No product is beyond ±127 by more than rounding. What is not finite meets 0 and has no code.
+        let [first, second] = x.map(|x| {
+            let integers = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
+            _mm512_cvtepi32_epi8(integers)
+        });
+        let block = if scale.is_nan() { _mm256_setzero_si256() } else { _mm256_set_m128i(second, first) };
+        // SAFETY: 32 bytes are writable.
+        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), block) };
+        // Sums of pairs, of which each half holds eight; then at positions 0 and 1 of each four, and at positions 2 and 3.
+        let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), block);
+        let pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32::<0b01_00_11_10>(pairs));
+        let pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32::<0b10_11_00_01>(pairs));
+        let (first, second) = (_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+        let ones = _mm_set1_epi16(1);
+        *half_sums = [first, second].map(|pairs| _mm_cvtsi128_si32(_mm_madd_epi16(pairs, ones)));
+        *offsets = [_mm_add_epi16(first, second), first].map(|pairs| {
+            let both = _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16::<3>(pairs)));
+            [both as i16, (both >> 16) as i16]
+        });
+        *block_sum = half_sums[0] + half_sums[1];
+        *sum = *scale * *block_sum as f32;
+    }
 }
 
 /// As [`Kernels::softcap`](crate::Kernels::softcap).

@@ -1,0 +1,296 @@
+//! Integer panel products with AVX-512 and VNNI: a register holds all sixteen columns of a panel.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::vnni::check;
+use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
+use crate::kernels::{IntegerPanel, IntegerRows, PANEL_ROWS, TileOut};
+
+/// Groups whose sums' first values are made together: the offset of unsigned codes, taken off before the products are added.
+const STARTS: usize = 16;
+
+/// All of `x` times a panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+    panels_of_a_shape([panel], x, out);
+}
+
+/// All of `x` times panels whose columns lie side by side, two at a time: four activations that are read serve both, while each
+/// product of one panel reads its own, and reading bounds it.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn integer_tiles(panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
+    for (index, panels) in panels.chunks(2).enumerate() {
+        let out = TileOut { values: &mut out.values[index * 2 * PANEL_ROWS..], ..out };
+        match panels {
+            [left, right] if same_shape(left, right) => panels_of_a_shape([left, right], x, out),
+            [left, right] => {
+                integer_tile(left, x, TileOut { values: &mut *out.values, ..out });
+                integer_tile(right, x, TileOut { values: &mut out.values[PANEL_ROWS..], ..out });
+            }
+            [last] => integer_tile(last, x, out),
+            _ => unreachable!("chunks of two"),
+        }
+    }
+}
+
+fn same_shape(left: &IntegerPanel, right: &IntegerPanel) -> bool {
+    let shape = |panel: &IntegerPanel| (panel.k, panel.group, panel.bits, panel.biases.is_empty());
+    shape(left) == shape(right)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn panels_of_a_shape<const PANELS: usize>(panels: [&IntegerPanel; PANELS], x: IntegerRows<'_>, out: TileOut<'_>) {
+    let [panel, ..] = panels[..] else { return };
+    match (panel.group, panel.bits, panel.biases.is_empty()) {
+        (32, _, false) => tile::<PANELS, 32, 0, true>(panels, x, out),
+        (32, 4, true) => tile::<PANELS, 32, 4, false>(panels, x, out),
+        (32, 5, true) => tile::<PANELS, 32, 5, false>(panels, x, out),
+        (16, 6, true) => tile::<PANELS, 16, 6, false>(panels, x, out),
+        (32, 8, true) => tile::<PANELS, 32, 8, false>(panels, x, out),
+        _ => unreachable!("no format has this shape"),
+    }
+}
+
+/// All of `x` times panels of one shape. `BITS` are those of a stored code without biases: its offset is half its range.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn tile<const PANELS: usize, const GROUP: usize, const BITS: u32, const BIASED: bool>(
+    panels: [&IntegerPanel; PANELS],
+    x: IntegerRows<'_>,
+    out: TileOut<'_>,
+) {
+    for (index, panel) in panels.into_iter().enumerate() {
+        check(panel, &x, &TileOut { values: &mut out.values[index * PANEL_ROWS..], ..out });
+    }
+    let (all, row_len) = (x.values.rows_from(x.first), x.values.k());
+    let mut row = 0;
+    while row < x.rows {
+        let first = (Activations::new(all, row, row_len, x.column), row_len);
+        // SAFETY: sizes are checked above for all rows.
+        unsafe {
+            let target = (out.values.as_mut_ptr().add(row * out.stride), out.stride, out.accumulate);
+            // As many independent sums as hide the latency of two products a cycle.
+            row += match (PANELS, x.rows - row) {
+                (1, 12..) => rows_of_tile::<12, PANELS, GROUP, BITS, BIASED>(panels, first, target),
+                (2, 6..) => rows_of_tile::<6, PANELS, GROUP, BITS, BIASED>(panels, first, target),
+                (_, 3..) => rows_of_tile::<3, PANELS, GROUP, BITS, BIASED>(panels, first, target),
+                _ => rows_of_tile::<1, PANELS, GROUP, BITS, BIASED>(panels, first, target),
+            };
+        }
+    }
+}
+
+/// `x` times the offset of a symmetric format's stored codes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn times_offset<const BITS: u32>(x: __m512i) -> __m512i {
+    match BITS {
+        4 => _mm512_slli_epi32::<3>(x),
+        5 => _mm512_slli_epi32::<4>(x),
+        6 => _mm512_slli_epi32::<5>(x),
+        _ => _mm512_slli_epi32::<7>(x),
+    }
+}
+
+/// Adds the products of a line of each panel and four codes of each of `ROWS` rows, `stride` apart.
+///
+/// Six rows and two panels, and four rows at a time of one, are written as instructions: from intrinsics the compiler computes
+/// each row's address from the one before, or takes row after row, and both are chains that take longer than the products.
+///
+/// # Safety
+/// Four codes lie at every row, a line at every pointer of `lines`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn add_products<const ROWS: usize, const PANELS: usize>(
+    sums: &mut [[__m512i; PANELS]; ROWS],
+    lines: [*const __m512i; PANELS],
+    (x, stride): (*const i8, usize),
+) {
+    // SAFETY: reads of what the caller promises.
+    unsafe {
+        match (lines[..].as_ref(), sums.as_flattened_mut()) {
+            (&[left, right], [a, b, c, d, e, f, g, h, i, j, k, l]) if ROWS == 6 => {
+                let (_s, _t): (__m512i, __m512i);
+                asm!(
+                    "vpbroadcastd {s}, dword ptr [{x}]",
+                    "vpbroadcastd {t}, dword ptr [{x} + {stride}]",
+                    "vpdpbusd {a}, {left}, {s}",
+                    "vpdpbusd {b}, {right}, {s}",
+                    "vpbroadcastd {s}, dword ptr [{x} + 2*{stride}]",
+                    "vpdpbusd {c}, {left}, {t}",
+                    "vpdpbusd {d}, {right}, {t}",
+                    "vpbroadcastd {t}, dword ptr [{x} + {thrice}]",
+                    "vpdpbusd {e}, {left}, {s}",
+                    "vpdpbusd {f}, {right}, {s}",
+                    "vpbroadcastd {s}, dword ptr [{x} + 4*{stride}]",
+                    "vpdpbusd {g}, {left}, {t}",
+                    "vpdpbusd {h}, {right}, {t}",
+                    "vpbroadcastd {t}, dword ptr [{x} + {five}]",
+                    "vpdpbusd {i}, {left}, {s}",
+                    "vpdpbusd {j}, {right}, {s}",
+                    "vpdpbusd {k}, {left}, {t}",
+                    "vpdpbusd {l}, {right}, {t}",
+                    a = inout(zmm_reg) *a,
+                    b = inout(zmm_reg) *b,
+                    c = inout(zmm_reg) *c,
+                    d = inout(zmm_reg) *d,
+                    e = inout(zmm_reg) *e,
+                    f = inout(zmm_reg) *f,
+                    g = inout(zmm_reg) *g,
+                    h = inout(zmm_reg) *h,
+                    i = inout(zmm_reg) *i,
+                    j = inout(zmm_reg) *j,
+                    k = inout(zmm_reg) *k,
+                    l = inout(zmm_reg) *l,
+                    left = in(zmm_reg) _mm512_load_si512(left),
+                    right = in(zmm_reg) _mm512_load_si512(right),
+                    s = out(zmm_reg) _s,
+                    t = out(zmm_reg) _t,
+                    x = in(reg) x,
+                    stride = in(reg) stride,
+                    thrice = in(reg) 3 * stride,
+                    five = in(reg) 5 * stride,
+                    options(readonly, nostack, preserves_flags),
+                );
+            }
+            (&[line], sums) if ROWS.is_multiple_of(4) => {
+                let weights = _mm512_load_si512(line);
+                for (four, [a, b, c, d]) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                    asm!(
+                        "vpdpbusd {a}, {weights}, dword ptr [{x}]{{1to16}}",
+                        "vpdpbusd {b}, {weights}, dword ptr [{x} + {stride}]{{1to16}}",
+                        "vpdpbusd {c}, {weights}, dword ptr [{x} + 2*{stride}]{{1to16}}",
+                        "vpdpbusd {d}, {weights}, dword ptr [{x} + {thrice}]{{1to16}}",
+                        a = inout(zmm_reg) *a,
+                        b = inout(zmm_reg) *b,
+                        c = inout(zmm_reg) *c,
+                        d = inout(zmm_reg) *d,
+                        weights = in(zmm_reg) weights,
+                        x = in(reg) x.add(four * 4 * stride),
+                        stride = in(reg) stride,
+                        thrice = in(reg) 3 * stride,
+                        options(readonly, nostack, preserves_flags),
+                    );
+                }
+            }
+            (_, sums) => {
+                for (index, sum) in sums.iter_mut().enumerate() {
+                    let x = x.add(index / PANELS * stride).cast::<i32>().read_unaligned();
+                    let weights = _mm512_load_si512(lines[index % PANELS]);
+                    *sum = _mm512_dpbusd_epi32(*sum, weights, _mm512_set1_epi32(x));
+                }
+            }
+        }
+    }
+}
+
+/// Where a stretch of a row of activations begins, for rows that lie one behind the other.
+#[derive(Clone, Copy)]
+struct Activations {
+    codes: *const i8,
+    scales: *const f32,
+    sums: *const f32,
+    block_sums: *const i32,
+    half_sums: *const i32,
+}
+
+impl Activations {
+    fn new(rows: QuantizedRow<'_>, row: usize, row_len: usize, column: usize) -> Self {
+        let at = row * row_len + column;
+        let block = at / ACTIVATION_BLOCK;
+        Self {
+            codes: rows.codes[at..].as_ptr(),
+            scales: rows.scales[block..].as_ptr(),
+            sums: rows.sums[block..].as_ptr(),
+            block_sums: rows.block_sums[block..].as_ptr(),
+            half_sums: rows.half_sums[at / SUM_BLOCK..].as_ptr(),
+        }
+    }
+}
+
+/// `ROWS` rows of activations, of which `x` is the first, times panels; returns `ROWS`.
+///
+/// # Safety
+/// Sizes were checked for `ROWS` rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn rows_of_tile<
+    const ROWS: usize,
+    const PANELS: usize,
+    const GROUP: usize,
+    const BITS: u32,
+    const BIASED: bool,
+>(
+    panels: [&IntegerPanel; PANELS],
+    (x, row_len): (Activations, usize),
+    (out, stride, accumulate): (*mut f32, usize, bool),
+) -> usize {
+    let blocks = row_len / ACTIVATION_BLOCK;
+    // SAFETY: the caller's promise covers every read and write below.
+    unsafe {
+        let lines = panels.map(|panel| panel.codes.as_ptr().cast::<__m512i>());
+        let codes = x.codes;
+        let mut totals = [[_mm512_setzero_ps(); PANELS]; ROWS];
+        if accumulate {
+            for i in 0..ROWS {
+                for j in 0..PANELS {
+                    totals[i][j] = _mm512_loadu_ps(out.add(i * stride + j * PANEL_ROWS));
+                }
+            }
+        }
+        let groups = panels[0].k / GROUP;
+        let mut starts = [[0; STARTS]; ROWS];
+        for first in (0..groups).step_by(STARTS) {
+            let last = groups.min(first + STARTS);
+            if !BIASED {
+                for i in 0..ROWS {
+                    let code_sums = match GROUP {
+                        SUM_BLOCK => x.half_sums.add(i * blocks * 2 + first),
+                        _ => x.block_sums.add(i * blocks + first),
+                    };
+                    let code_sums = _mm512_maskz_loadu_epi32(u16::MAX >> (STARTS - (last - first)), code_sums);
+                    let start = _mm512_sub_epi32(_mm512_setzero_si512(), times_offset::<BITS>(code_sums));
+                    _mm512_storeu_si512(starts[i].as_mut_ptr().cast(), start);
+                }
+            }
+            for group in first..last {
+                let mut sums = [[_mm512_setzero_si512(); PANELS]; ROWS];
+                for i in 0..ROWS {
+                    sums[i] = [_mm512_set1_epi32(starts[i][group - first]); PANELS];
+                }
+                if (group * GROUP).is_multiple_of(64) {
+                    // The rows of the next tile: in the second-level cache, a line of them for two groups.
+                    for i in 0..ROWS {
+                        let next = codes.wrapping_add((ROWS + i) * row_len + group * GROUP);
+                        _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                    }
+                }
+                for step in 0..GROUP / 4 {
+                    let lines = lines.map(|lines| lines.add(group * (GROUP / 4) + step));
+                    add_products(&mut sums, lines, (codes.add(group * GROUP + step * 4), row_len));
+                }
+                let block = group * GROUP / ACTIVATION_BLOCK;
+                let scales = panels.map(|panel| _mm512_loadu_ps(panel.scales.as_ptr().add(group * PANEL_ROWS)));
+                for i in 0..ROWS {
+                    let scale = _mm512_set1_ps(*x.scales.add(i * blocks + block));
+                    for j in 0..PANELS {
+                        let factor = _mm512_mul_ps(scales[j], scale);
+                        totals[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i][j]), factor, totals[i][j]);
+                        if BIASED {
+                            let biases = _mm512_loadu_ps(panels[j].biases.as_ptr().add(group * PANEL_ROWS));
+                            let sum = _mm512_set1_ps(*x.sums.add(i * blocks + block));
+                            totals[i][j] = _mm512_fmadd_ps(biases, sum, totals[i][j]);
+                        }
+                    }
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for j in 0..PANELS {
+                _mm512_storeu_ps(out.add(i * stride + j * PANEL_ROWS), totals[i][j]);
+            }
+        }
+    }
+    ROWS
+}
