@@ -10,6 +10,7 @@ use super::pairs::Pairs512;
 use super::panels::pack;
 use super::rows::avx512::dot_integer;
 use super::wide_floats::{add_scaled, dot_float};
+use super::wide_panels;
 use super::wide_rows;
 use super::wide_vectors::{gelu, gelu_multiply, quantize, softcap, softmax_tile};
 use crate::activation::QuantizedRow;
@@ -71,8 +72,14 @@ impl Kernels for Avx512 {
         }
     }
     fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-        with_block!(format, B => proven!(pack::<B>(rows, k, panel)),
-            else portable::pack_integer(format, rows, k, panel));
+        match format {
+            Format::Q4_0 => proven!(wide_panels::pack::<formats::Q4_0>(rows, k, panel)),
+            Format::Q4_1 => proven!(wide_panels::pack::<formats::Q4_1>(rows, k, panel)),
+            Format::Q8_0 => proven!(wide_panels::pack::<formats::Q8_0>(rows, k, panel)),
+            Format::Q4K => proven!(wide_panels::pack::<formats::Q4K>(rows, k, panel)),
+            format => with_block!(format, B => proven!(pack::<B>(rows, k, panel)),
+                else portable::pack_integer(format, rows, k, panel)),
+        }
     }
     fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
         proven!(float_tile(panel, stride, x, out));

@@ -79,5 +79,6 @@ mod rows;
 mod rows_q6_k;
 pub mod vnni;
 mod wide_floats;
+mod wide_panels;
 mod wide_rows;
 mod wide_vectors;

@@ -1,0 +1,170 @@
+//! Packing weight rows into panels with AVX-512: stored bytes of all sixteen rows are turned as they lie, four codes or eight
+//! half ones at a time, and unpacked afterwards.
+
+use std::arch::x86_64::*;
+
+use super::blocks::Blocks;
+use super::panels;
+use crate::formats::{MAX_GROUPS, Q4_0, Q4_1, Q4K, Q8_0};
+use crate::kernels::{Arrangement, IntegerPanel, PANEL_ROWS};
+
+/// What sixteen bytes of a block hold: where they begin, which of the block's codes is the first of their low halves, and which
+/// that of their high ones.
+type Packed = (usize, usize, usize);
+
+/// A format whose codes are whole bytes, or halves of bytes.
+pub(super) trait PlainBlocks: Blocks {
+    /// Stretches of sixteen bytes with two codes in each.
+    const PACKED: &[Packed] = &[];
+    /// Stretches of sixteen signed codes: where they begin, and which of the block's codes is the first.
+    const WHOLE: &[(usize, usize)] = &[];
+}
+
+impl PlainBlocks for Q4_0 {
+    const PACKED: &[Packed] = &[(2, 0, 16)];
+}
+
+impl PlainBlocks for Q4_1 {
+    const PACKED: &[Packed] = &[(4, 0, 16)];
+}
+
+impl PlainBlocks for Q8_0 {
+    const WHOLE: &[(usize, usize)] = &[(2, 0), (18, 16)];
+}
+
+impl PlainBlocks for Q4K {
+    const PACKED: &[Packed] = &{
+        let mut stretches = [(0, 0, 0); 8];
+        let mut index = 0;
+        while index < 8 {
+            let low = index / 2 * 64 + index % 2 * 16;
+            stretches[index] = (16 + index * 16, low, low + 32);
+            index += 1;
+        }
+        stretches
+    };
+}
+
+/// Sixteen bytes of each of sixteen rows, turned: `lines[i]` holds bytes `4 * i .. 4 * i + 4` of all rows.
+///
+/// # Safety
+/// 16 bytes are readable at every row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn turned(rows: [*const u8; PANEL_ROWS]) -> [__m512i; 4] {
+    // Four rows, four apart, side by side.
+    let four_of = |first: usize| {
+        // SAFETY: the caller's promise.
+        let row = |index: usize| unsafe { _mm_loadu_si128(rows[first + 4 * index].cast()) };
+        let all = _mm512_castsi128_si512(row(0));
+        let all = _mm512_mask_broadcast_i32x4(all, 0x00f0, row(1));
+        let all = _mm512_mask_broadcast_i32x4(all, 0x0f00, row(2));
+        _mm512_mask_broadcast_i32x4(all, 0xf000, row(3))
+    };
+    let [a, b, c, d] = [four_of(0), four_of(1), four_of(2), four_of(3)];
+    let (ab0, ab1) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (cd0, cd1) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    [
+        _mm512_unpacklo_epi64(ab0, cd0),
+        _mm512_unpackhi_epi64(ab0, cd0),
+        _mm512_unpacklo_epi64(ab1, cd1),
+        _mm512_unpackhi_epi64(ab1, cd1),
+    ]
+}
+
+/// Packs rows as [`panels::pack`] does.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+pub(super) fn pack<B: PlainBlocks>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    let Ok(rows) = <[&[u8]; PANEL_ROWS]>::try_from(rows) else { return panels::pack::<B>(rows, k, panel) };
+    let blocks = k / B::LEN;
+    assert!(k.is_multiple_of(B::LEN) && rows.iter().all(|row| row.len() >= blocks * B::BYTES));
+    panel.prepare::<B>(Arrangement::StoredQuads, k, 1);
+    assert!(panel.codes.len() * 4 >= k && panel.scales.len() * B::GROUP >= k * PANEL_ROWS);
+    let rows = rows.map(<[u8]>::as_ptr);
+    for index in 0..blocks {
+        // SAFETY: rows have `blocks` blocks, stretches lie inside a block, and each fills four lines of those that the block's
+        // codes have in the panel, whose size is asserted above.
+        unsafe {
+            let lines = panel.codes.as_mut_ptr().cast::<__m512i>().add(index * B::LEN / 4);
+            let store = |first: usize, codes: [__m512i; 4]| {
+                for (i, codes) in codes.into_iter().enumerate() {
+                    _mm512_store_si512(lines.add(first / 4 + i), codes);
+                }
+            };
+            let stretch = |offset: usize| turned(rows.map(|row| row.add(index * B::BYTES + offset)));
+            for &(offset, low, high) in B::PACKED {
+                let (codes, mask) = (stretch(offset), _mm512_set1_epi8(15));
+                store(low, codes.map(|codes| _mm512_and_si512(codes, mask)));
+                store(high, codes.map(|codes| _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask)));
+            }
+            for &(offset, first) in B::WHOLE {
+                let unsigned = _mm512_set1_epi8(B::OFFSET as i8);
+                store(first, stretch(offset).map(|codes| _mm512_xor_si512(codes, unsigned)));
+            }
+        }
+    }
+    // SAFETY: as above.
+    unsafe {
+        if B::LEN == 32 {
+            scales_of_small_blocks::<B>(rows, blocks, panel);
+        } else {
+            scales_of_large_blocks::<B>(rows, blocks, panel);
+        }
+    }
+}
+
+/// Scales, and biases, of blocks of 32: half-precision numbers at their beginnings.
+///
+/// # Safety
+/// Every row has `blocks` blocks, and the panel room for their scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+unsafe fn scales_of_small_blocks<B: Blocks>(rows: [*const u8; PANEL_ROWS], blocks: usize, panel: &mut IntegerPanel) {
+    // Blocks whose bits are collected before any is converted: a load just behind the stores that it covers waits for them.
+    const TOGETHER: usize = 16;
+    let targets = [&mut panel.scales, &mut panel.biases];
+    for (offset, target) in [0, 2].into_iter().zip(targets).take(if B::BIASED { 2 } else { 1 }) {
+        let mut bits = [[0u16; PANEL_ROWS]; TOGETHER];
+        for first in (0..blocks).step_by(TOGETHER) {
+            let count = TOGETHER.min(blocks - first);
+            for (index, bits) in bits[..count].iter_mut().enumerate() {
+                for (bits, row) in bits.iter_mut().zip(rows) {
+                    // SAFETY: the caller's promise.
+                    *bits = unsafe { row.add((first + index) * B::BYTES + offset).cast::<u16>().read_unaligned() };
+                }
+            }
+            let target = target[first * PANEL_ROWS..].chunks_exact_mut(PANEL_ROWS);
+            for (bits, target) in bits[..count].iter().zip(target) {
+                // SAFETY: sixteen numbers each.
+                unsafe {
+                    let values = _mm512_cvtph_ps(_mm256_loadu_si256(bits.as_ptr().cast()));
+                    _mm512_storeu_ps(target.as_mut_ptr(), values);
+                }
+            }
+        }
+    }
+}
+
+/// Scales, and biases, of blocks with several groups.
+///
+/// # Safety
+/// As [`scales_of_small_blocks`].
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+unsafe fn scales_of_large_blocks<B: Blocks>(rows: [*const u8; PANEL_ROWS], blocks: usize, panel: &mut IntegerPanel) {
+    let groups = B::LEN / B::GROUP;
+    let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
+    for index in 0..blocks {
+        for (row, pointer) in rows.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { B::read_scales(pointer.add(index * B::BYTES), &mut scales, &mut biases) };
+            for group in 0..groups {
+                let at = (index * groups + group) * PANEL_ROWS + row;
+                panel.scales[at] = scales[group];
+                if B::BIASED {
+                    panel.biases[at] = biases[group];
+                }
+            }
+        }
+    }
+}
