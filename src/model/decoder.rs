@@ -171,7 +171,17 @@ pub fn embed_tokens(store: &Store, (config, weights): (&TextConfig, &DecoderWeig
     embed(store.view(&weights.embedding), tokens, (config.hidden as f32).sqrt(), out);
 }
 
-/// Runs `x`, `[tokens][hidden]`, through all layers in place and appends its keys and values to the cache.
+/// The positions whose output is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// All.
+    All,
+    /// The last, which is all that a next token depends on.
+    Last,
+}
+
+/// Runs `x`, `[tokens][hidden]`, through all layers in place and appends its keys and values to the cache. With
+/// [`Positions::Last`] the last layer computes only the last row of `x`; the others are left as they entered it.
 ///
 /// On an empty cache the tokens are a prefix and all see each other, on every layer and past its window. Otherwise `x`
 /// is one generated token, which sees the cache, or its last `sliding_window` tokens on layers that have the window.
@@ -182,7 +192,7 @@ pub fn forward(
     compute: &Compute,
     store: &Store,
     (config, weights): (&TextConfig, &DecoderWeights),
-    x: &mut [f32],
+    (x, positions): (&mut [f32], Positions),
     (scratch, cache): (&mut DecoderScratch, &mut KvCache),
 ) -> Result<()> {
     let tokens = x.len() / config.hidden;
@@ -218,19 +228,24 @@ pub fn forward(
         let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
         linear(compute, prepared, products.map(|(matrix, out)| product(store, matrix, out)));
         cache.append(compute, config, index, (q, k, v), rotation);
+        let last_layer = index + 1 == weights.layers.len();
+        let first = if last_layer && positions == Positions::Last { tokens - 1 } else { 0 };
+        let (q, x) = (&q[first * q_len..], &mut x[first * config.hidden..]);
+        let (attended, gate) = (&mut attended[first * q_len..], &mut gate[first * config.feed_forward..]);
+        let [normalized, branch] = [&mut *normalized, branch].map(|buffer| &mut buffer[first * config.hidden..]);
         if prefix {
             attend_all(compute, (&config.attention(), needed.attention_pieces()), (q, k, v), attention, attended);
         } else {
             let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
-            let first = (cache.tokens + 1).saturating_sub(window);
-            attend_cached(compute, &config.attention(), (q, &cache.layers[index], first), attention, attended);
+            let seen = (cache.tokens + 1).saturating_sub(window);
+            attend_cached(compute, &config.attention(), (q, &cache.layers[index], seen), attention, attended);
         }
         let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
         linear(compute, prepared, [product(store, &layer.output, branch)]);
         add_branch(&layer.post_attention_norm, x, branch);
 
         let needed = needs([&layer.gate, &layer.up]);
-        let prepared = input.prepare_with(compute, (&mut *normalized, config.hidden), needed, |row, out| {
+        let prepared = input.prepare_with(compute, (normalized, config.hidden), needed, |row, out| {
             norm_input(&layer.feed_forward_norm, x, row, out);
         });
         gated(compute, prepared, (view(&layer.gate), view(&layer.up)), gate);

@@ -47,7 +47,7 @@ pub struct AttentionBuffer {
     partial: Vec<f32>,
 }
 
-/// Attention without a mask: every one of the tokens sees all of them. `q` is `[tokens][heads · head_dim]`, `k` and `v`
+/// Attention without a mask: every query sees all tokens. `q` is `[queries][heads · head_dim]`, `k` and `v`
 /// `[tokens][kv_heads · head_dim]`, `out` as `q`. In a matrix unit numbers are split into `pieces`.
 pub fn attend_all(
     compute: &Compute,
@@ -72,7 +72,7 @@ fn attend_in_panels(
 ) {
     let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
     let (row_len, kv_len) = (heads * head_dim, kv_heads * head_dim);
-    let tokens = q.len() / row_len;
+    let tokens = k.len() / kv_len;
     let padded_tokens = tokens.next_multiple_of(PANEL_ROWS);
     let padded_dim = head_dim.next_multiple_of(PANEL_ROWS);
     buffer.keys.resize(kv_heads * padded_tokens * head_dim, 0.0);
@@ -97,7 +97,7 @@ fn attend_in_panels(
         }
     });
     let (keys, values) = (&buffer.keys[..], &buffer.values[..]);
-    let few = tokens.div_ceil(QUERY_TILE) * heads < 4 * compute.pool.threads();
+    let few = (out.len() / row_len).div_ceil(QUERY_TILE) * heads < 4 * compute.pool.threads();
     let query_tile = if few { QUERY_TILE / 2 } else { QUERY_TILE };
     compute.pool.blocks([Output::new(out, row_len)], (query_tile, head_dim), |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
@@ -142,7 +142,7 @@ fn attend_in_unit(
 ) {
     let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
     let (row_len, kv_len) = (heads * head_dim, kv_heads * head_dim);
-    let tokens = q.len() / row_len;
+    let tokens = k.len() / kv_len;
     let (key_strips, value_strips) = (tokens.div_ceil(TILE_ROWS), head_dim.div_ceil(TILE_ROWS));
     let padded_dim = value_strips * TILE_ROWS;
     let AttentionBuffer { key_tiles, value_tiles, .. } = buffer;

@@ -22,7 +22,7 @@ pub(super) const PANELS: usize = 2;
 
 /// Rows of activations that are multiplied between two requests for weights (a multiple of every register tile's rows): asked
 /// for all at once, the weights would keep the product's own loads waiting.
-const PORTION: usize = 48;
+const PORTION: usize = 96;
 
 /// Weight rows that a matrix unit multiplies at once: two strips.
 pub(super) const UNIT_ROWS: usize = 2 * TILE_ROWS;

@@ -41,7 +41,7 @@ impl Session<'_> {
         }
         let longest = answers.iter().map(|(tokens, _)| tokens.len()).max();
         let longest = longest.ok_or_else(|| Error::Request("there are no choices".to_owned()))?;
-        let prefix = self.prefill(prompt, longest)?.0.len();
+        let prefix = self.prefill(prompt, longest, super::Positions::Last)?.0.len();
 
         let used = tokenizer.used_vocabulary().min(self.logits.len());
         if end as usize >= used {

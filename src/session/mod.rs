@@ -16,7 +16,7 @@ use sampling::Sampler;
 pub use sampling::Sampling;
 
 use crate::image::Picture;
-use crate::model::decoder::{self, DecoderScratch, KvCache};
+use crate::model::decoder::{self, DecoderScratch, KvCache, Positions};
 use crate::model::vision::{self, VisionScratch};
 use crate::model::{Config, Model, mask_decoder};
 use crate::ops::Compute;
@@ -171,7 +171,7 @@ impl<'m> Session<'m> {
         mut on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer> {
         let mut sampler = Sampler::new(&options.sampling)?;
-        let (prefix, mut timings) = self.prefill(prompt, options.max_tokens)?;
+        let (prefix, mut timings) = self.prefill(prompt, options.max_tokens, Positions::Last)?;
         let tokenizer = self.model.tokenizer()?;
         let mut matcher =
             options.constraint.as_ref().map(|constraint| Matcher::new(constraint, tokenizer)).transpose()?;
@@ -235,7 +235,7 @@ impl<'m> Session<'m> {
     /// # Errors
     /// As [`generate`](Self::generate).
     pub fn hidden_states(&mut self, prompt: &str) -> Result<Vec<f32>> {
-        self.prefill(prompt, 0)?;
+        self.prefill(prompt, 0, Positions::All)?;
         let Self { model, compute, x, .. } = self;
         let mut out = vec![0.0; x.len()];
         decoder::normalize_output(compute, &model.store, (&model.config.text, &model.decoder), x, &mut out);
@@ -292,7 +292,7 @@ impl<'m> Session<'m> {
     }
 
     fn trace_shown(&mut self, prompt: &str) -> Result<Trace> {
-        let (input_ids, _) = self.prefill(prompt, 0)?;
+        let (input_ids, _) = self.prefill(prompt, 0, Positions::Last)?;
         Ok(Trace {
             pixel_values: self.pixels.clone(),
             image_features: self.features.clone(),
@@ -302,8 +302,8 @@ impl<'m> Session<'m> {
     }
 
     /// Runs the prefix of a prompt about the pictures shown, with room for more tokens; the next token's logits are then in
-    /// `self.logits`. Returns the prefix and the times so far.
-    fn prefill(&mut self, prompt: &str, room: usize) -> Result<(Vec<u32>, Timings)> {
+    /// `self.logits`, and the positions asked for in `self.x`. Returns the prefix and the times so far.
+    fn prefill(&mut self, prompt: &str, room: usize, positions: Positions) -> Result<(Vec<u32>, Timings)> {
         let (config, model, mut timings) = (self.config(), self.model, self.shown);
         let hidden = config.text.hidden;
         let image_tokens = self.features.len() / hidden;
@@ -318,7 +318,7 @@ impl<'m> Session<'m> {
         let weights = (&config.text, &model.decoder);
         decoder::embed_tokens(&model.store, weights, &prefix[image_tokens..], &mut self.x[image_tokens * hidden..]);
         self.cache.reset(&config.text, total);
-        self.advance(Stage::Prefill)?;
+        self.advance(Stage::Prefill, positions)?;
         timings.prefill = start.elapsed();
         Ok((prefix, timings))
     }
@@ -361,11 +361,11 @@ impl<'m> Session<'m> {
         let config = self.config();
         self.x.resize(config.text.hidden, 0.0);
         decoder::embed_tokens(&self.model.store, (&config.text, &self.model.decoder), &[token], &mut self.x);
-        self.advance(Stage::Generation)
+        self.advance(Stage::Generation, Positions::Last)
     }
 
     /// Runs the decoder over `self.x` and leaves the last position's logits.
-    fn advance(&mut self, stage: Stage) -> Result<()> {
+    fn advance(&mut self, stage: Stage, positions: Positions) -> Result<()> {
         let Self { model, compute, generation_compute, decoder: scratch, cache, x, logits, .. } = self;
         let compute = match stage {
             Stage::Prefill => compute,
@@ -374,7 +374,7 @@ impl<'m> Session<'m> {
         let weights = (&model.config.text, &model.decoder);
         logits.resize(model.config.text.vocabulary, 0.0);
         compute.pool.enter(|| {
-            decoder::forward(compute, &model.store, weights, x, (scratch, cache))?;
+            decoder::forward(compute, &model.store, weights, (x, positions), (scratch, cache))?;
             let last = &x[x.len() - model.config.text.hidden..];
             decoder::logits(compute, &model.store, weights, last, (scratch, logits));
             Ok(())

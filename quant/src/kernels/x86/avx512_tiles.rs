@@ -196,6 +196,7 @@ struct Activations {
 }
 
 impl Activations {
+    #[inline]
     fn new(rows: QuantizedRow<'_>, row: usize, row_len: usize, column: usize) -> Self {
         let at = row * row_len + column;
         let block = at / ACTIVATION_BLOCK;

@@ -45,23 +45,28 @@ impl PlainBlocks for Q4K {
     };
 }
 
-/// Sixteen bytes of each of sixteen rows, turned: `lines[i]` holds bytes `4 * i .. 4 * i + 4` of all rows.
+/// Sixteen bytes of each of sixteen rows, `offset` bytes into them, turned: `lines[i]` holds bytes `4 * i .. 4 * i + 4` of all
+/// rows.
 ///
 /// # Safety
-/// 16 bytes are readable at every row.
+/// 16 bytes are readable there in every row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn turned(rows: [*const u8; PANEL_ROWS]) -> [__m512i; 4] {
-    // Four rows, four apart, side by side.
-    let four_of = |first: usize| {
-        // SAFETY: the caller's promise.
-        let row = |index: usize| unsafe { _mm_loadu_si128(rows[first + 4 * index].cast()) };
-        let all = _mm512_castsi128_si512(row(0));
-        let all = _mm512_mask_broadcast_i32x4(all, 0x00f0, row(1));
-        let all = _mm512_mask_broadcast_i32x4(all, 0x0f00, row(2));
-        _mm512_mask_broadcast_i32x4(all, 0xf000, row(3))
-    };
-    let [a, b, c, d] = [four_of(0), four_of(1), four_of(2), four_of(3)];
+unsafe fn turned(rows: &[*const u8; PANEL_ROWS], offset: usize) -> [__m512i; 4] {
+    let mut fours = [_mm512_setzero_si512(); 4];
+    for (first, four) in fours.iter_mut().enumerate() {
+        // SAFETY: the caller's promise. Four rows, four apart, side by side.
+        unsafe {
+            *four = _mm512_castsi128_si512(_mm_loadu_si128(rows[first].add(offset).cast()));
+            let row = _mm_loadu_si128(rows[first + 4].add(offset).cast());
+            *four = _mm512_mask_broadcast_i32x4(*four, 0x00f0, row);
+            let row = _mm_loadu_si128(rows[first + 8].add(offset).cast());
+            *four = _mm512_mask_broadcast_i32x4(*four, 0x0f00, row);
+            let row = _mm_loadu_si128(rows[first + 12].add(offset).cast());
+            *four = _mm512_mask_broadcast_i32x4(*four, 0xf000, row);
+        }
+    }
+    let [a, b, c, d] = fours;
     let (ab0, ab1) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     let (cd0, cd1) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
     [
@@ -86,20 +91,20 @@ pub(super) fn pack<B: PlainBlocks>(rows: &[&[u8]], k: usize, panel: &mut Integer
         // codes have in the panel, whose size is asserted above.
         unsafe {
             let lines = panel.codes.as_mut_ptr().cast::<__m512i>().add(index * B::LEN / 4);
-            let store = |first: usize, codes: [__m512i; 4]| {
-                for (i, codes) in codes.into_iter().enumerate() {
-                    _mm512_store_si512(lines.add(first / 4 + i), codes);
-                }
-            };
-            let stretch = |offset: usize| turned(rows.map(|row| row.add(index * B::BYTES + offset)));
+            let block = index * B::BYTES;
             for &(offset, low, high) in B::PACKED {
-                let (codes, mask) = (stretch(offset), _mm512_set1_epi8(15));
-                store(low, codes.map(|codes| _mm512_and_si512(codes, mask)));
-                store(high, codes.map(|codes| _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask)));
+                let mask = _mm512_set1_epi8(15);
+                for (i, codes) in turned(&rows, block + offset).into_iter().enumerate() {
+                    _mm512_store_si512(lines.add(low / 4 + i), _mm512_and_si512(codes, mask));
+                    let codes = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
+                    _mm512_store_si512(lines.add(high / 4 + i), codes);
+                }
             }
             for &(offset, first) in B::WHOLE {
                 let unsigned = _mm512_set1_epi8(B::OFFSET as i8);
-                store(first, stretch(offset).map(|codes| _mm512_xor_si512(codes, unsigned)));
+                for (i, codes) in turned(&rows, block + offset).into_iter().enumerate() {
+                    _mm512_store_si512(lines.add(first / 4 + i), _mm512_xor_si512(codes, unsigned));
+                }
             }
         }
     }
