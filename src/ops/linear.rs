@@ -10,7 +10,7 @@ use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
 
 /// Most steps of [`PANELS`] in a task. They share the stretch of activations, which stays in the second-level cache.
-const PANEL_STEPS: usize = 2;
+const PANEL_STEPS: usize = 4;
 
 /// As [`PANEL_STEPS`] for a matrix unit, in steps of the rows that it multiplies at once: so fast that a task's activations must not
 /// come from farther away more often than this.
