@@ -4,6 +4,7 @@
 
 use std::arch::x86_64::*;
 
+use super::rows::{AHEAD, prefetch};
 use crate::activation::QuantizedRowMut;
 use crate::vector::{EXP, GELU, LN_2_PARTS, ROUND, SMALL_TANGENT, TANH, activation_scale};
 
@@ -102,6 +103,8 @@ pub(super) fn quantize(x: &[f32], row: QuantizedRowMut<'_>) {
     let halves = row.half_sums.as_chunks_mut::<2>().0.iter_mut().zip(row.pair_offsets);
     let outputs = row.scales.iter_mut().zip(row.sums).zip(row.block_sums.iter_mut().zip(halves));
     for ((x, codes), ((scale, sum), (block_sum, (half_sums, offsets)))) in blocks.zip(outputs) {
+        // Another core may have made the values, and the hardware's own prefetching stops at every page.
+        prefetch(x.as_ptr().cast(), size_of_val(x), AHEAD);
         // SAFETY: a block holds two registers of values.
         let x = unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x[16..].as_ptr())] };
         let [first, second] = x.map(|x| _mm512_castps_si512(_mm512_abs_ps(x)));
