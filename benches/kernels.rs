@@ -122,9 +122,10 @@ fn products(kernels: &dyn Kernels, float: bool, count: usize) -> Option<usize> {
 fn limits(c: &mut Criterion) {
     let mut group = c.benchmark_group("limits");
     let memory = vec![1u64; MEMORY / 8];
-    group.throughput(Throughput::Bytes(MEMORY as u64));
-    group.bench_function("read", |b| b.iter(|| black_box(&memory).iter().fold(0, |sum, word| sum ^ word)));
     for kernels in each_kernels() {
+        group.throughput(Throughput::Bytes(MEMORY as u64));
+        let bytes: &[u8] = bytemuck::cast_slice(&memory);
+        group.bench_function(BenchmarkId::new("read", kernels.isa()), |b| b.iter(|| kernels.read(black_box(bytes))));
         const COUNT: usize = 100_000;
         for (name, float) in [("products", false), ("f32 products", true)] {
             if let Some(operations) = products(kernels, float, COUNT) {

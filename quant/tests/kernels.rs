@@ -457,6 +457,21 @@ fn exponential_and_tangent_are_accurate() {
 }
 
 #[test]
+fn reading_reads_every_byte() {
+    for kernels in all_kernels() {
+        for length in [0, 1, 8, 63, 64, 65, 255, 256, 1000, 4096, 5003] {
+            let bytes: Vec<u8> = (0..length).map(|i| (i * 151 + 7) as u8).collect();
+            let words = bytes.chunks(8).map(|word| {
+                let mut whole = [0; 8];
+                whole[..word.len()].copy_from_slice(word);
+                u64::from_ne_bytes(whole)
+            });
+            assert_eq!(kernels.read(&bytes), words.fold(0, |sum, word| sum ^ word), "{}: {length}", kernels.isa());
+        }
+    }
+}
+
+#[test]
 fn gelus_are_accurate() {
     let mut random = Random(17);
     for kernels in all_kernels() {

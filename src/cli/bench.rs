@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use gemmule::sched::Pool;
+use gemmule::ops::Compute;
 use gemmule::{GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
 
@@ -69,8 +69,8 @@ impl Bench {
             }
         }
         let weights: usize = model.decoder_bytes().map(<[u8]>::len).sum();
-        let pool = &session.generation_compute().pool;
-        let read = Samples((0..=self.repeat).map(|_| milliseconds(read_weights(&model, pool))).skip(1).collect());
+        let compute = session.generation_compute();
+        let read = Samples((0..=self.repeat).map(|_| milliseconds(read_weights(&model, compute))).skip(1).collect());
         let [image, vision, prefill, generate] = &stages;
         let rate = |tokens: usize, samples: &Samples| tokens as f64 * 1e3 / samples.median().max(1e-9);
         let (isa, threads) = (session.compute().kernels.isa(), session.compute().pool.threads());
@@ -136,30 +136,12 @@ impl Bench {
 
 /// How long the pool takes to read the decoder's weights: what bounds generation where they lie in memory. Each worker reads
 /// four streams that lie apart, which memory answers faster than one.
-fn read_weights(model: &Model, pool: &Pool) -> Duration {
+fn read_weights(model: &Model, Compute { kernels, pool, .. }: &Compute) -> Duration {
     const PIECE: usize = 1 << 20;
     let pieces: Vec<&[u8]> = model.decoder_bytes().flat_map(|bytes| bytes.chunks(PIECE)).collect();
     let start = std::time::Instant::now();
     pool.run(pieces.len(), |_, index| {
-        let (lines, _) = pieces[index].as_chunks::<64>();
-        let quarter = lines.len() / 4;
-        let stream = |index: usize| &lines[index * quarter..][..quarter];
-        // One sum for each word of a line: they are added side by side.
-        let mut sums = [[0u64; 8]; 4];
-        let add = |sums: &mut [u64; 8], line: &[u8; 64]| {
-            let words = line.as_chunks::<8>().0;
-            sums.iter_mut().zip(words).for_each(|(sum, word)| *sum ^= u64::from_ne_bytes(*word));
-        };
-        let [first, second, third, fourth] = &mut sums;
-        for (((a, b), c), d) in stream(0).iter().zip(stream(1)).zip(stream(2)).zip(stream(3)) {
-            add(first, a);
-            add(second, b);
-            add(third, c);
-            add(fourth, d);
-        }
-        lines[4 * quarter..].iter().for_each(|line| add(first, line));
-        let sum = sums.as_flattened().iter().fold(0, |sum, word| sum ^ word);
-        std::hint::black_box(sum);
+        std::hint::black_box(kernels.read(pieces[index]));
     });
     start.elapsed()
 }

@@ -251,6 +251,12 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         }
     }
 
+    /// Reads all bytes, in four streams, with loads as wide as the set has, and returns the exclusive or of their words: what
+    /// nothing but reading takes.
+    fn read(&self, bytes: &[u8]) -> u64 {
+        overlay!(self.read(bytes), vector::read)
+    }
+
     /// x ← gelu(x), the tanh form.
     fn gelu(&self, x: &mut [f32]) {
         overlay!(self.gelu(x), vector::gelu);

@@ -12,7 +12,7 @@ use super::rows::avx512::dot_integer;
 use super::wide_floats::{add_scaled, dot_float};
 use super::wide_panels;
 use super::wide_rows;
-use super::wide_vectors::{gelu, gelu_multiply, quantize, softcap, softmax_tile};
+use super::wide_vectors::{gelu, gelu_multiply, quantize, read, softcap, softmax_tile};
 use crate::activation::QuantizedRow;
 use crate::formats::{self, with_block, with_float};
 use crate::isa::{Avx512Token, Isa};

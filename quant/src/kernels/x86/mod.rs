@@ -10,11 +10,12 @@ macro_rules! instantiate {
     };
 }
 
-/// Instantiates the functions on `f32` rows that AVX-512 has of its own, for [`vector_methods`].
+/// Instantiates the vector functions that AVX-512 has of its own, for [`vector_methods`].
 macro_rules! instantiate_narrow_vectors {
     ($features:literal) => {
         instantiate! {
             $features;
+            read(bytes: &[u8]) -> u64 = crate::vector::read;
             quantize(x: &[f32], row: crate::activation::QuantizedRowMut<'_>) = crate::vector::quantize;
             gelu(x: &mut [f32]) = crate::vector::gelu;
             gelu_multiply(gate: &mut [f32], up: &[f32]) = crate::vector::gelu_multiply;
@@ -47,6 +48,9 @@ macro_rules! vector_methods {
         }
         fn gelu_multiply(&self, gate: &mut [f32], up: &[f32]) {
             proven!(gelu_multiply(gate, up));
+        }
+        fn read(&self, bytes: &[u8]) -> u64 {
+            proven!(read(bytes))
         }
         fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
             proven!(rms_norm(x, weight, epsilon, out));

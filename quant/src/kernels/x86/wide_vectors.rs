@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use super::rows::{AHEAD, prefetch};
 use crate::activation::QuantizedRowMut;
-use crate::vector::{EXP, GELU, LN_2_PARTS, ROUND, SMALL_TANGENT, TANH, activation_scale};
+use crate::vector::{self, EXP, GELU, LN_2_PARTS, ROUND, SMALL_TANGENT, TANH, activation_scale};
 
 /// A polynomial with its highest coefficient first.
 #[inline]
@@ -132,6 +132,27 @@ pub(super) fn quantize(x: &[f32], row: QuantizedRowMut<'_>) {
         *block_sum = half_sums[0] + half_sums[1];
         *sum = *scale * *block_sum as f32;
     }
+}
+
+/// As [`Kernels::read`](crate::Kernels::read): the compiler makes gathers of the portable loop.
+#[target_feature(enable = "avx512f")]
+pub(super) fn read(bytes: &[u8]) -> u64 {
+    let lines = bytes.as_chunks::<64>().0;
+    let quarter = lines.len() / 4;
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for index in 0..quarter {
+        for (stream, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: a line is a register, and four quarters are no more than all lines.
+            let line = unsafe { _mm512_loadu_si512(lines.as_ptr().add(stream * quarter + index).cast()) };
+            *sum = _mm512_xor_si512(*sum, line);
+        }
+    }
+    let [a, b, c, d] = sums;
+    let sum = _mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d));
+    let halves = _mm256_xor_si256(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum));
+    let quarters = _mm_xor_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+    let sum = _mm_extract_epi64::<0>(quarters) ^ _mm_extract_epi64::<1>(quarters);
+    sum as u64 ^ vector::read(&bytes[4 * quarter * 64..])
 }
 
 /// As [`Kernels::softcap`](crate::Kernels::softcap).
