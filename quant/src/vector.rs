@@ -246,24 +246,24 @@ pub(crate) fn read(bytes: &[u8]) -> u64 {
     let (lines, rest) = bytes.as_chunks::<64>();
     let quarter = lines.len() / 4;
     let stream = |index: usize| &lines[index * quarter..][..quarter];
-    // A sum for each word of a line in each stream: whole registers are added.
-    let mut sums = [[0; 8]; 4];
+    // A word for each place in a line of each stream: whole registers are combined.
+    let mut mixed = [[0; 8]; 4];
     for (((a, b), c), d) in stream(0).iter().zip(stream(1)).zip(stream(2)).zip(stream(3)) {
-        let [first, second, third, fourth] = &mut sums;
-        add_words(first, a);
-        add_words(second, b);
-        add_words(third, c);
-        add_words(fourth, d);
+        let [first, second, third, fourth] = &mut mixed;
+        mix(first, a);
+        mix(second, b);
+        mix(third, c);
+        mix(fourth, d);
     }
     let mut last = [0; 64];
     last[..rest.len()].copy_from_slice(rest);
-    lines[4 * quarter..].iter().chain([&last]).for_each(|line| add_words(&mut sums[0], line));
-    sums.as_flattened().iter().fold(0, |sum, word| sum ^ word)
+    lines[4 * quarter..].iter().chain([&last]).for_each(|line| mix(&mut mixed[0], line));
+    mixed.as_flattened().iter().fold(0, |mixed, word| mixed ^ word)
 }
 
 #[inline(always)]
-fn add_words(sums: &mut [u64; 8], line: &[u8; 64]) {
-    for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
-        *sum ^= u64::from_ne_bytes(*word);
+fn mix(mixed: &mut [u64; 8], line: &[u8; 64]) {
+    for (mixed, word) in mixed.iter_mut().zip(line.as_chunks::<8>().0) {
+        *mixed ^= u64::from_ne_bytes(*word);
     }
 }

@@ -240,17 +240,23 @@ fn panels_at_once_equal_one_after_the_other() {
 #[test]
 fn integer_panels_at_once_equal_one_after_the_other() {
     let mut random = Random(19);
-    let k = 768;
     for kernels in all_kernels() {
         for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
-            for (rows, formats) in [
-                (1, vec![format; 2]),
-                (2, vec![format; 3]),
-                (5, vec![format; 1]),
-                (12, vec![format; 4]),
-                (25, vec![format; 5]),
-                (16, vec![format; 0]),
-                (9, vec![format, Format::Q8_0, Format::Q6K, format]),
+            for (k, rows, formats) in [
+                (768, 0, vec![format; 2]),
+                (768, 1, vec![format; 2]),
+                (768, 2, vec![format; 3]),
+                (1536, 3, vec![format; 2]),
+                (768, 4, vec![format; 3]),
+                (768, 5, vec![format; 1]),
+                (3840, 6, vec![format; 2]),
+                (768, 7, vec![format; 2]),
+                (768, 11, vec![format; 2]),
+                (768, 12, vec![format; 4]),
+                (768, 13, vec![format; 2]),
+                (768, 25, vec![format; 5]),
+                (768, 16, vec![format; 0]),
+                (768, 9, vec![format, Format::Q8_0, Format::Q6K, format]),
             ] {
                 let quantized = quantize(kernels, &random.values((1 + rows) * k), 1 + rows);
                 let panels: Vec<IntegerPanel> = formats
@@ -258,8 +264,8 @@ fn integer_panels_at_once_equal_one_after_the_other() {
                     .map(|&format| {
                         let weights: Vec<Vec<u8>> =
                             (0..PANEL_ROWS).map(|_| random_row(format, k, &mut random)).collect();
-                        let half = format.row_bytes(k / 3).unwrap();
-                        let slices: Vec<&[u8]> = weights.iter().map(|row| &row[half..]).collect();
+                        let skipped = format.row_bytes(k / 3).unwrap();
+                        let slices: Vec<&[u8]> = weights.iter().map(|row| &row[skipped..]).collect();
                         let mut panel = IntegerPanel::default();
                         kernels.pack_integer(format, &slices, k / 3 * 2, &mut panel);
                         panel
@@ -270,7 +276,7 @@ fn integer_panels_at_once_equal_one_after_the_other() {
                 for accumulate in [false, true] {
                     let (mut out, mut expected) = (vec![0.5; rows * stride], vec![0.5; rows * stride]);
                     kernels.integer_tiles(&panels, x, TileOut { values: &mut out, stride, accumulate });
-                    for (index, panel) in panels.iter().enumerate() {
+                    for (index, panel) in panels.iter().enumerate().filter(|_| rows > 0) {
                         let values = &mut expected[index * PANEL_ROWS..];
                         kernels.integer_tile(panel, x, TileOut { values, stride, accumulate });
                     }
@@ -458,9 +464,10 @@ fn exponential_and_tangent_are_accurate() {
 
 #[test]
 fn reading_reads_every_byte() {
+    let mut random = Random(20);
     for kernels in all_kernels() {
-        for length in [0, 1, 8, 63, 64, 65, 255, 256, 1000, 4096, 5003] {
-            let bytes: Vec<u8> = (0..length).map(|i| (i * 151 + 7) as u8).collect();
+        for length in [0, 1, 8, 63, 64, 65, 255, 256, 319, 320, 511, 512, 767, 1000, 1023, 4096, 5003] {
+            let bytes = random.bytes(length);
             let words = bytes.chunks(8).map(|word| {
                 let mut whole = [0; 8];
                 whole[..word.len()].copy_from_slice(word);
@@ -491,9 +498,29 @@ fn gelus_are_accurate() {
                 assert_eq!(*times, alone * up, "{}: {x} times {up}", kernels.isa());
             }
         }
-        let mut x = [1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0];
+        let mut x = [1.0, f32::NAN, f32::INFINITY, -0.0];
         kernels.gelu(&mut x);
         assert!(!x[0].is_nan() && x[1].is_nan() && x[2] == f32::INFINITY, "{}: {x:?}", kernels.isa());
+        assert_eq!(x[3].to_bits(), (-0.0f32).to_bits(), "{}", kernels.isa());
+    }
+}
+
+/// A value becomes the same in a whole register and in the rest of a row: how rows are cut depends on the number of threads.
+#[test]
+fn values_do_not_depend_on_their_place_in_a_row() {
+    let x: Vec<f32> = Random(21).values(70).iter().map(|x| x * 6.0).collect();
+    for kernels in all_kernels() {
+        let apply = |x: &[f32]| {
+            let (mut gelu, mut times, mut capped) = (x.to_vec(), x.to_vec(), x.to_vec());
+            kernels.gelu(&mut gelu);
+            kernels.gelu_multiply(&mut times, x);
+            kernels.softcap(&mut capped, 5.0);
+            [gelu, times, capped]
+        };
+        let all = apply(&x);
+        for (index, &value) in x.iter().enumerate() {
+            assert_eq!(apply(&[value]).map(|one| one[0]), all.each_ref().map(|all| all[index]), "{}", kernels.isa());
+        }
     }
 }
 
@@ -503,7 +530,14 @@ fn quantizers_agree_bit_for_bit() {
     let mut random = Random(18);
     let mut rows: Vec<Vec<f32>> = activations(96, &mut random);
     rows.extend([1e-38, 1e-42, 3e38, 1.0].map(|range| random.values(96).iter().map(|x| x * range).collect()));
+    // Around the least scale that has an inverse.
+    rows.extend([1.4e-36, 1.6e-36].map(|range| random.values(96).iter().map(|x| x * range).collect()));
     rows.push((0..96).map(|i| i as f32 - 63.5).collect());
+    // Halfway between two codes.
+    for sign in [1.0, -1.0] {
+        rows.push((0..96).map(|i| sign * if i % 32 == 0 { 127.0 } else { i as f32 - 47.5 }).collect());
+        rows.push((0..96).map(|i| if i == 50 { sign * f32::INFINITY } else { -0.0 }).collect());
+    }
     rows.push((0..96).map(|i| if i == 40 { f32::NAN } else { i as f32 }).collect());
     for x in &rows {
         let reference = quantize(all_kernels()[0], x, 1);
@@ -513,7 +547,10 @@ fn quantizers_agree_bit_for_bit() {
             let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert_eq!(got.codes, expected.codes, "{}: {x:?}", kernels.isa());
             assert_eq!(bits(got.scales), bits(expected.scales), "{}: {x:?}", kernels.isa());
-            assert_eq!(bits(got.sums), bits(expected.sums), "{}: {x:?}", kernels.isa());
+            for (got, expected) in got.sums.iter().zip(expected.sums) {
+                let same = got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();
+                assert!(same, "{}: {x:?}: {got} instead of {expected}", kernels.isa());
+            }
             assert_eq!((got.block_sums, got.half_sums), (expected.block_sums, expected.half_sums), "{}", kernels.isa());
             assert_eq!(got.pair_offsets, expected.pair_offsets, "{}", kernels.isa());
         }

@@ -134,8 +134,7 @@ impl Bench {
     }
 }
 
-/// How long the pool takes to read the decoder's weights: what bounds generation where they lie in memory. Each worker reads
-/// four streams that lie apart, which memory answers faster than one.
+/// How long the pool takes to read the decoder's weights: what bounds generation where they lie in memory.
 fn read_weights(model: &Model, Compute { kernels, pool, .. }: &Compute) -> Duration {
     const PIECE: usize = 1 << 20;
     let pieces: Vec<&[u8]> = model.decoder_bytes().flat_map(|bytes| bytes.chunks(PIECE)).collect();

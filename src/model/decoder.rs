@@ -77,7 +77,7 @@ impl DecoderWeights {
 }
 
 /// Keys and values of the tokens so far, for each layer and head.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct KvCache {
     layers: Vec<Vec<CachedHead>>,
     tokens: usize,
@@ -176,7 +176,8 @@ pub fn embed_tokens(store: &Store, (config, weights): (&TextConfig, &DecoderWeig
 pub enum Positions {
     /// All.
     All,
-    /// The last, which is all that a next token depends on.
+    /// The last, which is all that a next token depends on. The last layer computes it as it computes a generated token's: row
+    /// dots in place of panel products, which round differently.
     Last,
 }
 
@@ -196,6 +197,7 @@ pub fn forward(
     (scratch, cache): (&mut DecoderScratch, &mut KvCache),
 ) -> Result<()> {
     let tokens = x.len() / config.hidden;
+    assert!(tokens > 0, "a token at least");
     let prefix = cache.tokens == 0;
     assert!(prefix || tokens == 1, "after the prefix, tokens come one at a time");
     let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
@@ -237,8 +239,8 @@ pub fn forward(
             attend_all(compute, (&config.attention(), needed.attention_pieces()), (q, k, v), attention, attended);
         } else {
             let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
-            let seen = (cache.tokens + 1).saturating_sub(window);
-            attend_cached(compute, &config.attention(), (q, &cache.layers[index], seen), attention, attended);
+            let first_seen = (cache.tokens + 1).saturating_sub(window);
+            attend_cached(compute, &config.attention(), (q, &cache.layers[index], first_seen), attention, attended);
         }
         let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
         linear(compute, prepared, [product(store, &layer.output, branch)]);

@@ -257,7 +257,7 @@ fn fold_tile(
 
 /// Keys and values of one head for later tokens, each `[tokens][head_dim]` in half precision: a token's attention reads them one
 /// behind the other.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct CachedHead {
     /// Rotated keys.
     pub keys: Vec<u16>,
@@ -353,6 +353,9 @@ mod tests {
                 let inputs = (&q[first * q_len..], &k[first * kv_len..], &v[first * kv_len..]);
                 attend_all(&compute, (&shape, 2), inputs, &mut AttentionBuffer::default(), &mut all);
                 let last = &q[(tokens - 1) * q_len..];
+                let alone = (last, inputs.1, inputs.2);
+                attend_all(&compute, (&shape, 2), alone, &mut AttentionBuffer::default(), &mut one);
+                assert_eq!(one, all[all.len() - q_len..], "{isa} from {first} on: the last query alone");
                 attend_cached(&compute, &shape, (last, &cached, first), &mut AttentionBuffer::default(), &mut one);
                 (all[all.len() - q_len..].to_vec(), one)
             };

@@ -5,19 +5,19 @@ use gemmule_quant::{Kernels, MatrixView, PANEL_ROWS, prefetch_for_writing};
 
 use super::Compute;
 use super::input::Input;
-use super::multiply::{PANEL_FROM, PANELS, UNIT_ROWS, multiply};
+use super::multiply::{PANEL_FROM, UNIT_ROWS, multiply, panels_at_once};
 use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
 
-/// Most steps of [`PANELS`] in a task. They share the stretch of activations, which stays in the second-level cache.
-const PANEL_STEPS: usize = 4;
+/// Most columns of a task. They share the stretch of activations, which stays in the second-level cache.
+const TASK_COLUMNS: usize = 8 * PANEL_ROWS;
 
-/// As [`PANEL_STEPS`] for a matrix unit, in steps of the rows that it multiplies at once: so fast that a task's activations must not
-/// come from farther away more often than this.
-const UNIT_STEPS: usize = 9;
+/// As [`TASK_COLUMNS`] for a matrix unit: so fast that a task's activations must not come from farther away more often than
+/// this.
+const UNIT_COLUMNS: usize = 9 * UNIT_ROWS;
 
-/// What a task costs beside its products, in tenths of a step: its activations are read anew.
-const TASK_COST: usize = 3;
+/// What a task costs beside its products, in columns: its activations are read anew.
+const TASK_COST: usize = 10;
 
 /// Most rows of activations in a task: with the depth of a panel this bounds what the second-level cache has to hold.
 const TASK_ROWS: usize = 384;
@@ -111,16 +111,17 @@ fn task_shape(compute: &Compute, rows: usize, columns: &[usize]) -> (usize, usiz
     let down = rows.div_ceil(TASK_ROWS);
     let height = rows.div_ceil(down).next_multiple_of(TILE_ROWS);
     let (step, most) = match compute.kernels.matrix_unit() {
-        Some(_) => (UNIT_ROWS, UNIT_STEPS),
-        None => (PANELS * PANEL_ROWS, PANEL_STEPS),
+        Some(_) => (UNIT_ROWS, UNIT_COLUMNS),
+        None => (panels_at_once(compute.kernels) * PANEL_ROWS, TASK_COLUMNS),
     };
-    // What the worker with the most tasks has to do, in steps and tenths.
+    // What the worker with the most tasks has to do, in columns.
     let longest = |width: usize| {
-        let tasks: usize = columns.iter().map(|columns| down * columns.div_ceil(width * step)).sum();
-        tasks.div_ceil(threads) * (10 * width + TASK_COST)
+        let tasks: usize = columns.iter().map(|columns| down * columns.div_ceil(width)).sum();
+        tasks.div_ceil(threads) * (width + TASK_COST)
     };
-    let width = (1..=most).rev().min_by_key(|&width| longest(width)).expect("some width");
-    (height, width * step)
+    let widths = (1..=most / step).rev().map(|steps| steps * step);
+    let width = widths.min_by_key(|&width| longest(width)).expect("some width");
+    (height, width)
 }
 
 /// Asks for the memory of a row of the output that is stored some rows after `row`.
@@ -153,6 +154,74 @@ fn finish(kernels: &dyn Kernels, block: &mut Block<'_>, scratch: &mut WorkerScra
             }
             if let Some(cap) = tail.softcap {
                 kernels.softcap(out, cap);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gemmule_quant::{Format, isa};
+
+    use super::super::input::{InputBuffer, Needs};
+    use super::*;
+
+    const K: usize = 768;
+
+    fn wave(count: usize, step: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * step).sin() * (1.0 + (i % 7) as f32)).collect()
+    }
+
+    fn norm(values: &[f32]) -> f32 {
+        values.iter().map(|x| x * x).sum::<f32>().sqrt()
+    }
+
+    /// A product and a gated one of the first `rows` of the values.
+    fn products(compute: &Compute, values: &[f32], rows: usize, weight: MatrixView<'_>) -> [Vec<f32>; 2] {
+        let mut buffer = InputBuffer::default();
+        let input = buffer.prepare(compute, &values[..rows * K], K, Needs::of([weight.format()]));
+        let [mut plain, mut both] = [const { Vec::new() }; 2].map(|mut out: Vec<f32>| {
+            out.resize(rows * weight.rows(), 0.0);
+            out
+        });
+        linear(compute, input, [Product { weight, tail: Tail::default(), out: &mut plain }]);
+        gated(compute, input, (weight, weight), &mut both);
+        [plain, both]
+    }
+
+    /// More rows than a portion and than a task, two stretches of the depth, and columns that fill no panel: the same bits for
+    /// any number of threads and whatever rows come behind, and what a row alone gives.
+    #[test]
+    fn products_do_not_depend_on_their_division() {
+        for isa in isa::available() {
+            let [one, three] = [1, 3].map(|threads| Compute::new(Some(isa.name()), threads).unwrap());
+            for format in [Format::F32, Format::Q4_0, Format::Q4K, Format::Q6K, Format::Q8_0] {
+                for (rows, columns) in [(8, 17), (98, 130), (390, 48)] {
+                    let what = format!("{isa}: {format}, {rows} × {columns}");
+                    let mut bytes = vec![0; columns * format.row_bytes(K).unwrap()];
+                    let weights = wave(columns * K, 0.37);
+                    for (values, row) in weights.chunks(K).zip(bytes.chunks_exact_mut(format.row_bytes(K).unwrap())) {
+                        one.kernels.encode_row(format, values, row).unwrap();
+                    }
+                    let weight = MatrixView::new(format, columns, K, &bytes).unwrap();
+                    let values = wave(rows * K, 1.13);
+                    let all = products(&one, &values, rows, weight);
+                    assert_eq!(products(&three, &values, rows, weight), all, "{what}: three threads");
+                    let fewer = rows.max(9) - 1;
+                    for (fewer, all) in products(&one, &values, fewer, weight).iter().zip(&all).take(rows - fewer) {
+                        assert_eq!(fewer[..], all[..fewer.len()], "{what}: without the last row");
+                    }
+                    for row in [0, 7, rows / 2, rows - 1] {
+                        let [alone, _] = products(&one, &values[row * K..], 1, weight);
+                        // What a sum of random signs would be.
+                        let size = norm(&values[row * K..][..K]) * norm(&weights[..K]) / (K as f32).sqrt();
+                        let tolerance = if format == Format::F32 { 1e-5 } else { 2e-2 };
+                        for (got, expected) in all[0][row * columns..].iter().zip(&alone) {
+                            let error = (got - expected).abs();
+                            assert!(error <= tolerance * size, "{what}, row {row}: {got} instead of {expected}");
+                        }
+                    }
+                }
             }
         }
     }

@@ -10,16 +10,16 @@ pub mod norm;
 use gemmule_quant::matrix_unit::AlignedFloats;
 use gemmule_quant::{FloatPanel, IntegerPanel, Kernels, Operand};
 
-use self::multiply::{PANELS, Results};
+use self::multiply::{MOST_PANELS, Results};
 use crate::Result;
 use crate::sched::{CancelHandle, PerWorker, Pool};
 
 /// What a worker needs beside its block of the output.
 #[derive(Debug, Default)]
 pub struct WorkerScratch {
-    /// Weights unpacked for a product.
-    float_panels: [FloatPanel; PANELS],
-    integer_panels: [IntegerPanel; PANELS],
+    /// Weights unpacked for a product, of a floating-point format, and of a quantized one.
+    float_panel: FloatPanel,
+    integer_panels: [IntegerPanel; MOST_PANELS],
     /// A matrix unit's left side: a stretch of weights.
     pub(crate) weights: Operand,
     /// Results of a product.

@@ -13,12 +13,12 @@ use crate::sched::Block;
 /// From so many rows on, weights are unpacked into panels; below, they are multiplied as they lie.
 pub(super) const PANEL_FROM: usize = 8;
 
-/// Longest stretch of a row that one panel holds (a multiple of every block length): a panel of it stays in the first-level
-/// cache.
+/// Longest stretch of a row that one panel holds (a multiple of every block length): a panel of it, or the two of whole bytes that
+/// are multiplied at once, stay in the first-level cache.
 const PANEL_DEPTH: usize = 512;
 
-/// Panels that are unpacked and multiplied together.
-pub(super) const PANELS: usize = 2;
+/// Most panels that are unpacked and multiplied together.
+pub(super) const MOST_PANELS: usize = 2;
 
 /// Rows of activations that are multiplied between two requests for weights (a multiple of every register tile's rows): asked
 /// for all at once, the weights would keep the product's own loads waiting.
@@ -74,13 +74,13 @@ struct Part<'a, const ROWS: usize> {
 }
 
 impl<'a, const ROWS: usize> Part<'a, ROWS> {
-    /// The parts of `columns` rows of weights: all rows of a stretch of the depth, then the next stretch.
-    fn all(weight: MatrixView<'a>, columns: &Range<usize>, longest: usize) -> impl Iterator<Item = Self> {
+    /// The parts of `columns` rows of weights, `most` at once: all rows of a stretch of the depth, then the next stretch.
+    fn all(weight: MatrixView<'a>, columns: &Range<usize>, most: usize) -> impl Iterator<Item = Self> {
         let (columns, k) = (columns.clone(), weight.columns());
-        (0..k).step_by(longest).flat_map(move |start| {
-            let depth = longest.min(k - start);
-            columns.clone().step_by(ROWS).map(move |first| {
-                let rows = ROWS.min(columns.end - first);
+        (0..k).step_by(PANEL_DEPTH).flat_map(move |start| {
+            let depth = PANEL_DEPTH.min(k - start);
+            columns.clone().step_by(most).map(move |first| {
+                let rows = most.min(columns.end - first);
                 let mut bytes = [&[][..]; ROWS];
                 for (bytes, row) in bytes.iter_mut().zip(first..first + rows) {
                     *bytes = weight.row_part(row, start, depth);
@@ -94,9 +94,10 @@ impl<'a, const ROWS: usize> Part<'a, ROWS> {
         &self.bytes[..self.rows]
     }
 
-    /// Asks for its bytes.
-    fn prefetch(&self) {
-        self.bytes().iter().for_each(|bytes| prefetch(bytes));
+    /// Asks for a portion of its rows.
+    fn prefetch(&self, portion: usize, portions: usize) {
+        let rows = self.rows * portion / portions..self.rows * (portion + 1) / portions;
+        self.bytes[rows].iter().for_each(|bytes| prefetch(bytes));
     }
 }
 
@@ -115,6 +116,11 @@ pub(super) fn multiply(
     } else {
         panel_product(kernels, weight, input, (block.rows(), block.columns()), scratch);
     }
+}
+
+/// How many panels are unpacked and multiplied together.
+pub(super) fn panels_at_once(kernels: &dyn Kernels) -> usize {
+    kernels.integer_panels().min(MOST_PANELS)
 }
 
 /// A few rows: every row of the weight is read once and multiplied with all of them.
@@ -157,41 +163,34 @@ fn panel_product(
     let stride = columns.len().next_multiple_of(PANEL_ROWS);
     scratch.results.resize(rows.len(), stride, false);
     let integer = weight.format().info().integer;
-    let WorkerScratch { integer_panels, float_panels, results, .. } = scratch;
-    let mut all = Part::<{ PANELS * PANEL_ROWS }>::all(weight, &columns, PANEL_DEPTH).peekable();
+    let WorkerScratch { integer_panels, float_panel, results, .. } = scratch;
+    let panels = if integer { panels_at_once(kernels) } else { 1 };
+    let mut all = Part::<{ MOST_PANELS * PANEL_ROWS }>::all(weight, &columns, panels * PANEL_ROWS).peekable();
     while let Some(part) = all.next() {
-        let depth = part.depth;
-        let panels = part.bytes().chunks(PANEL_ROWS);
-        let count = panels.len();
+        let panels = part.rows.div_ceil(PANEL_ROWS);
         if integer {
-            for (rows, panel) in panels.zip(&mut *integer_panels) {
-                kernels.pack_integer(weight.format(), rows, depth, panel);
+            for (rows, panel) in part.bytes().chunks(PANEL_ROWS).zip(&mut *integer_panels) {
+                kernels.pack_integer(weight.format(), rows, part.depth, panel);
             }
         } else {
-            for (rows, panel) in panels.zip(&mut *float_panels) {
-                kernels.pack_float(weight.format(), rows, depth, panel);
-            }
+            kernels.pack_float(weight.format(), part.bytes(), part.depth, float_panel);
         }
-        let next = all.peek().map_or(&[][..], Part::bytes);
         let portions = rows.len().div_ceil(PORTION);
         for (index, first) in rows.clone().step_by(PORTION).enumerate() {
             // Each portion of the product asks for as large a part of the next weights.
-            next[next.len() * index / portions..next.len() * (index + 1) / portions]
-                .iter()
-                .for_each(|row| prefetch(row));
+            if let Some(next) = all.peek() {
+                next.prefetch(index, portions);
+            }
             let rows = first..rows.end.min(first + PORTION);
             let values = &mut results.values[(first - start) * stride + part.first - columns.start..];
             let out = TileOut { values, stride, accumulate: part.start > 0 };
             if integer {
                 let x = IntegerRows { values: input.quantized(), first, rows: rows.len(), column: part.start };
-                kernels.integer_tiles(&integer_panels[..count], x, out);
+                kernels.integer_tiles(&integer_panels[..panels], x, out);
             } else {
                 let values = &input.values[first * k + part.start..];
-                let x = FloatRows { values, stride: k, rows: rows.len(), k: depth };
-                for (index, panel) in float_panels[..count].iter().enumerate() {
-                    let out = TileOut { values: &mut out.values[index * PANEL_ROWS..], ..out };
-                    kernels.float_tile(&panel.values, PANEL_ROWS, x, out);
-                }
+                let x = FloatRows { values, stride: k, rows: rows.len(), k: part.depth };
+                kernels.float_tile(&float_panel.values, PANEL_ROWS, x, out);
             }
         }
     }
@@ -215,14 +214,14 @@ fn unit_product(
     if weight.format().info().integer {
         right = right.rounded(1);
     }
-    let mut all = Part::<UNIT_ROWS>::all(weight, &columns, PANEL_DEPTH).peekable();
+    let mut all = Part::<UNIT_ROWS>::all(weight, &columns, UNIT_ROWS).peekable();
     while let Some(part) = all.next() {
         weights.resize(part.rows, part.depth, pieces);
         for (rows, strip) in part.bytes().chunks(TILE_ROWS).zip(weights.strips_mut()) {
             unit.pack_weights(weight.format(), rows, part.depth, strip);
         }
         if let Some(next) = all.peek() {
-            next.prefetch();
+            next.prefetch(0, 1);
         }
         let values = &mut results.values[(part.first - columns.start) * width..];
         let out = TileOut { values, stride: width, accumulate: part.start > 0 };

@@ -1,6 +1,6 @@
 //! How likely each of several given answers is.
 
-use super::{Session, sampling};
+use super::{Positions, Session, sampling};
 use crate::{Error, Result};
 
 /// A given answer and its likelihood.
@@ -41,7 +41,7 @@ impl Session<'_> {
         }
         let longest = answers.iter().map(|(tokens, _)| tokens.len()).max();
         let longest = longest.ok_or_else(|| Error::Request("there are no choices".to_owned()))?;
-        let prefix = self.prefill(prompt, longest, super::Positions::Last)?.0.len();
+        let prefix = self.prefill(prompt, longest, Positions::Last)?.0.len();
 
         let used = tokenizer.used_vocabulary().min(self.logits.len());
         if end as usize >= used {

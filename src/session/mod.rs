@@ -381,3 +381,36 @@ impl<'m> Session<'m> {
         })
     }
 }
+
+#[cfg(all(test, feature = "bundled-model"))]
+mod tests {
+    use gemmule_quant::isa;
+
+    use super::*;
+
+    /// What the last layer leaves out changes nothing that later tokens see, and the next token's logits by rounding only.
+    #[test]
+    fn the_last_position_does_not_need_the_others() {
+        let model = Model::bundled().unwrap();
+        for isa in isa::available() {
+            let options = SessionOptions { isa: Some(isa.name().into()), ..SessionOptions::default() };
+            let run = |positions, prompt: &str| {
+                let mut session = Session::new(&model, &options).unwrap();
+                let side = session.config().vision.image_size as u32;
+                session.show(&[Picture::from_rgb(side, side, vec![90; (3 * side * side) as usize]).unwrap()]).unwrap();
+                session.prefill(prompt, 1, positions).unwrap();
+                let first = session.logits.clone();
+                session.step(5).unwrap();
+                (session.cache, first, session.logits)
+            };
+            for prompt in ["", "what color is the circle?"] {
+                let (all, last) = (run(Positions::All, prompt), run(Positions::Last, prompt));
+                assert!(all.0 == last.0, "{isa}: the cache");
+                assert_eq!(all.2, last.2, "{isa}: the token behind the prefix");
+                let norm = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
+                let difference: Vec<f32> = all.1.iter().zip(&last.1).map(|(a, b)| a - b).collect();
+                assert!(norm(&difference) < 0.02 * norm(&all.1), "{isa}: {}", norm(&difference) / norm(&all.1));
+            }
+        }
+    }
+}

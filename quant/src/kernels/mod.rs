@@ -2,7 +2,7 @@
 //!
 //! [`Kernels`] is an overlay table: an instruction set overrides what it does better than the set it builds on, down to
 //! the portable code. All implementations of a method agree up to the rounding of sums, and of exponentials and tangents in
-//! softmax and softcap; each one alone gives the same bits for an output element however the work around it is divided.
+//! softmax, softcap and GELU; each one alone gives the same bits for an output element however the work around it is divided.
 
 pub mod matrix_unit;
 #[cfg(target_arch = "aarch64")]
@@ -244,15 +244,22 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         overlay!(self.integer_tile(panel, x, out), portable::integer_tile);
     }
 
-    /// [`integer_tile`](Self::integer_tile) for several panels, whose results lie side by side.
+    /// [`integer_tile`](Self::integer_tile) for several panels: the results of panel `p` begin at column `p · PANEL_ROWS`. The
+    /// default multiplies one panel after the other with the `integer_tile` of this set; a set that leaves that to its base
+    /// passes this on, too.
     fn integer_tiles(&self, panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
-        for (index, panel) in panels.iter().enumerate() {
+        for (index, panel) in panels.iter().enumerate().filter(|_| x.rows > 0) {
             self.integer_tile(panel, x, TileOut { values: &mut out.values[index * PANEL_ROWS..], ..out });
         }
     }
 
-    /// Reads all bytes, in four streams, with loads as wide as the set has, and returns the exclusive or of their words: what
-    /// nothing but reading takes.
+    /// How many panels [`integer_tiles`](Self::integer_tiles) multiplies at once, faster than one after the other.
+    fn integer_panels(&self) -> usize {
+        1
+    }
+
+    /// Reads all bytes with loads as wide as the set has, in four streams that lie apart, and returns the exclusive or of their
+    /// words of eight bytes in native order, the last filled up with zeros: to measure what reading alone takes.
     fn read(&self, bytes: &[u8]) -> u64 {
         overlay!(self.read(bytes), vector::read)
     }
@@ -262,7 +269,7 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         overlay!(self.gelu(x), vector::gelu);
     }
 
-    /// gate ← gelu(gate) · up.
+    /// gate ← gelu(gate) · up, which is as long.
     fn gelu_multiply(&self, gate: &mut [f32], up: &[f32]) {
         overlay!(self.gelu_multiply(gate, up), vector::gelu_multiply);
     }

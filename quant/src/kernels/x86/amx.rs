@@ -10,7 +10,7 @@ use crate::Format;
 use crate::formats::{MAX_GROUPS, with_block};
 use crate::isa::{AmxToken, Isa};
 use crate::kernels::matrix_unit::{MatrixUnit, OperandView, TILE_DEPTH, TILE_ROWS, Tile, weight_pieces};
-use crate::kernels::{FloatRows, Kernels, TileOut, fits};
+use crate::kernels::{FloatRows, IntegerPanel, IntegerRows, Kernels, TileOut, fits};
 
 /// The kernels; holding one proves that the CPU runs them.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,12 @@ impl Kernels for Amx {
     }
     fn matrix_unit(&self) -> Option<&dyn MatrixUnit> {
         Some(self)
+    }
+    fn integer_panels(&self) -> usize {
+        self.base.integer_panels()
+    }
+    fn integer_tiles(&self, panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
+        self.base.integer_tiles(panels, x, out);
     }
 }
 

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::avx2::Avx2;
-use super::avx512_tiles::{integer_tile, integer_tiles};
+use super::avx512_tiles::{PANELS, integer_tile, integer_tiles};
 use super::pairs::Pairs512;
 use super::panels::pack;
 use super::rows::avx512::dot_integer;
@@ -99,6 +99,9 @@ impl Kernels for Avx512 {
     }
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
         proven!(integer_tile(panel, x, out));
+    }
+    fn integer_panels(&self) -> usize {
+        PANELS
     }
     fn integer_tiles(&self, panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
         proven!(integer_tiles(panels, x, out));

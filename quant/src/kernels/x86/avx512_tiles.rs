@@ -7,6 +7,9 @@ use super::vnni::check;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::kernels::{IntegerPanel, IntegerRows, PANEL_ROWS, TileOut};
 
+/// How many panels are multiplied at once.
+pub(super) const PANELS: usize = 2;
+
 /// Groups whose sums' first values are made together: the offset of unsigned codes, taken off before the products are added.
 const STARTS: usize = 16;
 
@@ -20,8 +23,8 @@ pub(super) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOu
 /// product of one panel reads its own, and reading bounds it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn integer_tiles(panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
-    for (index, panels) in panels.chunks(2).enumerate() {
-        let out = TileOut { values: &mut out.values[index * 2 * PANEL_ROWS..], ..out };
+    for (index, panels) in panels.chunks(PANELS).enumerate().filter(|_| x.rows > 0) {
+        let out = TileOut { values: &mut out.values[index * PANELS * PANEL_ROWS..], ..out };
         match panels {
             [left, right] if same_shape(left, right) => panels_of_a_shape([left, right], x, out),
             [left, right] => {
@@ -73,6 +76,7 @@ fn tile<const PANELS: usize, const GROUP: usize, const BITS: u32, const BIASED: 
             // As many independent sums as hide the latency of two products a cycle.
             row += match (PANELS, x.rows - row) {
                 (1, 12..) => rows_of_tile::<12, PANELS, GROUP, BITS, BIASED>(panels, first, target),
+                (1, 4..) => rows_of_tile::<4, PANELS, GROUP, BITS, BIASED>(panels, first, target),
                 (2, 6..) => rows_of_tile::<6, PANELS, GROUP, BITS, BIASED>(panels, first, target),
                 (_, 3..) => rows_of_tile::<3, PANELS, GROUP, BITS, BIASED>(panels, first, target),
                 _ => rows_of_tile::<1, PANELS, GROUP, BITS, BIASED>(panels, first, target),
@@ -109,7 +113,7 @@ unsafe fn add_products<const ROWS: usize, const PANELS: usize>(
 ) {
     // SAFETY: reads of what the caller promises.
     unsafe {
-        match (lines[..].as_ref(), sums.as_flattened_mut()) {
+        match (&lines[..], sums.as_flattened_mut()) {
             (&[left, right], [a, b, c, d, e, f, g, h, i, j, k, l]) if ROWS == 6 => {
                 let (_s, _t): (__m512i, __m512i);
                 asm!(

@@ -1,4 +1,4 @@
-//! Packing weight rows into panels with AVX2, for every x86 tier.
+//! Packing weight rows into panels with AVX2, for every x86 set; AVX-512 packs whole panels of some formats itself.
 
 use std::arch::x86_64::*;
 

@@ -5,7 +5,7 @@
 //! adds is taken off at the end (Σ scale · offset · Σ activations). Codes of eight bits enter as magnitudes, with their sign
 //! moved to the activations. Q6_K has a file of its own.
 
-/// How far ahead of their use weights are asked for.
+/// How far ahead of their use weights and activations are asked for.
 pub(super) const AHEAD: usize = 2048;
 
 /// Asks for the bytes that follow `ahead` bytes later: the hardware's own prefetching stops at every page.

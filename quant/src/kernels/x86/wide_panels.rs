@@ -13,11 +13,31 @@ use crate::kernels::{Arrangement, IntegerPanel, PANEL_ROWS};
 type Packed = (usize, usize, usize);
 
 /// A format whose codes are whole bytes, or halves of bytes.
-pub(super) trait PlainBlocks: Blocks {
+pub(super) trait PlainBlocks: Blocks + Sized {
     /// Stretches of sixteen bytes with two codes in each.
     const PACKED: &[Packed] = &[];
     /// Stretches of sixteen signed codes: where they begin, and which of the block's codes is the first.
     const WHOLE: &[(usize, usize)] = &[];
+    /// That stretches lie inside a block and fill each of its lines once, as far as their number tells, and scales lie there, too.
+    const CHECKED: () = {
+        assert!(Self::LEN == 32 * Self::PACKED.len() + 16 * Self::WHOLE.len() && Self::BYTES >= 4);
+        let mut index = 0;
+        while index < Self::PACKED.len() {
+            let (offset, low, high) = Self::PACKED[index];
+            assert!(fits::<Self>(offset, low) && fits::<Self>(offset, high));
+            index += 1;
+        }
+        index = 0;
+        while index < Self::WHOLE.len() {
+            assert!(fits::<Self>(Self::WHOLE[index].0, Self::WHOLE[index].1));
+            index += 1;
+        }
+    };
+}
+
+/// Whether sixteen bytes from `offset` on, and sixteen codes from `first` on, lie inside a block, and the codes fill whole lines.
+const fn fits<B: Blocks>(offset: usize, first: usize) -> bool {
+    offset + 16 <= B::BYTES && first + 16 <= B::LEN && first.is_multiple_of(4)
 }
 
 impl PlainBlocks for Q4_0 {
@@ -80,6 +100,7 @@ unsafe fn turned(rows: &[*const u8; PANEL_ROWS], offset: usize) -> [__m512i; 4] 
 /// Packs rows as [`panels::pack`] does.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
 pub(super) fn pack<B: PlainBlocks>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    let () = B::CHECKED;
     let Ok(rows) = <[&[u8]; PANEL_ROWS]>::try_from(rows) else { return panels::pack::<B>(rows, k, panel) };
     let blocks = k / B::LEN;
     assert!(k.is_multiple_of(B::LEN) && rows.iter().all(|row| row.len() >= blocks * B::BYTES));
@@ -88,7 +109,7 @@ pub(super) fn pack<B: PlainBlocks>(rows: &[&[u8]], k: usize, panel: &mut Integer
     let rows = rows.map(<[u8]>::as_ptr);
     for index in 0..blocks {
         // SAFETY: rows have `blocks` blocks, stretches lie inside a block, and each fills four lines of those that the block's
-        // codes have in the panel, whose size is asserted above.
+        // codes have in the panel (`CHECKED`), whose size is asserted above.
         unsafe {
             let lines = panel.codes.as_mut_ptr().cast::<__m512i>().add(index * B::LEN / 4);
             let block = index * B::BYTES;
@@ -121,7 +142,7 @@ pub(super) fn pack<B: PlainBlocks>(rows: &[&[u8]], k: usize, panel: &mut Integer
 /// Scales, and biases, of blocks of 32: half-precision numbers at their beginnings.
 ///
 /// # Safety
-/// Every row has `blocks` blocks, and the panel room for their scales.
+/// Every row has `blocks` blocks, which begin with a half-precision number, or with two where the format has biases.
 #[inline]
 #[target_feature(enable = "avx512f,avx2,fma,f16c")]
 unsafe fn scales_of_small_blocks<B: Blocks>(rows: [*const u8; PANEL_ROWS], blocks: usize, panel: &mut IntegerPanel) {
@@ -153,7 +174,7 @@ unsafe fn scales_of_small_blocks<B: Blocks>(rows: [*const u8; PANEL_ROWS], block
 /// Scales, and biases, of blocks with several groups.
 ///
 /// # Safety
-/// As [`scales_of_small_blocks`].
+/// Every row has `blocks` blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx2,fma,f16c")]
 unsafe fn scales_of_large_blocks<B: Blocks>(rows: [*const u8; PANEL_ROWS], blocks: usize, panel: &mut IntegerPanel) {

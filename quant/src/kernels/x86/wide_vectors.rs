@@ -66,31 +66,32 @@ macro_rules! for_each_register {
 
 /// gelu(x), as `x / (1 + e^−2u)` for the tangent's argument u: one exponential of a negative number and one division.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
+#[target_feature(enable = "avx512f")]
 fn gelu_of(x: __m512) -> __m512 {
     let one = _mm512_set1_ps(1.0);
     let cubic = _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(GELU[0] * GELU[1]), _mm512_set1_ps(GELU[0]));
     let u = _mm512_mul_ps(x, cubic);
     let e = exp_of_negative(_mm512_mul_ps(_mm512_abs_ps(u), _mm512_set1_ps(-2.0)));
     // Below zero both sides of the fraction are multiplied with e^2u.
-    let numerator = _mm512_mask_mov_ps(one, _mm512_movepi32_mask(_mm512_castps_si512(u)), e);
+    let negative = _mm512_cmplt_epi32_mask(_mm512_castps_si512(u), _mm512_setzero_si512());
+    let numerator = _mm512_mask_mov_ps(one, negative, e);
     _mm512_div_ps(_mm512_mul_ps(x, numerator), _mm512_add_ps(one, e))
 }
 
 /// As [`Kernels::gelu`](crate::Kernels::gelu).
-#[target_feature(enable = "avx512f,avx512dq")]
+#[target_feature(enable = "avx512f")]
 pub(super) fn gelu(x: &mut [f32]) {
     for_each_register!(x, _mm512_setzero_ps(), |values, _mask| gelu_of(values));
 }
 
 /// As [`Kernels::gelu_multiply`](crate::Kernels::gelu_multiply).
-#[target_feature(enable = "avx512f,avx512dq")]
+#[target_feature(enable = "avx512f")]
 pub(super) fn gelu_multiply(gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "a factor for each of the gate's values");
     let mut parts = up.chunks(16);
     for_each_register!(gate, _mm512_setzero_ps(), |values, mask| {
-        let part = parts.next().unwrap_or(&[]);
-        assert!(mask.count_ones() as usize <= part.len(), "a value for each of the gate's");
-        // SAFETY: as many values are read as there are, as asserted.
+        let part = parts.next().expect("as many as the gate's");
+        // SAFETY: the mask has a bit for each value of the part, which is as long as the gate's.
         let up = unsafe { _mm512_maskz_loadu_ps(mask, part.as_ptr()) };
         _mm512_mul_ps(gelu_of(values), up)
     });
