@@ -6,7 +6,7 @@ use crate::gguf::keys::tensor;
 use crate::ops::Compute;
 use crate::ops::attention::{AttentionBuffer, CachedHead, attend_all, attend_cached};
 use crate::ops::embedding::embed;
-use crate::ops::input::{InputBuffer, Needs};
+use crate::ops::input::{Hidden, InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, gated, linear};
 use crate::ops::norm::{add_rms_norm, add_rows};
 use crate::weights::{Matrix, Store, Vector};
@@ -159,7 +159,7 @@ pub struct DecoderScratch {
     k: Vec<f32>,
     v: Vec<f32>,
     attended: Vec<f32>,
-    gate: Vec<f32>,
+    feed_forward: Hidden,
     branch: Vec<f32>,
     rotation: Vec<(f32, f32)>,
     input: InputBuffer,
@@ -201,12 +201,11 @@ pub fn forward(
     let prefix = cache.tokens == 0;
     assert!(prefix || tokens == 1, "after the prefix, tokens come one at a time");
     let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let DecoderScratch { normalized, q, k, v, attended, gate, branch, rotation, input, attention } = scratch;
+    let DecoderScratch { normalized, q, k, v, attended, feed_forward, branch, rotation, input, attention } = scratch;
     for (buffer, width) in [(&mut *normalized, config.hidden), (q, q_len), (k, kv_len), (v, kv_len), (attended, q_len)]
     {
         buffer.resize(tokens * width, 0.0);
     }
-    gate.resize(tokens * config.feed_forward, 0.0);
     branch.resize(tokens * config.hidden, 0.0);
     // PaliGemma counts positions from one.
     rotations(config, cache.tokens + 1, tokens, rotation);
@@ -233,7 +232,7 @@ pub fn forward(
         let last_layer = index + 1 == weights.layers.len();
         let first = if last_layer && positions == Positions::Last { tokens - 1 } else { 0 };
         let (q, x) = (&q[first * q_len..], &mut x[first * config.hidden..]);
-        let (attended, gate) = (&mut attended[first * q_len..], &mut gate[first * config.feed_forward..]);
+        let attended = &mut attended[first * q_len..];
         let [normalized, branch] = [&mut *normalized, branch].map(|buffer| &mut buffer[first * config.hidden..]);
         if prefix {
             attend_all(compute, (&config.attention(), needed.attention_pieces()), (q, k, v), attention, attended);
@@ -250,8 +249,8 @@ pub fn forward(
         let prepared = input.prepare_with(compute, (normalized, config.hidden), needed, |row, out| {
             norm_input(&layer.feed_forward_norm, x, row, out);
         });
-        gated(compute, prepared, (view(&layer.gate), view(&layer.up)), gate);
-        let prepared = input.prepare(compute, gate, config.feed_forward, needs([&layer.down]));
+        let both = (view(&layer.gate), view(&layer.up));
+        let prepared = gated(compute, prepared, both, (feed_forward, needs([&layer.down])));
         linear(compute, prepared, [product(store, &layer.down, branch)]);
         add_branch(&layer.post_feed_forward_norm, x, branch);
     }

@@ -5,8 +5,8 @@ use crate::Result;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
 use crate::ops::attention::{AttentionBuffer, attend_all};
-use crate::ops::input::{InputBuffer, Needs};
-use crate::ops::linear::{Product, Tail, linear};
+use crate::ops::input::{Hidden, InputBuffer, Needs};
+use crate::ops::linear::{Product, Tail, activated, linear};
 use crate::ops::norm::add;
 use crate::weights::{Matrix, Store, Vector};
 
@@ -97,7 +97,7 @@ pub struct VisionScratch {
     k: Vec<f32>,
     v: Vec<f32>,
     attended: Vec<f32>,
-    inner: Vec<f32>,
+    feed_forward: Hidden,
     input: InputBuffer,
     attention: AttentionBuffer,
 }
@@ -114,11 +114,10 @@ pub fn forward(
     (scratch, out): (&mut VisionScratch, &mut [f32]),
 ) -> Result<()> {
     let (tokens, hidden) = (config.tokens(), config.hidden);
-    let VisionScratch { patches, x, normalized, q, k, v, attended, inner, input, attention } = scratch;
+    let VisionScratch { patches, x, normalized, q, k, v, attended, feed_forward, input, attention } = scratch;
     for buffer in [&mut *x, normalized, q, k, v, attended] {
         buffer.resize(tokens * hidden, 0.0);
     }
-    inner.resize(tokens * config.padded_feed_forward, 0.0);
     patches.resize(tokens * config.patch_len(), 0.0);
     let needs = |dense: &[&Dense]| Needs::of(dense.iter().map(|dense| dense.weight.format()));
     let norm_input = |norm: &Affine, x: &[f32], row: usize, out: &mut [f32]| {
@@ -128,7 +127,7 @@ pub fn forward(
 
     cut_patches(config, pixels, patches);
     let prepared = input.prepare(compute, patches, config.patch_len(), needs(&[&weights.patch]));
-    linear(compute, prepared, [product(store, &weights.patch, x, (false, false))]);
+    linear(compute, prepared, [product(store, &weights.patch, x, false)]);
     add(x, store.values(&weights.position));
     for layer in &weights.layers {
         compute.cancel.check()?;
@@ -137,28 +136,28 @@ pub fn forward(
             norm_input(&layer.norm1, x, row, out);
         });
         let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
-        linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, (false, false))));
+        linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, false)));
         attend_all(compute, (&config.attention(), all.attention_pieces()), (q, k, v), attention, attended);
         let prepared = input.prepare(compute, attended, hidden, needs(&[&layer.output]));
-        linear(compute, prepared, [product(store, &layer.output, x, (false, true))]);
+        linear(compute, prepared, [product(store, &layer.output, x, true)]);
 
         let prepared = input.prepare_with(compute, (&mut *normalized, hidden), needs(&[&layer.up]), |row, out| {
             norm_input(&layer.norm2, x, row, out);
         });
-        linear(compute, prepared, [product(store, &layer.up, inner, (true, false))]);
-        let prepared = input.prepare(compute, inner, config.padded_feed_forward, needs(&[&layer.down]));
-        linear(compute, prepared, [product(store, &layer.down, x, (false, true))]);
+        let up = (store.view(&layer.up.weight), store.values(&layer.up.bias));
+        let prepared = activated(compute, prepared, up, (&mut *feed_forward, needs(&[&layer.down])));
+        linear(compute, prepared, [product(store, &layer.down, x, true)]);
     }
     let prepared = input.prepare_with(compute, (&mut *normalized, hidden), needs(&[&weights.projector]), |row, out| {
         norm_input(&weights.post_norm, x, row, out);
     });
-    linear(compute, prepared, [product(store, &weights.projector, out, (false, false))]);
+    linear(compute, prepared, [product(store, &weights.projector, out, false)]);
     Ok(())
 }
 
-/// A product with its bias, and what follows it: GELU, and the sum with what is there.
-fn product<'a>(store: &'a Store, dense: &Dense, out: &'a mut [f32], (gelu, add): (bool, bool)) -> Product<'a> {
-    let tail = Tail { bias: Some(store.values(&dense.bias)), gelu, add, softcap: None };
+/// A product with its bias, and perhaps the sum with what is there.
+fn product<'a>(store: &'a Store, dense: &Dense, out: &'a mut [f32], add: bool) -> Product<'a> {
+    let tail = Tail { bias: Some(store.values(&dense.bias)), add, ..Tail::default() };
     Product { weight: store.view(&dense.weight), tail, out }
 }
 

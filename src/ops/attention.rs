@@ -226,7 +226,7 @@ fn fold_rows<'a>(
 fn store<'a>(
     kernels: &dyn Kernels,
     queries: impl Iterator<Item = (&'a Running, &'a mut [f32])>,
-    block: &mut Block<'_>,
+    block: &mut Block<'_, f32>,
 ) {
     let head_dim = block.columns().len();
     for (row, ((_, sum), result)) in block.rows().zip(queries) {

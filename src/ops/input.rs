@@ -46,16 +46,14 @@ pub(super) enum Prepared<'a> {
 /// The left-hand side of products: `rows × k` activations, prepared once for all products that share them.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
+    /// Empty where tiles alone were made.
     pub(super) values: &'a [f32],
     pub(super) prepared: Prepared<'a>,
+    pub(super) rows: usize,
     pub(super) k: usize,
 }
 
 impl<'a> Input<'a> {
-    pub(super) fn rows(&self) -> usize {
-        self.values.len() / self.k
-    }
-
     pub(super) fn quantized(&self) -> &'a QuantizedRows {
         match self.prepared {
             Prepared::Quantized(rows) => rows,
@@ -85,7 +83,7 @@ impl InputBuffer {
         } else {
             Prepared::Values
         };
-        Input { values, prepared, k }
+        Input { values, prepared, rows: values.len() / k, k }
     }
 
     /// As [`prepare`](Self::prepare), where `fill(row, values)` first computes each row of `values`.
@@ -116,7 +114,7 @@ impl InputBuffer {
             compute.pool.rows(values, k, fill);
             Prepared::Values
         };
-        Input { values, prepared, k }
+        Input { values, prepared, rows: values.len() / k, k }
     }
 
     /// Makes room for tiles, where a matrix unit will take them; returns it and the number of pieces.
@@ -140,6 +138,44 @@ impl InputBuffer {
             self.quantized.resize(rows, k);
         }
         integer
+    }
+}
+
+/// What a product makes for another one alone: prepared for it as it is made, where that can be.
+#[derive(Debug, Default)]
+pub struct Hidden {
+    values: Vec<f32>,
+    prepared: InputBuffer,
+}
+
+impl Hidden {
+    /// Room for `rows` rows of `k` values as tiles, where a matrix unit will take them rounded to one piece.
+    pub(super) fn tiles(
+        &mut self,
+        compute: &Compute,
+        (rows, k): (usize, usize),
+        needs: Needs,
+    ) -> Option<(&'static dyn MatrixUnit, &mut Operand)> {
+        let (unit, _) = self.prepared.make_tiles(compute, rows, k, needs).filter(|(_, pieces)| *pieces == 1)?;
+        Some((unit, &mut self.prepared.tiles))
+    }
+
+    /// The input that [`tiles`](Self::tiles) have become.
+    pub(super) fn input_of_tiles(&self, (rows, k): (usize, usize)) -> Input<'_> {
+        Input { values: &[], prepared: Prepared::Tiles(&self.prepared.tiles), rows, k }
+    }
+
+    /// Room for so many values.
+    pub(super) fn values(&mut self, len: usize) -> &mut [f32] {
+        if self.values.len() < len {
+            self.values.resize(len, 0.0);
+        }
+        &mut self.values[..len]
+    }
+
+    /// The input that [`values`](Self::values) have become.
+    pub(super) fn input_of_values(&mut self, compute: &Compute, (rows, k): (usize, usize), needs: Needs) -> Input<'_> {
+        self.prepared.prepare(compute, &self.values[..rows * k], k, needs)
     }
 }
 

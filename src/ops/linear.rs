@@ -1,10 +1,12 @@
 //! Products with weight matrices: what is computed together, how it is divided, and what becomes of the results.
 
-use gemmule_quant::matrix_unit::TILE_ROWS;
-use gemmule_quant::{Kernels, MatrixView, PANEL_ROWS, prefetch_for_writing};
+use std::ops::Range;
+
+use gemmule_quant::matrix_unit::{Operand, TILE_DEPTH, TILE_ROWS};
+use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, prefetch_for_writing};
 
 use super::Compute;
-use super::input::Input;
+use super::input::{Hidden, Input, Needs};
 use super::multiply::{PANEL_FROM, UNIT_ROWS, multiply, panels_at_once};
 use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
@@ -54,7 +56,7 @@ pub struct Product<'a> {
 /// # Panics
 /// When shapes do not fit, or a quantized weight meets an input that was not prepared for integer products.
 pub fn linear<const N: usize>(compute: &Compute, input: Input<'_>, products: [Product<'_>; N]) {
-    let rows = input.rows();
+    let rows = input.rows;
     let parts = products.each_ref().map(|product| (product.weight, product.tail));
     for product in &products {
         let Product { weight, tail, out } = product;
@@ -66,36 +68,110 @@ pub fn linear<const N: usize>(compute: &Compute, input: Input<'_>, products: [Pr
     compute.pool.blocks(outputs, shape, |worker, index, mut block| {
         let (weight, tail) = parts[index];
         let scratch = &mut *compute.scratch.of(worker);
-        multiply(compute.kernels, weight, input, &block, scratch);
+        multiply(compute.kernels, weight, input, (block.rows(), block.columns()), scratch);
         finish(compute.kernels, &mut block, scratch, tail);
     });
 }
 
-/// `out = gelu(input · gateᵀ) · (input · upᵀ)`, the first half of a gated MLP.
+/// `gelu(input · gateᵀ) · (input · upᵀ)`, the first half of a gated MLP, for a product that needs `needs`.
 ///
 /// # Panics
 /// As [`linear`].
-pub fn gated(compute: &Compute, input: Input<'_>, (gate, up): (MatrixView<'_>, MatrixView<'_>), out: &mut [f32]) {
-    let (rows, columns) = (input.rows(), gate.rows());
-    assert!(gate.columns() == input.k && up.columns() == input.k && up.rows() == columns, "shapes of a gated product");
-    assert!(out.len() == rows * columns, "shape of a gated product's output");
-    let shape = task_shape(compute, rows, &[columns]);
-    compute.pool.blocks([Output::new(out, columns)], shape, |worker, _, mut block| {
-        let scratch = &mut *compute.scratch.of(worker);
-        multiply(compute.kernels, gate, input, &block, scratch);
+pub fn gated<'a>(
+    compute: &Compute,
+    input: Input<'_>,
+    (gate, up): (MatrixView<'_>, MatrixView<'_>),
+    (hidden, needs): (&'a mut Hidden, Needs),
+) -> Input<'a> {
+    let shape = (input.rows, gate.rows());
+    assert!(gate.columns() == input.k && up.columns() == input.k && up.rows() == shape.1, "shapes of a gated product");
+    let multiply_both = |scratch: &mut WorkerScratch, rows: Range<usize>, columns: Range<usize>| {
+        multiply(compute.kernels, gate, input, (rows.clone(), columns.clone()), scratch);
         std::mem::swap(&mut scratch.results, &mut scratch.gate);
-        multiply(compute.kernels, up, input, &block, scratch);
+        multiply(compute.kernels, up, input, (rows, columns), scratch);
+    };
+    if let Some((unit, tiles)) = hidden.tiles(compute, shape, needs) {
+        fill_tiles(compute, unit, shape, tiles, |scratch, rows, columns| {
+            multiply_both(scratch, rows, columns.clone());
+            for column in 0..columns.len() {
+                let gate = scratch.gate.line(column);
+                compute.kernels.gelu_multiply(gate, scratch.results.line(column));
+            }
+            std::mem::swap(&mut scratch.results, &mut scratch.gate);
+        });
+        return hidden.input_of_tiles(shape);
+    }
+    let outputs = [Output::new(hidden.values(shape.0 * shape.1), shape.1)];
+    compute.pool.blocks(outputs, task_shape(compute, shape.0, &[shape.1]), |worker, _, mut block| {
+        let scratch = &mut *compute.scratch.of(worker);
+        multiply_both(scratch, block.rows(), block.columns());
         let WorkerScratch { results, gate, strips: [strip, other], .. } = scratch;
         let (rows, width) = (block.rows(), block.columns().len());
         for first in rows.clone().step_by(TILE_ROWS) {
             let (gate, stride) = gate.strip(compute.kernels, first - rows.start, strip);
             let (up, _) = results.strip(compute.kernels, first - rows.start, other);
             for (index, row) in (first..rows.end.min(first + TILE_ROWS)).enumerate() {
-                ask_ahead(&mut block, row);
+                ask_ahead(&mut block, row, ROWS_AHEAD);
                 let gate = &mut gate[index * stride..][..width];
                 compute.kernels.gelu_multiply(gate, &up[index * stride..][..width]);
                 block.row_mut(row).copy_from_slice(gate);
             }
+        }
+    });
+    hidden.input_of_values(compute, shape, needs)
+}
+
+/// `gelu(input · weightᵀ + bias)`, the first half of an MLP, for a product that needs `needs`.
+///
+/// # Panics
+/// As [`linear`].
+pub fn activated<'a>(
+    compute: &Compute,
+    input: Input<'_>,
+    (weight, bias): (MatrixView<'_>, &[f32]),
+    (hidden, needs): (&'a mut Hidden, Needs),
+) -> Input<'a> {
+    let shape = (input.rows, weight.rows());
+    assert!(weight.columns() == input.k && bias.len() == shape.1, "shapes of an activated product");
+    if let Some((unit, tiles)) = hidden.tiles(compute, shape, needs) {
+        fill_tiles(compute, unit, shape, tiles, |scratch, rows, columns| {
+            multiply(compute.kernels, weight, input, (rows, columns.clone()), scratch);
+            for (column, bias) in bias[columns].iter().enumerate() {
+                let line = scratch.results.line(column);
+                line.iter_mut().for_each(|value| *value += bias);
+                compute.kernels.gelu(line);
+            }
+        });
+        return hidden.input_of_tiles(shape);
+    }
+    let tail = Tail { bias: Some(bias), gelu: true, ..Tail::default() };
+    linear(compute, input, [Product { weight, tail, out: hidden.values(shape.0 * shape.1) }]);
+    hidden.input_of_values(compute, shape, needs)
+}
+
+/// Fills tiles with what `compute_block(scratch, rows, columns)` leaves in a worker's results, so that it neither is turned nor goes
+/// through memory once more.
+fn fill_tiles(
+    compute: &Compute,
+    unit: &dyn MatrixUnit,
+    (rows, columns): (usize, usize),
+    tiles: &mut Operand,
+    compute_block: impl Fn(&mut WorkerScratch, Range<usize>, Range<usize>) + Sync,
+) {
+    let (height, width) = task_shape(compute, rows, &[columns]);
+    let (tiles, strip_len) = tiles.tiles_mut();
+    let shape = (height / TILE_ROWS, width / TILE_DEPTH);
+    compute.pool.blocks([Output::new(tiles, strip_len)], shape, |worker, _, mut block| {
+        let scratch = &mut *compute.scratch.of(worker);
+        let (strips, steps) = (block.rows(), block.columns());
+        let block_rows = strips.start * TILE_ROWS..rows.min(strips.end * TILE_ROWS);
+        let block_columns = steps.start * TILE_DEPTH..columns.min(steps.end * TILE_DEPTH);
+        compute_block(scratch, block_rows.clone(), block_columns);
+        for strip in strips {
+            ask_ahead(&mut block, strip, 1);
+            let first = strip * TILE_ROWS - block_rows.start;
+            let lines = scratch.results.lines(first, TILE_ROWS.min(block_rows.len() - first));
+            unit.pack_right_columns(lines, 1, block.row_mut(strip));
         }
     });
 }
@@ -124,21 +200,21 @@ fn task_shape(compute: &Compute, rows: usize, columns: &[usize]) -> (usize, usiz
     (height, width)
 }
 
-/// Asks for the memory of a row of the output that is stored some rows after `row`.
-fn ask_ahead(block: &mut Block<'_>, row: usize) {
-    let row = row + ROWS_AHEAD;
+/// Asks for the memory of the output that is stored so many rows after `row`.
+fn ask_ahead<T>(block: &mut Block<'_, T>, row: usize, ahead: usize) {
+    let row = row + ahead;
     if row < block.rows().end {
         prefetch_for_writing(block.row_mut(row));
     }
 }
 
 /// Applies the tail to the results and stores them.
-fn finish(kernels: &dyn Kernels, block: &mut Block<'_>, scratch: &mut WorkerScratch, tail: Tail<'_>) {
+fn finish(kernels: &dyn Kernels, block: &mut Block<'_, f32>, scratch: &mut WorkerScratch, tail: Tail<'_>) {
     let (rows, columns) = (block.rows(), block.columns());
     for first in rows.clone().step_by(TILE_ROWS) {
         let (strip, stride) = scratch.results.strip(kernels, first - rows.start, &mut scratch.strips[0]);
         for (index, row) in (first..rows.end.min(first + TILE_ROWS)).enumerate() {
-            ask_ahead(block, row);
+            ask_ahead(block, row, ROWS_AHEAD);
             let result = &mut strip[index * stride..][..columns.len()];
             if let Some(bias) = tail.bias {
                 super::norm::add(result, &bias[columns.clone()]);
@@ -176,17 +252,25 @@ mod tests {
         values.iter().map(|x| x * x).sum::<f32>().sqrt()
     }
 
-    /// A product and a gated one of the first `rows` of the values.
-    fn products(compute: &Compute, values: &[f32], rows: usize, weight: MatrixView<'_>) -> [Vec<f32>; 2] {
-        let mut buffer = InputBuffer::default();
-        let input = buffer.prepare(compute, &values[..rows * K], K, Needs::of([weight.format()]));
-        let [mut plain, mut both] = [const { Vec::new() }; 2].map(|mut out: Vec<f32>| {
-            out.resize(rows * weight.rows(), 0.0);
+    /// The first `rows` of the values times `weight`, and through MLPs of either kind with `inner` before it.
+    fn products(
+        compute: &Compute,
+        values: &[f32],
+        rows: usize,
+        (weight, inner): (MatrixView<'_>, MatrixView<'_>),
+    ) -> [Vec<f32>; 3] {
+        let (mut buffer, mut hidden) = (InputBuffer::default(), Hidden::default());
+        let needs = Needs::of([weight.format()]);
+        let input = buffer.prepare(compute, &values[..rows * K], K, needs);
+        let finish = |input: Input<'_>| {
+            let mut out = vec![f32::NAN; rows * weight.rows()];
+            linear(compute, input, [Product { weight, tail: Tail::default(), out: &mut out }]);
             out
-        });
-        linear(compute, input, [Product { weight, tail: Tail::default(), out: &mut plain }]);
-        gated(compute, input, (weight, weight), &mut both);
-        [plain, both]
+        };
+        let plain = finish(input);
+        let gated = finish(gated(compute, input, (inner, inner), (&mut hidden, needs)));
+        let bias = wave(K, 0.5);
+        [plain, gated, finish(activated(compute, input, (inner, &bias), (&mut hidden, needs)))]
     }
 
     /// More rows than a portion and than a task, two stretches of the depth, and columns that fill no panel: the same bits for
@@ -198,12 +282,14 @@ mod tests {
             for format in [Format::F32, Format::Q4_0, Format::Q4K, Format::Q6K, Format::Q8_0] {
                 for (rows, columns) in [(8, 17), (98, 130), (390, 48)] {
                     let what = format!("{isa}: {format}, {rows} × {columns}");
-                    let mut bytes = vec![0; columns * format.row_bytes(K).unwrap()];
-                    let weights = wave(columns * K, 0.37);
+                    let mut bytes = vec![0; K * format.row_bytes(K).unwrap()];
+                    let weights = wave(K * K, 0.37);
                     for (values, row) in weights.chunks(K).zip(bytes.chunks_exact_mut(format.row_bytes(K).unwrap())) {
                         one.kernels.encode_row(format, values, row).unwrap();
                     }
-                    let weight = MatrixView::new(format, columns, K, &bytes).unwrap();
+                    let inner = MatrixView::new(format, K, K, &bytes).unwrap();
+                    let bytes = &bytes[..columns * format.row_bytes(K).unwrap()];
+                    let weight = (MatrixView::new(format, columns, K, bytes).unwrap(), inner);
                     let values = wave(rows * K, 1.13);
                     let all = products(&one, &values, rows, weight);
                     assert_eq!(products(&three, &values, rows, weight), all, "{what}: three threads");
@@ -212,7 +298,7 @@ mod tests {
                         assert_eq!(fewer[..], all[..fewer.len()], "{what}: without the last row");
                     }
                     for row in [0, 7, rows / 2, rows - 1] {
-                        let [alone, _] = products(&one, &values[row * K..], 1, weight);
+                        let [alone, ..] = products(&one, &values[row * K..], 1, weight);
                         // What a sum of random signs would be.
                         let size = norm(&values[row * K..][..K]) * norm(&weights[..K]) / (K as f32).sqrt();
                         let tolerance = if format == Format::F32 { 1e-5 } else { 2e-2 };

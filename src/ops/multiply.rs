@@ -8,7 +8,6 @@ use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, QuantizedRow, p
 
 use super::WorkerScratch;
 use super::input::{Input, Prepared};
-use crate::sched::Block;
 
 /// From so many rows on, weights are unpacked into panels; below, they are multiplied as they lie.
 pub(super) const PANEL_FROM: usize = 8;
@@ -40,6 +39,19 @@ impl Results {
     fn resize(&mut self, rows: usize, stride: usize, turned: bool) {
         self.values.resize(rows * stride);
         (self.stride, self.turned) = (stride, turned);
+    }
+
+    /// What a matrix unit makes of one row of weights, a value for each row of the input.
+    pub(super) fn line(&mut self, column: usize) -> &mut [f32] {
+        assert!(self.turned, "results of a matrix unit");
+        &mut self.values[column * self.stride..][..self.stride]
+    }
+
+    /// What a matrix unit makes of `rows` rows of the input from `first` on, a row of weights behind the other.
+    pub(super) fn lines(&self, first: usize, rows: usize) -> FloatRows<'_> {
+        assert!(self.turned, "results of a matrix unit");
+        let values = &self.values[first..];
+        FloatRows { values, stride: self.stride, rows: self.values.len() / self.stride, k: rows }
     }
 
     /// Rows `first .. first + TILE_ROWS` of the output, as far as there are any, and the distance between them; turned
@@ -101,20 +113,20 @@ impl<'a, const ROWS: usize> Part<'a, ROWS> {
     }
 }
 
-/// Multiplies a block's rows of the input with its rows of the weight, into `scratch.results`.
+/// Multiplies rows of the input with `columns`, rows of the weight, into `scratch.results`.
 pub(super) fn multiply(
     kernels: &dyn Kernels,
     weight: MatrixView<'_>,
     input: Input<'_>,
-    block: &Block<'_>,
+    (rows, columns): (Range<usize>, Range<usize>),
     scratch: &mut WorkerScratch,
 ) {
     if let (Prepared::Tiles(tiles), Some(unit)) = (input.prepared, kernels.matrix_unit()) {
-        unit_product(unit, weight, tiles, (block.rows(), block.columns()), scratch);
-    } else if input.rows() < PANEL_FROM {
-        row_product(kernels, weight, input, block.columns(), scratch);
+        unit_product(unit, weight, tiles, (rows, columns), scratch);
+    } else if input.rows < PANEL_FROM {
+        row_product(kernels, weight, input, columns, scratch);
     } else {
-        panel_product(kernels, weight, input, (block.rows(), block.columns()), scratch);
+        panel_product(kernels, weight, input, (rows, columns), scratch);
     }
 }
 
@@ -131,7 +143,7 @@ fn row_product(
     columns: Range<usize>,
     scratch: &mut WorkerScratch,
 ) {
-    let rows = input.rows();
+    let rows = input.rows;
     scratch.results.resize(rows, columns.len(), false);
     let results = &mut scratch.results.values;
     if weight.format().info().integer {

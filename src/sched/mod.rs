@@ -54,24 +54,24 @@ fn count_cores(cpus: impl Iterator<Item = usize>, siblings: impl Fn(usize) -> Op
 
 /// A row-major output that a parallel region divides into blocks.
 #[derive(Debug)]
-pub struct Output<'a> {
-    base: *mut f32,
+pub struct Output<'a, T> {
+    base: *mut T,
     rows: usize,
     row_len: usize,
-    values: PhantomData<&'a mut [f32]>,
+    values: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for a `&mut [f32]`; blocks made from it are disjoint, see `Block::row_mut`.
-unsafe impl Send for Output<'_> {}
+// SAFETY: it stands for a `&mut [T]`; blocks made from it are disjoint, see `Block::row_mut`.
+unsafe impl<T: Send> Send for Output<'_, T> {}
 // SAFETY: as above; a shared `Output` alone gives no access, only `Pool::blocks` makes blocks of it.
-unsafe impl Sync for Output<'_> {}
+unsafe impl<T: Send> Sync for Output<'_, T> {}
 
-impl<'a> Output<'a> {
+impl<'a, T> Output<'a, T> {
     /// An output of rows of `row_len` values.
     ///
     /// # Panics
     /// When `values` is no whole number of rows.
-    pub fn new(values: &'a mut [f32], row_len: usize) -> Self {
+    pub fn new(values: &'a mut [T], row_len: usize) -> Self {
         assert!(row_len > 0 && values.len().is_multiple_of(row_len));
         Self { base: values.as_mut_ptr(), rows: values.len() / row_len, row_len, values: PhantomData }
     }
@@ -79,15 +79,15 @@ impl<'a> Output<'a> {
 
 /// A rectangle of a row-major output that one task alone writes.
 #[derive(Debug)]
-pub struct Block<'a> {
-    base: *mut f32,
+pub struct Block<'a, T> {
+    base: *mut T,
     row_len: usize,
     rows: Range<usize>,
     columns: Range<usize>,
-    output: PhantomData<&'a mut [f32]>,
+    output: PhantomData<&'a mut [T]>,
 }
 
-impl Block<'_> {
+impl<T> Block<'_, T> {
     /// The rows of the output that this block covers.
     pub fn rows(&self) -> Range<usize> {
         self.rows.clone()
@@ -102,7 +102,7 @@ impl Block<'_> {
     ///
     /// # Panics
     /// When `row` is not among [`rows`](Self::rows).
-    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
+    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
         assert!(self.rows.contains(&row));
         // SAFETY: `Pool::blocks` makes blocks inside outputs that are borrowed mutably for as long as they live, no two
         // of which share a row and a column; `&mut self` lets one slice of this block out at a time.
@@ -172,11 +172,11 @@ impl Pool {
     ///
     /// # Panics
     /// When a side of `shape` is 0.
-    pub fn blocks<const N: usize>(
+    pub fn blocks<T: Send, const N: usize>(
         &self,
-        outputs: [Output<'_>; N],
+        outputs: [Output<'_, T>; N],
         shape: (usize, usize),
-        work: impl Fn(usize, usize, Block<'_>) + Sync,
+        work: impl Fn(usize, usize, Block<'_, T>) + Sync,
     ) {
         assert!(shape.0 > 0 && shape.1 > 0);
         let counts = outputs.each_ref().map(|output| output.rows.div_ceil(shape.0) * output.row_len.div_ceil(shape.1));

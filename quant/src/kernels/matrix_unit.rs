@@ -82,6 +82,11 @@ impl Operand {
         self.tiles.resize(strips * pieces * self.steps, Tile([0; TILE_ROWS * TILE_DEPTH]));
     }
 
+    /// All tiles, `[strips][pieces][steps]`, and how many a strip has, to be filled.
+    pub fn tiles_mut(&mut self) -> (&mut [Tile], usize) {
+        (&mut self.tiles, (self.pieces * self.steps).max(1))
+    }
+
     /// The strips, to be filled.
     pub fn strips_mut(&mut self) -> std::slice::ChunksExactMut<'_, Tile> {
         self.tiles.chunks_exact_mut((self.pieces * self.steps).max(1))

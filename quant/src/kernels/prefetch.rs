@@ -2,10 +2,10 @@
 
 /// Defines a function that hints at each cache line of a slice, with `prefetcht1` or the like on x86-64 and `prfm` on ARM.
 macro_rules! hint {
-    ($(#[$doc:meta])* $name:ident(&[$value:ty]), $x86:literal, $arm:literal) => {
+    ($(#[$doc:meta])* $name:ident, $x86:literal, $arm:literal) => {
         $(#[$doc])*
         #[inline]
-        pub fn $name(values: &[$value]) {
+        pub fn $name<T>(values: &[T]) {
             const LINE: usize = 64;
             let range = values.as_ptr_range();
             let (start, end) = (range.start.cast::<u8>(), range.end.cast::<u8>());
@@ -30,12 +30,12 @@ macro_rules! hint {
 }
 
 hint! {
-    /// Asks for bytes that will be read soon: into the second-level cache where that can be said, otherwise into the nearest.
+    /// Asks for values that will be read soon: into the second-level cache where that can be said, otherwise into the nearest.
     /// Weights whose rows are read in pieces come in an order that no processor guesses.
-    prefetch(&[u8]), "prefetcht1", "pldl2keep"
+    prefetch, "prefetcht1", "pldl2keep"
 }
 
 hint! {
     /// Asks for the memory of values that will soon be written, which may lie in another core's cache.
-    prefetch_for_writing(&[f32]), "prefetchw", "pstl1keep"
+    prefetch_for_writing, "prefetchw", "pstl1keep"
 }
