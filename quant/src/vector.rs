@@ -136,6 +136,13 @@ pub(crate) fn softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) {
 }
 
 #[inline(always)]
+pub(crate) fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+#[inline(always)]
 pub(crate) fn scale(x: &mut [f32], factor: f32) {
     for x in x {
         *x *= factor;

@@ -428,17 +428,19 @@ fn instruction_sets_agree_bit_for_bit_on_vector_functions() {
     let x: Vec<f32> = random.values(147).iter().map(|x| x * 9.0).chain([0.0, 40.0, -40.0, 1e-9]).collect();
     let weight = random.values(x.len());
     let apply = |kernels: &dyn Kernels| {
-        let mut results = vec![x.clone(); 2];
+        let mut results = vec![x.clone(); 4];
         kernels.rms_norm(&x, &weight, 1e-6, &mut results[0]);
         kernels.layer_norm(&x, (&weight, &weight), 1e-6, &mut results[1]);
+        kernels.add(&mut results[2], &weight);
+        kernels.scale(&mut results[3], 0.3);
         // AVX-512 has these of its own.
         if !["avx512", "amx"].contains(&kernels.isa().name()) {
             results.extend(vec![x.clone(); 4]);
-            kernels.gelu(&mut results[2]);
-            kernels.gelu_multiply(&mut results[3], &weight);
-            kernels.softcap(&mut results[4], 5.0);
-            let (largest, sum) = kernels.softmax_tile(&mut results[5], 0.1);
-            results[5].extend([largest, sum]);
+            kernels.gelu(&mut results[4]);
+            kernels.gelu_multiply(&mut results[5], &weight);
+            kernels.softcap(&mut results[6], 5.0);
+            let (largest, sum) = kernels.softmax_tile(&mut results[7], 0.1);
+            results[7].extend([largest, sum]);
         }
         results.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect::<Vec<Vec<u32>>>()
     };

@@ -1,6 +1,8 @@
 //! The decoder of masks: sixteen codes to 64 × 64 values (big_vision, `segmentation.py`; the VQ-VAE of
 //! <https://arxiv.org/abs/2301.02229>). Convolutions are products with patches, pictures lie as `[pixels][channels]`.
 
+use gemmule_quant::Kernels;
+
 use crate::gguf::keys::tensor::mask;
 use crate::ops::Compute;
 use crate::ops::input::{InputBuffer, Needs};
@@ -121,13 +123,13 @@ pub fn forward(
         inner = convolve(&inner, side, second);
         rectify(&mut inner);
         inner = convolve(&inner, side, third);
-        crate::ops::norm::add(&mut x, &inner);
+        compute.kernels.add(&mut x, &inner);
         stage(&x);
     }
     let mut buffer = InputBuffer::default();
     for layer in &weights.up {
         let spread = product(compute, store, (&mut buffer, &x), layer, None);
-        x = gather(&spread, side, store.values(&layer.bias));
+        x = gather(compute.kernels, &spread, side, store.values(&layer.bias));
         rectify(&mut x);
         side *= 2;
         stage(&x);
@@ -180,7 +182,7 @@ fn patches(x: &[f32], side: usize, channels: usize, kernel: usize) -> Vec<f32> {
 
 /// The sums of a transposed convolution of stride 2: each pixel's `[kernel · kernel][channels]` laid over a picture of twice
 /// the side, one pixel beyond its upper left corner.
-fn gather(spread: &[f32], side: usize, bias: &[f32]) -> Vec<f32> {
+fn gather(kernels: &dyn Kernels, spread: &[f32], side: usize, bias: &[f32]) -> Vec<f32> {
     let channels = bias.len();
     let mut out = bias.repeat(4 * side * side);
     let mut parts = spread.chunks_exact(channels);
@@ -189,7 +191,7 @@ fn gather(spread: &[f32], side: usize, bias: &[f32]) -> Vec<f32> {
             let part = parts.next().expect("one for each tap of each pixel");
             let (to_row, to_column) = ((2 * row + y).wrapping_sub(1), (2 * column + x).wrapping_sub(1));
             if to_row < 2 * side && to_column < 2 * side {
-                crate::ops::norm::add(&mut out[(to_row * 2 * side + to_column) * channels..][..channels], part);
+                kernels.add(&mut out[(to_row * 2 * side + to_column) * channels..][..channels], part);
             }
         }
     }

@@ -7,7 +7,6 @@ use crate::ops::Compute;
 use crate::ops::attention::{AttentionBuffer, attend_all};
 use crate::ops::input::{Hidden, InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, activated, linear};
-use crate::ops::norm::add;
 use crate::weights::{Matrix, Store, Vector};
 
 #[derive(Debug)]
@@ -128,7 +127,7 @@ pub fn forward(
     cut_patches(config, pixels, patches);
     let prepared = input.prepare(compute, patches, config.patch_len(), needs(&[&weights.patch]));
     linear(compute, prepared, [product(store, &weights.patch, x, false)]);
-    add(x, store.values(&weights.position));
+    compute.kernels.add(x, store.values(&weights.position));
     for layer in &weights.layers {
         compute.cancel.check()?;
         let all = needs(&[&layer.query, &layer.key, &layer.value]);

@@ -217,14 +217,14 @@ fn finish(kernels: &dyn Kernels, block: &mut Block<'_, f32>, scratch: &mut Worke
             ask_ahead(block, row, ROWS_AHEAD);
             let result = &mut strip[index * stride..][..columns.len()];
             if let Some(bias) = tail.bias {
-                super::norm::add(result, &bias[columns.clone()]);
+                kernels.add(result, &bias[columns.clone()]);
             }
             if tail.gelu {
                 kernels.gelu(result);
             }
             let out = block.row_mut(row);
             if tail.add {
-                super::norm::add(out, result);
+                kernels.add(out, result);
             } else {
                 out.copy_from_slice(result);
             }

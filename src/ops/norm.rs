@@ -10,14 +10,7 @@ pub fn add_rms_norm(compute: &Compute, x: &mut [f32], branch: &[f32], (weight, e
     });
 }
 
-/// As [`add`], `width` values in a task.
+/// `x[i] += y[i]`, a row of `width` values in a task.
 pub fn add_rows(compute: &Compute, x: &mut [f32], y: &[f32], width: usize) {
-    compute.pool.rows(x, width, |row, x| add(x, &y[row * width..]));
-}
-
-/// x ← x + y.
-pub fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
-    }
+    compute.pool.rows(x, width, |row, x| compute.kernels.add(x, &y[row * width..][..width]));
 }

@@ -285,6 +285,11 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         overlay!(self.softmax_tile(x, largest), vector::softmax_tile)
     }
 
+    /// x ← x + y, which is as long.
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        overlay!(self.add(x, y), vector::add);
+    }
+
     /// x ← x · factor.
     fn scale(&self, x: &mut [f32], factor: f32) {
         overlay!(self.scale(x, factor), vector::scale);

@@ -31,6 +31,7 @@ macro_rules! instantiate_vectors {
             rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = crate::vector::rms_norm;
             add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = crate::vector::add_rms_norm;
             layer_norm(x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) = crate::vector::layer_norm;
+            add(x: &mut [f32], y: &[f32]) = crate::vector::add;
             scale(x: &mut [f32], factor: f32) = crate::vector::scale;
             rotate(head: &mut [f32], rotation: &[(f32, f32)]) = crate::vector::rotate;
         }
@@ -60,6 +61,9 @@ macro_rules! vector_methods {
         }
         fn layer_norm(&self, x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
             proven!(layer_norm(x, affine, epsilon, out));
+        }
+        fn add(&self, x: &mut [f32], y: &[f32]) {
+            proven!(add(x, y));
         }
         fn scale(&self, x: &mut [f32], factor: f32) {
             proven!(scale(x, factor));
