@@ -24,8 +24,8 @@ pub struct WorkerScratch {
     pub(crate) weights: Operand,
     /// Results of a product.
     results: Results,
-    /// Results of the gate of a gated product.
-    gate: Results,
+    /// Results of the other factor of a gated product.
+    up: Results,
     /// A few rows of results that were turned.
     strips: [AlignedFloats; 2],
     /// Results of attention.

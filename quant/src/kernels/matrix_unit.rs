@@ -89,7 +89,8 @@ impl Operand {
 
     /// The strips, to be filled.
     pub fn strips_mut(&mut self) -> std::slice::ChunksExactMut<'_, Tile> {
-        self.tiles.chunks_exact_mut((self.pieces * self.steps).max(1))
+        let (tiles, strip_len) = self.tiles_mut();
+        tiles.chunks_exact_mut(strip_len)
     }
 
     /// Strips `first .. first + strips`, all of their depth.

@@ -248,7 +248,10 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
     /// default multiplies one panel after the other with the `integer_tile` of this set; a set that leaves that to its base
     /// passes this on, too.
     fn integer_tiles(&self, panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
-        for (index, panel) in panels.iter().enumerate().filter(|_| x.rows > 0) {
+        if x.rows == 0 {
+            return;
+        }
+        for (index, panel) in panels.iter().enumerate() {
             self.integer_tile(panel, x, TileOut { values: &mut out.values[index * PANEL_ROWS..], ..out });
         }
     }

@@ -23,7 +23,10 @@ pub(super) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOu
 /// product of one panel reads its own, and reading bounds it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn integer_tiles(panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
-    for (index, panels) in panels.chunks(PANELS).enumerate().filter(|_| x.rows > 0) {
+    if x.rows == 0 {
+        return;
+    }
+    for (index, panels) in panels.chunks(PANELS).enumerate() {
         let out = TileOut { values: &mut out.values[index * PANELS * PANEL_ROWS..], ..out };
         match panels {
             [left, right] if same_shape(left, right) => panels_of_a_shape([left, right], x, out),
