@@ -2,14 +2,14 @@
 //! scores of more than a tile of keys: a running softmax carries greatest score and sum from tile to tile.
 
 use gemmule_quant::kernels::{FloatRows, TileOut};
-use gemmule_quant::matrix_unit::{Operand, TILE_ROWS};
+use gemmule_quant::matrix_unit::{AlignedFloats, Operand, TILE_ROWS};
 use gemmule_quant::{Format, Kernels, MatrixUnit, PANEL_ROWS, StridedRows};
 
 use super::{Compute, WorkerScratch};
 use crate::sched::{Block, Output};
 
 /// Queries that share one pass over the keys; half as many where tasks would be few. A query's result does not depend on it.
-const QUERY_TILE: usize = 96;
+const QUERY_TILE: usize = 192;
 /// Queries that share one pass in a matrix unit: two strips.
 const UNIT_QUERIES: usize = 2 * TILE_ROWS;
 /// Keys in a tile: their panels and the scores stay in the second-level cache.
@@ -37,9 +37,9 @@ pub struct AttentionShape {
 #[derive(Debug, Default)]
 pub struct AttentionBuffer {
     /// `[kv_heads][padded tokens / 16][head_dim][16]`.
-    keys: Vec<f32>,
+    keys: AlignedFloats,
     /// `[kv_heads][padded head_dim / 16][tokens][16]`.
-    values: Vec<f32>,
+    values: AlignedFloats,
     /// The same for a matrix unit, heads one behind the other: keys as rows, values as a matrix.
     key_tiles: Operand,
     value_tiles: Operand,
@@ -75,8 +75,8 @@ fn attend_in_panels(
     let tokens = k.len() / kv_len;
     let padded_tokens = tokens.next_multiple_of(PANEL_ROWS);
     let padded_dim = head_dim.next_multiple_of(PANEL_ROWS);
-    buffer.keys.resize(kv_heads * padded_tokens * head_dim, 0.0);
-    buffer.values.resize(kv_heads * padded_dim * tokens, 0.0);
+    buffer.keys.resize(kv_heads * padded_tokens * head_dim);
+    buffer.values.resize(kv_heads * padded_dim * tokens);
     compute.pool.rows(&mut buffer.keys, head_dim * PANEL_ROWS, |index, panel| {
         let panels = padded_tokens / PANEL_ROWS;
         let (head, first) = (index / panels, index % panels * PANEL_ROWS);
@@ -99,7 +99,8 @@ fn attend_in_panels(
     let (keys, values) = (&buffer.keys[..], &buffer.values[..]);
     let few = (out.len() / row_len).div_ceil(QUERY_TILE) * heads < 4 * compute.pool.threads();
     let query_tile = if few { QUERY_TILE / 2 } else { QUERY_TILE };
-    compute.pool.blocks([Output::new(out, row_len)], (query_tile, head_dim), |worker, _, mut block| {
+    let out = Output::new(out, row_len).divided(heads, head_dim);
+    compute.pool.blocks([out], query_tile, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         let head = block.columns().start / head_dim;
         let kv_head = head / (heads / kv_heads);
@@ -160,7 +161,8 @@ fn attend_in_unit(
         let values = FloatRows { values: &v[head * head_dim + first..], stride: kv_len, rows: tokens, k: width };
         unit.pack_right_columns(values, pieces, strip);
     });
-    compute.pool.blocks([Output::new(out, row_len)], (UNIT_QUERIES, head_dim), |worker, _, mut block| {
+    let out = Output::new(out, row_len).divided(heads, head_dim);
+    compute.pool.blocks([out], UNIT_QUERIES, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         let WorkerScratch { queries, scores, tile, weights, .. } = scratch;
         let head = block.columns().start / head_dim;
@@ -280,8 +282,8 @@ pub fn attend_cached(
     let part_len = head_dim + 2;
     buffer.partial.resize(tiles * heads * part_len, 0.0);
     // A task: one tile of tokens and one key head, for all the query heads that share it.
-    let partial = Output::new(&mut buffer.partial, heads * part_len);
-    compute.pool.blocks([partial], (1, group * part_len), |worker, _, mut block| {
+    let partial = Output::new(&mut buffer.partial, heads * part_len).divided(kv_heads, group * part_len);
+    compute.pool.blocks([partial], 1, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         let (tile, kv_head) = (block.rows().start, block.columns().start / (group * part_len));
         let CachedHead { keys, values } = &cached[kv_head];

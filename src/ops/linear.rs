@@ -63,9 +63,9 @@ pub fn linear<const N: usize>(compute: &Compute, input: Input<'_>, products: [Pr
         assert!(weight.columns() == input.k && out.len() == rows * weight.rows(), "shapes of a product");
         assert!(tail.bias.is_none_or(|bias| bias.len() == weight.rows()), "length of a bias");
     }
-    let shape = task_shape(compute, rows, &parts.map(|(weight, _)| weight.rows()));
-    let outputs = products.map(|product| Output::new(product.out, product.weight.rows()));
-    compute.pool.blocks(outputs, shape, |worker, index, mut block| {
+    let division = Division::new(compute, rows, &parts.map(|(weight, _)| weight.rows()));
+    let outputs = products.map(|product| division.output(product.out, product.weight.rows(), 1));
+    compute.pool.blocks(outputs, division.height, |worker, index, mut block| {
         let (weight, tail) = parts[index];
         let scratch = &mut *compute.scratch.of(worker);
         multiply(compute.kernels, weight, input, (block.rows(), block.columns()), scratch);
@@ -99,8 +99,9 @@ pub fn gated<'a>(
         });
         return hidden.input_of_tiles(shape);
     }
-    let outputs = [Output::new(hidden.values(shape.0 * shape.1), shape.1)];
-    compute.pool.blocks(outputs, task_shape(compute, shape.0, &[shape.1]), |worker, _, mut block| {
+    let division = Division::new(compute, shape.0, &[shape.1]);
+    let outputs = [division.output(hidden.values(shape.0 * shape.1), shape.1, 1)];
+    compute.pool.blocks(outputs, division.height, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         multiply_both(scratch, block.rows(), block.columns());
         let WorkerScratch { results: gate, up, strips: [strip, other], .. } = scratch;
@@ -157,10 +158,11 @@ fn fill_tiles(
     compute_block: impl Fn(&mut WorkerScratch, Range<usize>, Range<usize>) + Sync,
 ) {
     const { assert!(UNIT_ROWS.is_multiple_of(TILE_DEPTH), "tasks are whole tiles wide") };
-    let (height, width) = task_shape(compute, rows, &[columns]);
+    let division = Division::new(compute, rows, &[columns]);
     let (tiles, strip_len) = tiles.tiles_mut();
-    let shape = (height / TILE_ROWS, width / TILE_DEPTH);
-    compute.pool.blocks([Output::new(tiles, strip_len)], shape, |worker, _, mut block| {
+    debug_assert_eq!(strip_len, columns.div_ceil(TILE_DEPTH), "tiles of one piece");
+    let outputs = [division.output(tiles, columns, TILE_DEPTH)];
+    compute.pool.blocks(outputs, division.height / TILE_ROWS, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         let (strips, steps) = (block.rows(), block.columns());
         let block_rows = strips.start * TILE_ROWS..rows.min(strips.end * TILE_ROWS);
@@ -175,28 +177,45 @@ fn fill_tiles(
     });
 }
 
-/// Rows and columns of a task of products with so many columns each.
-fn task_shape(compute: &Compute, rows: usize, columns: &[usize]) -> (usize, usize) {
-    let threads = compute.pool.threads();
-    if rows < PANEL_FROM {
-        // A few tasks per thread even out threads of different speed.
-        let columns: usize = columns.iter().sum();
-        return (rows, columns.div_ceil(threads * 8).next_multiple_of(PANEL_ROWS));
+/// How products are divided into tasks.
+struct Division {
+    /// Most rows of a task.
+    height: usize,
+    /// As many tasks share the columns evenly as would each have so many.
+    width: usize,
+    /// Tasks begin at multiples of so many columns.
+    step: usize,
+}
+
+impl Division {
+    /// That of products with so many columns each.
+    fn new(compute: &Compute, rows: usize, columns: &[usize]) -> Self {
+        let threads = compute.pool.threads();
+        let total: usize = columns.iter().sum();
+        if rows < PANEL_FROM {
+            // A few tasks per thread even out threads of different speed.
+            let width = total.div_ceil(threads * 8).next_multiple_of(PANEL_ROWS);
+            return Self { height: rows, width, step: PANEL_ROWS };
+        }
+        let down = rows.div_ceil(TASK_ROWS);
+        let height = rows.div_ceil(down).next_multiple_of(TILE_ROWS);
+        let (step, most) = match compute.kernels.matrix_unit() {
+            Some(_) => (UNIT_ROWS, UNIT_COLUMNS),
+            None => (panels_at_once(compute.kernels) * PANEL_ROWS, TASK_COLUMNS),
+        };
+        // What the worker with the most tasks has to do, in columns.
+        let longest = |width: usize| {
+            let tasks: usize = columns.iter().map(|columns| down * columns.div_ceil(width)).sum();
+            tasks.div_ceil(threads) * (down * total + tasks * TASK_COST) / tasks
+        };
+        let width = (step..=most).rev().step_by(PANEL_ROWS).min_by_key(|&width| longest(width)).expect("some width");
+        Self { height, width, step }
     }
-    let down = rows.div_ceil(TASK_ROWS);
-    let height = rows.div_ceil(down).next_multiple_of(TILE_ROWS);
-    let (step, most) = match compute.kernels.matrix_unit() {
-        Some(_) => (UNIT_ROWS, UNIT_COLUMNS),
-        None => (panels_at_once(compute.kernels) * PANEL_ROWS, TASK_COLUMNS),
-    };
-    // What the worker with the most tasks has to do, in columns.
-    let longest = |width: usize| {
-        let tasks: usize = columns.iter().map(|columns| down * columns.div_ceil(width)).sum();
-        tasks.div_ceil(threads) * (width + TASK_COST)
-    };
-    let widths = (1..=most / step).rev().map(|steps| steps * step);
-    let width = widths.min_by_key(|&width| longest(width)).expect("some width");
-    (height, width)
+
+    /// An output of so many columns, divided into tasks; its own columns are `unit` of these.
+    fn output<'a, T>(&self, values: &'a mut [T], columns: usize, unit: usize) -> Output<'a, T> {
+        Output::new(values, columns.div_ceil(unit)).divided(columns.div_ceil(self.width), self.step / unit)
+    }
 }
 
 /// Asks for the memory of the output that is stored so many rows after `row`.

@@ -58,6 +58,8 @@ pub struct Output<'a, T> {
     base: *mut T,
     rows: usize,
     row_len: usize,
+    across: usize,
+    step: usize,
     values: PhantomData<&'a mut [T]>,
 }
 
@@ -67,13 +69,31 @@ unsafe impl<T: Send> Send for Output<'_, T> {}
 unsafe impl<T: Send> Sync for Output<'_, T> {}
 
 impl<'a, T> Output<'a, T> {
-    /// An output of rows of `row_len` values.
+    /// An output of rows of `row_len` values, whose blocks are whole rows.
     ///
     /// # Panics
     /// When `values` is no whole number of rows.
     pub fn new(values: &'a mut [T], row_len: usize) -> Self {
         assert!(row_len > 0 && values.len().is_multiple_of(row_len));
-        Self { base: values.as_mut_ptr(), rows: values.len() / row_len, row_len, values: PhantomData }
+        let rows = values.len() / row_len;
+        Self { base: values.as_mut_ptr(), rows, row_len, across: 1, step: row_len, values: PhantomData }
+    }
+
+    /// With `across` blocks side by side, which begin at multiples of `step` columns and share the columns as evenly as these let them.
+    ///
+    /// # Panics
+    /// When there are not so many steps.
+    #[must_use]
+    pub fn divided(self, across: usize, step: usize) -> Self {
+        assert!(across > 0 && across <= self.row_len.div_ceil(step));
+        Self { across, step, ..self }
+    }
+
+    /// The columns of one of the blocks side by side.
+    fn columns(&self, index: usize) -> Range<usize> {
+        let steps = self.row_len.div_ceil(self.step);
+        let first = |index: usize| (steps * index / self.across * self.step).min(self.row_len);
+        first(index)..first(index + 1)
     }
 }
 
@@ -109,6 +129,43 @@ impl<T> Block<'_, T> {
         unsafe {
             std::slice::from_raw_parts_mut(self.base.add(row * self.row_len + self.columns.start), self.columns.len())
         }
+    }
+}
+
+/// The order of several outputs' tasks: the same part of each, one after the other, so that one worker makes what belongs together.
+struct Interleaved<'a> {
+    counts: &'a [usize],
+    rounds: usize,
+}
+
+impl<'a> Interleaved<'a> {
+    /// Of outputs with so many tasks each.
+    fn new(counts: &'a [usize]) -> Self {
+        Self { counts, rounds: counts.iter().copied().filter(|count| *count > 0).min().unwrap_or(1) }
+    }
+
+    /// How many tasks of an output come before a round.
+    fn before(&self, round: usize, count: usize) -> usize {
+        count * round / self.rounds
+    }
+
+    /// Which output a task belongs to, and which of that output's tasks it is.
+    fn find(&self, task: usize) -> (usize, usize) {
+        let all_before = |round: usize| self.counts.iter().map(|&count| self.before(round, count)).sum::<usize>();
+        // No round begins after its part of all tasks.
+        let mut round = task * self.rounds / self.counts.iter().sum::<usize>();
+        while all_before(round + 1) <= task {
+            round += 1;
+        }
+        let mut rest = task - all_before(round);
+        for (index, &count) in self.counts.iter().enumerate() {
+            let (first, end) = (self.before(round, count), self.before(round + 1, count));
+            if rest < end - first {
+                return (index, first + rest);
+            }
+            rest -= end - first;
+        }
+        unreachable!("a task of the outputs")
     }
 }
 
@@ -167,30 +224,26 @@ impl Pool {
         });
     }
 
-    /// Divides outputs into blocks of at most `shape` (rows, columns) and runs `work(worker, output, block)` for each, all in
-    /// one parallel region.
+    /// Divides outputs into blocks of at most `height` rows, side by side as the outputs say, and runs `work(worker, output, block)` for
+    /// each, all in one parallel region.
     ///
     /// # Panics
-    /// When a side of `shape` is 0.
+    /// When `height` is 0.
     pub fn blocks<T: Send, const N: usize>(
         &self,
         outputs: [Output<'_, T>; N],
-        shape: (usize, usize),
+        height: usize,
         work: impl Fn(usize, usize, Block<'_, T>) + Sync,
     ) {
-        assert!(shape.0 > 0 && shape.1 > 0);
-        let counts = outputs.each_ref().map(|output| output.rows.div_ceil(shape.0) * output.row_len.div_ceil(shape.1));
+        let counts = outputs.each_ref().map(|output| output.rows.div_ceil(height) * output.across);
+        let order = Interleaved::new(&counts);
         self.run(counts.iter().sum(), |worker, task| {
-            let (mut index, mut task) = (0, task);
-            while task >= counts[index] {
-                task -= counts[index];
-                index += 1;
-            }
+            let (index, task) = order.find(task);
             let Output { base, rows, row_len, .. } = outputs[index];
-            let down = rows.div_ceil(shape.0);
+            let down = rows.div_ceil(height);
             // Neighbouring tasks share columns: what a worker unpacks for one it may find warm for the next.
-            let (column, row) = (task / down * shape.1, task % down * shape.0);
-            let (rows, columns) = (row..(row + shape.0).min(rows), column..(column + shape.1).min(row_len));
+            let (column, row) = (task / down, task % down * height);
+            let (rows, columns) = (row..(row + height).min(rows), outputs[index].columns(column));
             work(worker, index, Block { base, row_len, rows, columns, output: PhantomData });
         });
     }
@@ -205,7 +258,7 @@ impl Pool {
         }
         let rows = output.len() / row_len;
         let together = (rows / (self.threads() * 8)).max(1);
-        self.blocks([Output::new(output, row_len)], (together, row_len), |_, _, mut block| {
+        self.blocks([Output::new(output, row_len)], together, |_, _, mut block| {
             block.rows().for_each(|row| work(row, block.row_mut(row)));
         });
     }
@@ -240,7 +293,7 @@ impl<T: Default> PerWorker<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pool, count_cores, default_threads};
+    use super::{Interleaved, Output, Pool, count_cores, default_threads};
 
     #[test]
     fn cpus_of_one_core_count_once() {
@@ -264,6 +317,48 @@ mod tests {
             done[task].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         });
         assert!(done.iter().all(|count| count.load(std::sync::atomic::Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn outputs_take_turns() {
+        let order = |counts: &[usize]| -> Vec<(usize, usize)> {
+            let interleaved = Interleaved::new(counts);
+            (0..counts.iter().sum()).map(|task| interleaved.find(task)).collect()
+        };
+        assert_eq!(order(&[2, 1, 1]), [(0, 0), (0, 1), (1, 0), (2, 0)]);
+        assert_eq!(order(&[2, 2]), [(0, 0), (1, 0), (0, 1), (1, 1)]);
+        assert_eq!(order(&[0, 3]), [(1, 0), (1, 1), (1, 2)]);
+        for counts in [[16, 8, 8], [7, 3, 5], [1, 9, 0], [5, 5, 1]] {
+            let found = order(&counts);
+            for index in 0..counts.len() {
+                let blocks = found.iter().filter(|(output, _)| *output == index).map(|(_, block)| *block);
+                assert!(
+                    blocks.eq(0..counts[index]),
+                    "{counts:?}: each block of output {index} once, from the first on"
+                );
+            }
+        }
+    }
+
+    /// Every value is in one block, whose columns begin at a step, and no block is wider than another by more than a step.
+    #[test]
+    fn blocks_share_an_output_evenly() {
+        let pool = Pool::new(2).unwrap();
+        for (row_len, across, step) in [(4304, 16, 32), (100, 3, 32), (72, 1, 72), (17, 2, 16), (96, 6, 16)] {
+            let mut values = vec![0u32; 5 * row_len];
+            let widths = std::sync::Mutex::new(Vec::new());
+            pool.blocks([Output::new(&mut values, row_len).divided(across, step)], 2, |_, _, mut block| {
+                let columns = block.columns();
+                assert!(columns.start.is_multiple_of(step) && block.rows().len() <= 2);
+                // The last step of a row may be shorter.
+                widths.lock().unwrap().push(columns.len().div_ceil(step));
+                block.rows().for_each(|row| block.row_mut(row).iter_mut().for_each(|value| *value += 1));
+            });
+            assert!(values.iter().all(|value| *value == 1), "{row_len} columns in {across} blocks");
+            let widths = widths.into_inner().unwrap();
+            let (least, most) = (widths.iter().min().unwrap(), widths.iter().max().unwrap());
+            assert!(widths.len() == 3 * across && *least > 0 && most - least <= 1, "{widths:?}");
+        }
     }
 
     #[test]

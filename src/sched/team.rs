@@ -18,32 +18,51 @@ const AWAKE: Duration = Duration::from_micros(300);
 /// What a region's workers run: `work(worker, task)`.
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
+/// The next task of a worker's share. Apart from the others in memory: claiming from it does not disturb them.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Share(AtomicUsize);
+
 /// A parallel region, on its leader's stack.
 struct Region<'a> {
     work: &'a Work<'a>,
     tasks: usize,
-    claimed: AtomicUsize,
+    shares: &'a [Share],
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Region<'_> {
-    /// Claims one task after another until there are no more.
+    /// The first task of a worker's share; the next worker's ends it.
+    fn first(&self, worker: usize) -> usize {
+        self.tasks * worker / self.shares.len()
+    }
+
+    /// Claims one task after another until there are no more: first of its own share, then of those that the others have not
+    /// got to. What a worker computes in one region, the same part of the next region mostly reads.
     fn work(&self, worker: usize) {
-        loop {
-            let task = self.claimed.fetch_add(1, Ordering::Relaxed);
-            if task >= self.tasks {
-                break;
+        let workers = self.shares.len();
+        for owner in (worker..workers).chain(0..worker) {
+            let (next, end) = (&self.shares[owner].0, self.first(owner + 1));
+            while next.load(Ordering::Relaxed) < end {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                if task < end {
+                    (self.work)(worker, task);
+                }
             }
-            (self.work)(worker, task);
         }
     }
 
     /// As [`work`](Self::work); keeps a panic for the leader.
     fn help(&self, worker: usize) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work(worker))) {
-            self.claimed.store(self.tasks, Ordering::Relaxed);
+            self.end();
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
+    }
+
+    /// Leaves no task to be claimed.
+    fn end(&self) {
+        self.shares.iter().for_each(|share| share.0.store(self.tasks, Ordering::Relaxed));
     }
 }
 
@@ -56,6 +75,8 @@ pub(super) struct Team {
     region: AtomicPtr<Region<'static>>,
     /// Workers that look at the open region.
     inside: AtomicUsize,
+    /// One for each worker.
+    shares: Vec<Share>,
     /// Whether there is a leader, and which worker it is.
     led: AtomicBool,
     leader: AtomicUsize,
@@ -70,7 +91,8 @@ impl Team {
     /// A team of `workers`, leader included.
     pub(super) fn new(workers: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { crowded: workers > processors, ..Self::default() }
+        let shares = (0..workers).map(|_| Share::default()).collect();
+        Self { crowded: workers > processors, shares, ..Self::default() }
     }
 
     /// Runs the leader's part on `worker`. The others serve until its end.
@@ -106,7 +128,7 @@ impl Team {
         impl Drop for Close<'_> {
             /// Waits for the helpers inside, which borrow the region. After a panic of the leader they claim no more.
             fn drop(&mut self) {
-                self.1.claimed.store(self.1.tasks, Ordering::Relaxed);
+                self.1.end();
                 self.0.epoch.fetch_add(1, Ordering::SeqCst);
                 let mut round = 0;
                 while self.0.inside.load(Ordering::SeqCst) > 0 {
@@ -116,7 +138,10 @@ impl Team {
             }
         }
         assert!(self.may_open(worker), "a region inside of a region");
-        let region = Region { work, tasks, claimed: AtomicUsize::new(0), panic: Mutex::default() };
+        let region = Region { work, tasks, shares: &self.shares, panic: Mutex::default() };
+        for (worker, share) in self.shares.iter().enumerate() {
+            share.0.store(region.first(worker), Ordering::Relaxed);
+        }
         self.region.store((&raw const region).cast_mut().cast(), Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::SeqCst);
         let close = Close(self, &region);
