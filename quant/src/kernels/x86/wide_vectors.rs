@@ -53,13 +53,23 @@ fn tanh(x: __m512) -> __m512 {
 /// Replaces sixteen values at a time by `$body` of them; at the end fewer, with `$outside` in the lanes behind them.
 macro_rules! for_each_register {
     ($x:expr, $outside:expr, |$values:ident, $mask:ident| $body:expr) => {
-        for part in $x.chunks_mut(16) {
-            let $mask = u16::MAX >> (16 - part.len());
-            // SAFETY: the mask has a bit for each value of the part.
-            let $values = unsafe { _mm512_mask_loadu_ps($outside, $mask, part.as_ptr()) };
+        let (registers, rest) = $x.as_chunks_mut::<16>();
+        for register in registers {
+            // Known here, so that the compiler leaves it out.
+            let $mask = u16::MAX;
+            // SAFETY: a register's values.
+            let $values = unsafe { _mm512_loadu_ps(register.as_ptr()) };
             let result = $body;
             // SAFETY: as above.
-            unsafe { _mm512_mask_storeu_ps(part.as_mut_ptr(), $mask, result) };
+            unsafe { _mm512_storeu_ps(register.as_mut_ptr(), result) };
+        }
+        if !rest.is_empty() {
+            let $mask = u16::MAX >> (16 - rest.len());
+            // SAFETY: the mask has a bit for each value of the rest.
+            let $values = unsafe { _mm512_mask_loadu_ps($outside, $mask, rest.as_ptr()) };
+            let result = $body;
+            // SAFETY: as above.
+            unsafe { _mm512_mask_storeu_ps(rest.as_mut_ptr(), $mask, result) };
         }
     };
 }
@@ -165,23 +175,46 @@ pub(super) fn softcap(x: &mut [f32], cap: f32) {
     });
 }
 
-/// As [`Kernels::softmax_tile`](crate::Kernels::softmax_tile).
+/// As [`Kernels::softmax_tile`](crate::Kernels::softmax_tile). Maxima and sums of four registers at a time: one after the other
+/// they would take longer than the exponentials.
 #[target_feature(enable = "avx512f")]
 pub(super) fn softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) {
     let least = _mm512_set1_ps(f32::NEG_INFINITY);
-    let mut lanes = least;
-    for part in x.chunks(16) {
+    let mut maxima = [least; 4];
+    let (fours, rest) = x.as_chunks::<64>();
+    for four in fours {
+        for (part, maximum) in four.as_chunks::<16>().0.iter().zip(&mut maxima) {
+            // What is no number is no greatest value: of such operands `max` takes the second.
+            // SAFETY: a register's values.
+            *maximum = _mm512_max_ps(unsafe { _mm512_loadu_ps(part.as_ptr()) }, *maximum);
+        }
+    }
+    for (part, maximum) in rest.chunks(16).zip(&mut maxima) {
         // SAFETY: the mask has a bit for each value of the part.
         let values = unsafe { _mm512_mask_loadu_ps(least, u16::MAX >> (16 - part.len()), part.as_ptr()) };
-        // What is no number is no greatest value: of such operands `max` takes the second.
-        lanes = _mm512_max_ps(values, lanes);
+        *maximum = _mm512_max_ps(values, *maximum);
     }
-    let largest = _mm512_reduce_max_ps(lanes).max(largest);
-    let mut sum = _mm512_setzero_ps();
-    for_each_register!(x, least, |values, mask| {
+    let [a, b, c, d] = maxima;
+    let maximum = _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d));
+    let largest = _mm512_reduce_max_ps(maximum).max(largest);
+    let mut sums = [_mm512_setzero_ps(); 4];
+    let (fours, rest) = x.as_chunks_mut::<64>();
+    for four in fours {
+        for (part, sum) in four.as_chunks_mut::<16>().0.iter_mut().zip(&mut sums) {
+            // SAFETY: a register's values.
+            let values = unsafe { _mm512_loadu_ps(part.as_ptr()) };
+            let weights = exp_of_negative(_mm512_sub_ps(values, _mm512_set1_ps(largest)));
+            *sum = _mm512_add_ps(*sum, weights);
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(part.as_mut_ptr(), weights) };
+        }
+    }
+    let mut last = sums[3];
+    for_each_register!(rest, least, |values, mask| {
         let weights = exp_of_negative(_mm512_sub_ps(values, _mm512_set1_ps(largest)));
-        sum = _mm512_mask_add_ps(sum, mask, sum, weights);
+        last = _mm512_mask_add_ps(last, mask, last, weights);
         weights
     });
-    (largest, _mm512_reduce_add_ps(sum))
+    let [a, b, c, _] = sums;
+    (largest, _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, last))))
 }
