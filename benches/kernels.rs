@@ -51,12 +51,13 @@ fn each_kernels() -> impl Iterator<Item = &'static dyn Kernels> {
 #[cfg(target_arch = "x86_64")]
 fn products(kernels: &dyn Kernels, float: bool, count: usize) -> Option<usize> {
     use std::arch::asm;
-    // As many independent chains as there are registers `r` named; they hide the latency of two products a cycle.
+    // As many independent chains as there are registers `r` named; they hide the latency of two products a cycle. Of zeros: what
+    // was left in the registers may be numbers so small that they take a hundred times as long.
     macro_rules! chains {
         ($operations:expr, $registers:literal, $($line:literal),*) => {{
             // SAFETY: only registers are touched, by instructions of the set that `kernels` proves.
             unsafe {
-                asm!("2:", concat!(".irp r,", $registers), $($line,)* ".endr", "dec {count}", "jnz 2b",
+                asm!("vzeroall", "2:", concat!(".irp r,", $registers), $($line,)* ".endr", "dec {count}", "jnz 2b",
                     count = inout(reg) count => _,
                     out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
                     out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
