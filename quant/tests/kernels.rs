@@ -6,7 +6,7 @@ use gemmule_quant::activation::QuantizedRows;
 use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
 use gemmule_quant::{
     FORMATS, FloatPanel, Format, IntegerPanel, Kernels, MatrixView, PANEL_ROWS, StridedRows, decode_row, encode_row,
-    squared_error, vector,
+    squared_error,
 };
 use support::{Random, all_kernels, assert_close, exact, lengths, random_row};
 
@@ -236,6 +236,38 @@ fn panels_at_once_equal_one_after_the_other() {
     }
 }
 
+/// A panel of pairs gives each column's products with even and with odd places of the depth, for any number of rows, and
+/// nothing else is written.
+#[test]
+fn pairs_are_sums_over_every_other_place() {
+    const COLUMNS: usize = PANEL_ROWS / 2;
+    let mut random = Random(23);
+    for kernels in all_kernels() {
+        for (rows, k) in [(1, 2), (3, 6), (4, 72), (7, 256), (13, 30), (29, 128), (5, 0)] {
+            let (x_stride, stride) = (k + 3, PANEL_ROWS + 2);
+            let (panel, values) = (random.values(k * COLUMNS), random.values(rows * x_stride));
+            for accumulate in [false, true] {
+                let mut out = vec![0.5; rows * stride];
+                let x = FloatRows { values: &values, stride: x_stride, rows, k };
+                kernels.pair_tile(&panel, x, TileOut { values: &mut out, stride, accumulate });
+                let start = if accumulate { 0.5 } else { 0.0 };
+                for (row, out) in out.chunks(stride).enumerate() {
+                    let x = &values[row * x_stride..][..k];
+                    for (lane, got) in out[..PANEL_ROWS].iter().enumerate() {
+                        let places = (lane % 2..k).step_by(2);
+                        let weights = places.clone().map(|at| panel[at / 2 * PANEL_ROWS + lane]);
+                        let x = places.map(|at| x[at]);
+                        let (sum, magnitude) = exact(&weights.collect::<Vec<_>>(), &x.collect::<Vec<_>>());
+                        let what = format!("{}: {rows} rows of {k}, lane {lane} of row {row}", kernels.isa());
+                        assert_close(*got, (start + sum, magnitude + 0.5), &what);
+                    }
+                    assert!(out[PANEL_ROWS..].iter().all(|value| *value == 0.5), "{}: wrote outside", kernels.isa());
+                }
+            }
+        }
+    }
+}
+
 /// The same of integer panels, of which some instruction sets multiply two at once; also where their shapes differ.
 #[test]
 fn integer_panels_at_once_equal_one_after_the_other() {
@@ -422,110 +454,6 @@ fn quantized_activations_are_within_half_a_step() {
     }
 }
 
-#[test]
-fn instruction_sets_agree_bit_for_bit_on_vector_functions() {
-    let mut random = Random(5);
-    let x: Vec<f32> = random.values(147).iter().map(|x| x * 9.0).chain([0.0, 40.0, -40.0, 1e-9]).collect();
-    let weight = random.values(x.len());
-    let apply = |kernels: &dyn Kernels| {
-        let mut results = vec![x.clone(); 4];
-        kernels.rms_norm(&x, &weight, 1e-6, &mut results[0]);
-        kernels.layer_norm(&x, (&weight, &weight), 1e-6, &mut results[1]);
-        kernels.add(&mut results[2], &weight);
-        kernels.scale(&mut results[3], 0.3);
-        // AVX-512 has these of its own.
-        if !["avx512", "amx"].contains(&kernels.isa().name()) {
-            results.extend(vec![x.clone(); 4]);
-            kernels.gelu(&mut results[4]);
-            kernels.gelu_multiply(&mut results[5], &weight);
-            kernels.softcap(&mut results[6], 5.0);
-            let (largest, sum) = kernels.softmax_tile(&mut results[7], 0.1);
-            results[7].extend([largest, sum]);
-        }
-        results.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect::<Vec<Vec<u32>>>()
-    };
-    let reference = apply(all_kernels()[0]);
-    for kernels in all_kernels() {
-        let results = apply(kernels);
-        assert_eq!(results, reference[..results.len()], "{}", kernels.isa());
-    }
-}
-
-#[test]
-fn exponential_and_tangent_are_accurate() {
-    for step in -40_000..=40_000 {
-        let x = step as f32 * 0.002;
-        let (got, expected) = (f64::from(vector::exp(x)), f64::from(x).exp());
-        assert!((got / expected - 1.0).abs() < 3e-7, "exp({x}) = {got}, not {expected}");
-        let (got, expected) = (f64::from(vector::tanh(x)), f64::from(x).tanh());
-        assert!((got - expected).abs() < 2e-7, "tanh({x}) = {got}, not {expected}");
-    }
-    assert!(vector::exp(f32::NAN).is_nan() && vector::tanh(f32::NAN).is_nan());
-    assert_eq!(vector::tanh(1e4), 1.0);
-}
-
-#[test]
-fn reading_reads_every_byte() {
-    let mut random = Random(20);
-    for kernels in all_kernels() {
-        for length in [0, 1, 8, 63, 64, 65, 255, 256, 319, 320, 511, 512, 767, 1000, 1023, 4096, 5003] {
-            let bytes = random.bytes(length);
-            let words = bytes.chunks(8).map(|word| {
-                let mut whole = [0; 8];
-                whole[..word.len()].copy_from_slice(word);
-                u64::from_ne_bytes(whole)
-            });
-            assert_eq!(kernels.read(&bytes), words.fold(0, |sum, word| sum ^ word), "{}: {length}", kernels.isa());
-        }
-    }
-}
-
-#[test]
-fn gelus_are_accurate() {
-    let mut random = Random(17);
-    for kernels in all_kernels() {
-        for (length, range) in [(1, 1.0), (15, 4.0), (16, 10.0), (33, 1e-3), (300, 8.0), (70, 1e5)] {
-            let x: Vec<f32> = random.values(length).iter().map(|x| x * range).collect();
-            let up = random.values(length);
-            let (mut alone, mut times) = (x.clone(), x.clone());
-            kernels.gelu(&mut alone);
-            kernels.gelu_multiply(&mut times, &up);
-            for (((x, up), alone), times) in x.iter().zip(&up).zip(&alone).zip(&times) {
-                let wide = f64::from(*x);
-                let expected = 0.5
-                    * wide
-                    * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044715 * wide.powi(3))).tanh());
-                let tolerance = 3e-7 * wide.abs();
-                assert!((f64::from(*alone) - expected).abs() <= tolerance, "{}: {x} became {alone}", kernels.isa());
-                assert_eq!(*times, alone * up, "{}: {x} times {up}", kernels.isa());
-            }
-        }
-        let mut x = [1.0, f32::NAN, f32::INFINITY, -0.0];
-        kernels.gelu(&mut x);
-        assert!(!x[0].is_nan() && x[1].is_nan() && x[2] == f32::INFINITY, "{}: {x:?}", kernels.isa());
-        assert_eq!(x[3].to_bits(), (-0.0f32).to_bits(), "{}", kernels.isa());
-    }
-}
-
-/// A value becomes the same in a whole register and in the rest of a row: how rows are cut depends on the number of threads.
-#[test]
-fn values_do_not_depend_on_their_place_in_a_row() {
-    let x: Vec<f32> = Random(21).values(70).iter().map(|x| x * 6.0).collect();
-    for kernels in all_kernels() {
-        let apply = |x: &[f32]| {
-            let (mut gelu, mut times, mut capped) = (x.to_vec(), x.to_vec(), x.to_vec());
-            kernels.gelu(&mut gelu);
-            kernels.gelu_multiply(&mut times, x);
-            kernels.softcap(&mut capped, 5.0);
-            [gelu, times, capped]
-        };
-        let all = apply(&x);
-        for (index, &value) in x.iter().enumerate() {
-            assert_eq!(apply(&[value]).map(|one| one[0]), all.each_ref().map(|all| all[index]), "{}", kernels.isa());
-        }
-    }
-}
-
 /// The quantizers give the same bits, for values that quantize evenly and unevenly, very small ones, and none.
 #[test]
 fn quantizers_agree_bit_for_bit() {
@@ -555,48 +483,6 @@ fn quantizers_agree_bit_for_bit() {
             }
             assert_eq!((got.block_sums, got.half_sums), (expected.block_sums, expected.half_sums), "{}", kernels.isa());
             assert_eq!(got.pair_offsets, expected.pair_offsets, "{}", kernels.isa());
-        }
-    }
-}
-
-#[test]
-fn softcaps_and_softmaxes_are_accurate() {
-    let mut random = Random(15);
-    for kernels in all_kernels() {
-        for (length, range) in [(1, 10.0), (15, 100.0), (16, 20.0), (17, 1e4), (300, 60.0), (1000, 30.0)] {
-            let x: Vec<f32> = random.values(length).iter().map(|x| x * range).collect();
-            let mut capped = x.clone();
-            kernels.softcap(&mut capped, 50.0);
-            for (x, got) in x.iter().zip(&capped) {
-                let expected = 50.0 * (f64::from(*x) / 50.0).tanh();
-                assert!((f64::from(*got) - expected).abs() < 2e-5, "{}: {x} became {got}", kernels.isa());
-            }
-            let mut weights = x.clone();
-            let (largest, sum) = kernels.softmax_tile(&mut weights, range / 2.0);
-            assert_eq!(largest, x.iter().copied().fold(range / 2.0, f32::max));
-            let expected: Vec<f64> = x.iter().map(|x| f64::from(x - largest).max(-87.0).exp()).collect();
-            for (got, expected) in weights.iter().zip(&expected) {
-                assert!((f64::from(*got) / expected - 1.0).abs() < 4e-7, "{}: {got}, not {expected}", kernels.isa());
-            }
-            let expected: f64 = expected.iter().sum();
-            assert!((f64::from(sum) / expected - 1.0).abs() < 2e-6, "{}: {sum}, not {expected}", kernels.isa());
-        }
-        // What is no number is not hidden.
-        let mut x = [1.0, f32::NAN, 2.0];
-        kernels.softcap(&mut x, 50.0);
-        assert!(x[1].is_nan() && !x[2].is_nan(), "{}", kernels.isa());
-        assert!(kernels.softmax_tile(&mut x, 0.0).1.is_nan(), "{}", kernels.isa());
-    }
-}
-
-#[test]
-fn a_softmax_survives_extremes() {
-    for kernels in all_kernels() {
-        for length in [1usize, 7, 8, 9, 300] {
-            let mut x: Vec<f32> = (0..length).map(|i| if i % 3 == 0 { 1e30 } else { -1e30 + i as f32 }).collect();
-            let (largest, sum) = kernels.softmax_tile(&mut x, f32::NEG_INFINITY);
-            assert_eq!((largest, sum), (1e30, length.div_ceil(3) as f32), "{}", kernels.isa());
-            assert!(x.iter().all(|x| (0.0..=1.0).contains(x)), "{}", kernels.isa());
         }
     }
 }

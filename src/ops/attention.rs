@@ -14,6 +14,7 @@ const QUERY_TILE: usize = 192;
 const UNIT_QUERIES: usize = 2 * TILE_ROWS;
 /// Keys in a tile: their panels and the scores stay in the second-level cache.
 const KEY_TILE: usize = 256;
+const _: () = assert!(KEY_TILE.is_multiple_of(2), "tokens in pairs share a tile");
 /// Cached tokens in one task of the row form: all query heads of a key head find the keys, and then the values, in a core's own
 /// cache. A fixed number: results must not depend on the number of threads.
 const CACHE_TILE: usize = 256;
@@ -38,7 +39,7 @@ pub struct AttentionShape {
 pub struct AttentionBuffer {
     /// `[kv_heads][padded tokens / 16][head_dim][16]`.
     keys: AlignedFloats,
-    /// `[kv_heads][padded head_dim / 16][tokens][16]`.
+    /// `[kv_heads]`, each as [`ValuePanels`] lays them out.
     values: AlignedFloats,
     /// The same for a matrix unit, heads one behind the other: keys as rows, values as a matrix.
     key_tiles: Operand,
@@ -74,9 +75,10 @@ fn attend_in_panels(
     let (row_len, kv_len) = (heads * head_dim, kv_heads * head_dim);
     let tokens = k.len() / kv_len;
     let padded_tokens = tokens.next_multiple_of(PANEL_ROWS);
-    let padded_dim = head_dim.next_multiple_of(PANEL_ROWS);
+    let layout = ValuePanels::new(tokens, head_dim);
+    let padded_dim = layout.padded_dim;
     buffer.keys.resize(kv_heads * padded_tokens * head_dim);
-    buffer.values.resize(kv_heads * padded_dim * tokens);
+    buffer.values.resize(kv_heads * layout.len());
     compute.pool.rows(&mut buffer.keys, head_dim * PANEL_ROWS, |index, panel| {
         let panels = padded_tokens / PANEL_ROWS;
         let (head, first) = (index / panels, index % panels * PANEL_ROWS);
@@ -87,14 +89,10 @@ fn attend_in_panels(
             }
         }
     });
-    compute.pool.rows(&mut buffer.values, tokens * PANEL_ROWS, |index, panel| {
+    compute.pool.rows(&mut buffer.values, layout.stride(), |index, panel| {
         let panels = padded_dim / PANEL_ROWS;
         let (head, first) = (index / panels, index % panels * PANEL_ROWS);
-        let width = PANEL_ROWS.min(head_dim - first);
-        for (token, values) in panel.chunks_exact_mut(PANEL_ROWS).enumerate() {
-            values[..width].copy_from_slice(&v[token * kv_len + head * head_dim + first..][..width]);
-            values[width..].fill(0.0);
-        }
+        layout.fill(panel, first, |token| &v[token * kv_len + head * head_dim..][..head_dim]);
     });
     let (keys, values) = (&buffer.keys[..], &buffer.values[..]);
     let few = (out.len() / row_len).div_ceil(QUERY_TILE) * heads < 4 * compute.pool.threads();
@@ -123,13 +121,95 @@ fn attend_in_panels(
             compute.kernels.float_tiles((panels, head_dim * PANEL_ROWS), columns, queries, out);
             let results = scratch.tile.chunks_exact_mut(padded_dim);
             fold_rows(compute.kernels, shape, (&mut scratch.scores, count), running[..rows].iter_mut().zip(results));
-            let scores = FloatRows { values: &scratch.scores, stride: KEY_TILE, rows, k: count };
-            let panels = &values[kv_head * padded_dim * tokens + first * PANEL_ROWS..];
-            let out = TileOut { values: &mut scratch.tile, stride: padded_dim, accumulate: true };
-            compute.kernels.float_tiles((panels, tokens * PANEL_ROWS), padded_dim, scores, out);
+            let panels = &values[kv_head * layout.len()..][..layout.len()];
+            layout.add_products(
+                compute.kernels,
+                (panels, first),
+                (&mut scratch.scores, rows, count),
+                &mut scratch.tile,
+            );
         }
+        layout.join_pairs(&mut scratch.tile);
         store(compute.kernels, running.iter().zip(scratch.tile.chunks_exact_mut(padded_dim)), &mut block);
     });
+}
+
+/// How the values of a head lie in panels: `[padded head_dim / 16][tokens][16]`. Where the last panel would hold no more than eight
+/// columns, it has two tokens in a line, `[tokens / 2][8][2]`, and takes half as many products.
+#[derive(Clone, Copy)]
+struct ValuePanels {
+    tokens: usize,
+    head_dim: usize,
+    padded_dim: usize,
+    /// Columns before those in pairs; all where there are none.
+    whole: usize,
+}
+
+impl ValuePanels {
+    fn new(tokens: usize, head_dim: usize) -> Self {
+        let padded_dim = head_dim.next_multiple_of(PANEL_ROWS);
+        let paired = padded_dim - head_dim >= PANEL_ROWS / 2;
+        let whole = if paired { padded_dim - PANEL_ROWS } else { padded_dim };
+        Self { tokens, head_dim, padded_dim, whole }
+    }
+
+    /// Numbers from a panel to the next.
+    fn stride(&self) -> usize {
+        self.tokens.next_multiple_of(2) * PANEL_ROWS
+    }
+
+    /// Numbers of a head.
+    fn len(&self) -> usize {
+        self.padded_dim / PANEL_ROWS * self.stride()
+    }
+
+    /// Fills the panel of the columns from `first` on with those of each token's values.
+    fn fill<'a>(&self, panel: &mut [f32], first: usize, values: impl Fn(usize) -> &'a [f32]) {
+        let columns = first..self.head_dim.min(first + PANEL_ROWS);
+        let together = if first < self.whole { 1 } else { 2 };
+        panel.fill(0.0);
+        for token in 0..self.tokens {
+            let line = &mut panel[token / together * PANEL_ROWS..][..PANEL_ROWS];
+            for (place, value) in line.chunks_exact_mut(together).zip(&values(token)[columns.clone()]) {
+                place[token % together] = *value;
+            }
+        }
+    }
+
+    /// Adds to `tile`, `[rows][padded_dim]`, the products of scores, `KEY_TILE` apart, with the values of the `count` tokens
+    /// from `first` on.
+    fn add_products(
+        &self,
+        kernels: &dyn Kernels,
+        (panels, first): (&[f32], usize),
+        (scores, rows, count): (&mut [f32], usize, usize),
+        tile: &mut [f32],
+    ) {
+        let (stride, even) = (self.stride(), count.next_multiple_of(2));
+        let x = FloatRows { values: scores, stride: KEY_TILE, rows, k: count };
+        let out = TileOut { values: tile, stride: self.padded_dim, accumulate: true };
+        kernels.float_tiles((&panels[first * PANEL_ROWS..], stride), self.whole, x, out);
+        if self.whole == self.padded_dim {
+            return;
+        }
+        if count < even {
+            scores.chunks_exact_mut(KEY_TILE).for_each(|scores| scores[count] = 0.0);
+        }
+        let panel = &panels[self.whole / PANEL_ROWS * stride + first / 2 * PANEL_ROWS..][..even / 2 * PANEL_ROWS];
+        let x = FloatRows { values: scores, stride: KEY_TILE, rows, k: even };
+        let out = TileOut { values: &mut tile[self.whole..], stride: self.padded_dim, accumulate: true };
+        kernels.pair_tile(panel, x, out);
+    }
+
+    /// Makes one sum of the two that each column in pairs has.
+    fn join_pairs(&self, tile: &mut [f32]) {
+        for result in tile.chunks_exact_mut(self.padded_dim) {
+            let paired = &mut result[self.whole..];
+            for column in 0..self.head_dim.saturating_sub(self.whole) {
+                paired[column] = paired[2 * column] + paired[2 * column + 1];
+            }
+        }
+    }
 }
 
 /// [`attend_all`] in a matrix unit.

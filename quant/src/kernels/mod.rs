@@ -239,6 +239,16 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
         }
     }
 
+    /// As [`float_tile`](Self::float_tile) for a panel of half as many columns, whose lines hold two neighbours of the depth
+    /// each: `panel[k / 2][PANEL_ROWS / 2][2]`. Results `2 · j` and `2 · j + 1` of a row are the sums of column `j` over even
+    /// and over odd `k`; column `j`'s is the sum of both.
+    ///
+    /// # Panics
+    /// When the depth is odd, beside what does not fit.
+    fn pair_tile(&self, panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
+        overlay!(self.pair_tile(panel, x, out), portable::pair_tile);
+    }
+
     /// `out[i][j] (+)=` the product of quantized row `i` with the row `j` of a panel that these kernels packed.
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
         overlay!(self.integer_tile(panel, x, out), portable::integer_tile);

@@ -154,6 +154,22 @@ pub(crate) fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: Ti
     }
 }
 
+pub(crate) fn pair_tile(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
+    assert!(x.k.is_multiple_of(2), "pairs of values");
+    for i in 0..x.rows {
+        let row = &x.values[i * x.stride..][..x.k];
+        let out_row = &mut out.values[i * out.stride..][..PANEL_ROWS];
+        if !out.accumulate {
+            out_row.fill(0.0);
+        }
+        for (pair, line) in row.as_chunks::<2>().0.iter().zip(panel.chunks_exact(PANEL_ROWS)) {
+            for (sums, values) in out_row.as_chunks_mut::<2>().0.iter_mut().zip(line.as_chunks::<2>().0) {
+                *sums = [sums[0] + pair[0] * values[0], sums[1] + pair[1] * values[1]];
+            }
+        }
+    }
+}
+
 pub(crate) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
     assert_eq!(panel.arrangement, Arrangement::SignedQuads, "a panel of other kernels");
     for i in 0..x.rows {

@@ -125,14 +125,39 @@ pub(super) fn to_half(x: &[f32], out: &mut [u16]) {
     crate::vector::to_half(rest, rest_out);
 }
 
-/// `ROWS` rows of activations times a panel; 16 columns are four registers.
+/// Rows of activations times a panel, whose lines hold `TOGETHER` neighbours of the depth, one or two.
 #[target_feature(enable = "neon")]
-pub(super) fn float_tile<const ROWS: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-    assert!(fits(panel.len(), x.k, stride, PANEL_ROWS));
+pub(super) fn float_tile<const TOGETHER: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+    let mut first = 0;
+    while first < x.rows {
+        let rows = (x.rows - first).min(4);
+        let part = FloatRows { values: &x.values[first * x.stride..], rows, ..x };
+        let values = &mut out.values[first * out.stride..];
+        let target = TileOut { values, stride: out.stride, accumulate: out.accumulate };
+        match rows {
+            4 => rows_of_tile::<4, TOGETHER>(panel, stride, part, target),
+            3 => rows_of_tile::<3, TOGETHER>(panel, stride, part, target),
+            2 => rows_of_tile::<2, TOGETHER>(panel, stride, part, target),
+            _ => rows_of_tile::<1, TOGETHER>(panel, stride, part, target),
+        }
+        first += rows;
+    }
+}
+
+/// `ROWS` rows of them; a line is four registers.
+#[target_feature(enable = "neon")]
+fn rows_of_tile<const ROWS: usize, const TOGETHER: usize>(
+    panel: &[f32],
+    stride: usize,
+    x: FloatRows<'_>,
+    out: TileOut<'_>,
+) {
+    let lines = x.k / TOGETHER;
+    assert!(x.k.is_multiple_of(TOGETHER) && fits(panel.len(), lines, stride, PANEL_ROWS));
     let x_rows: [&[f32]; ROWS] = std::array::from_fn(|i| &x.values[i * x.stride..][..x.k]);
     assert!(fits(out.values.len(), ROWS, out.stride, PANEL_ROWS));
     let mut sums = [[vdupq_n_f32(0.0); 4]; ROWS];
-    // SAFETY: the assertions above: `k < x.k` keeps panel and rows inside, and each result row has 16 values.
+    // SAFETY: the assertions above: each line has `TOGETHER` values of a row, which has `x.k`, and each result row has 16.
     unsafe {
         if out.accumulate {
             for i in 0..ROWS {
@@ -141,16 +166,19 @@ pub(super) fn float_tile<const ROWS: usize>(panel: &[f32], stride: usize, x: Flo
                 }
             }
         }
-        for k in 0..x.k {
-            let weights = panel.as_ptr().add(k * stride);
+        for line in 0..lines {
+            let weights = panel.as_ptr().add(line * stride);
             let mut w = [vdupq_n_f32(0.0); 4];
             for side in 0..4 {
                 w[side] = vld1q_f32(weights.add(side * 4));
             }
             for i in 0..ROWS {
-                let x = *x_rows[i].get_unchecked(k);
+                let x = x_rows[i].as_ptr().add(line * TOGETHER);
                 for side in 0..4 {
-                    sums[i][side] = vfmaq_n_f32(sums[i][side], w[side], x);
+                    sums[i][side] = match TOGETHER {
+                        1 => vfmaq_n_f32(sums[i][side], w[side], *x),
+                        _ => vfmaq_f32(sums[i][side], w[side], vcombine_f32(vld1_f32(x), vld1_f32(x))),
+                    };
                 }
             }
         }

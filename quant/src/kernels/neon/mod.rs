@@ -11,7 +11,7 @@ use std::ops::Range;
 use floats::{add_scaled, dot_float, float_tile, to_half};
 use panels::pack;
 
-use super::{FloatRows, IntegerPanel, IntegerRows, Kernels, TileOut, portable};
+use super::{FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, portable};
 use crate::activation::QuantizedRow;
 use crate::formats::{with_block, with_float};
 use crate::isa::{DotprodToken, I8mmToken, Isa, NeonToken};
@@ -59,20 +59,10 @@ impl Kernels for Neon {
             else portable::pack_integer(format, rows, k, panel));
     }
     fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-        let mut first = 0;
-        while first < x.rows {
-            let rows = (x.rows - first).min(4);
-            let part = FloatRows { values: &x.values[first * x.stride..], rows, ..x };
-            let target = &mut out.values[first * out.stride..];
-            let target = TileOut { values: target, stride: out.stride, accumulate: out.accumulate };
-            match rows {
-                4 => proven!(float_tile::<4>(panel, stride, part, target)),
-                3 => proven!(float_tile::<3>(panel, stride, part, target)),
-                2 => proven!(float_tile::<2>(panel, stride, part, target)),
-                _ => proven!(float_tile::<1>(panel, stride, part, target)),
-            }
-            first += rows;
-        }
+        proven!(float_tile::<1>(panel, stride, x, out));
+    }
+    fn pair_tile(&self, panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
+        proven!(float_tile::<2>(panel, PANEL_ROWS, x, out));
     }
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
         proven!(tiles::plain(panel, x, out));

@@ -11,7 +11,7 @@ use super::rows::avx2::dot_integer;
 use crate::activation::QuantizedRow;
 use crate::formats::{self, with_block, with_float};
 use crate::isa::{Avx2Token, Isa};
-use crate::kernels::{FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, TileOut, portable};
+use crate::kernels::{FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, PANEL_ROWS, TileOut, portable};
 use crate::{EncodeError, Format, MatrixView, StridedRows, vector};
 
 /// The kernels; holding one proves that the CPU runs them.
@@ -68,22 +68,10 @@ impl Kernels for Avx2 {
             else portable::pack_integer(format, rows, k, panel));
     }
     fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-        let mut first = 0;
-        while first < x.rows {
-            let rows = (x.rows - first).min(6);
-            let part = FloatRows { values: &x.values[first * x.stride..], rows, ..x };
-            let target = &mut out.values[first * out.stride..];
-            let part_out = TileOut { values: target, stride: out.stride, accumulate: out.accumulate };
-            match rows {
-                6 => proven!(float_tile::<6>(panel, stride, part, part_out)),
-                5 => proven!(float_tile::<5>(panel, stride, part, part_out)),
-                4 => proven!(float_tile::<4>(panel, stride, part, part_out)),
-                3 => proven!(float_tile::<3>(panel, stride, part, part_out)),
-                2 => proven!(float_tile::<2>(panel, stride, part, part_out)),
-                _ => proven!(float_tile::<1>(panel, stride, part, part_out)),
-            }
-            first += rows;
-        }
+        proven!(float_tile::<1>(panel, stride, x, out));
+    }
+    fn pair_tile(&self, panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
+        proven!(float_tile::<2>(panel, PANEL_ROWS, x, out));
     }
     fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
         proven!(integer_tile(panel, x, out));

@@ -82,7 +82,10 @@ impl Kernels for Avx512 {
         }
     }
     fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-        proven!(float_tile(panel, stride, x, out));
+        proven!(float_tile::<1>(panel, stride, x, out));
+    }
+    fn pair_tile(&self, panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
+        proven!(float_tile::<2>(panel, PANEL_ROWS, x, out));
     }
     fn float_tiles(&self, (panels, panel_stride): (&[f32], usize), columns: usize, x: FloatRows<'_>, out: TileOut<'_>) {
         assert!(columns.is_multiple_of(PANEL_ROWS), "whole panels");
@@ -93,7 +96,7 @@ impl Kernels for Avx512 {
             if column + PANEL_ROWS < columns {
                 proven!(two_float_tiles((panels, panel_stride), x, out));
             } else {
-                proven!(float_tile(&panels[..x.k * PANEL_ROWS], PANEL_ROWS, x, out));
+                proven!(float_tile::<1>(&panels[..x.k * PANEL_ROWS], PANEL_ROWS, x, out));
             }
         }
     }
@@ -126,35 +129,38 @@ instantiate_vectors!("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c");
 /// Rows of a register tile: as many independent chains of additions as hide their latency at two a cycle.
 const TILE_ROWS: usize = 12;
 
+/// Rows of activations times a panel, whose lines hold `TOGETHER` neighbours of the depth, one or two.
 #[target_feature(enable = "avx512f")]
-fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-    assert!(fits(panel.len(), x.k, stride, PANEL_ROWS) && fits(x.values.len(), x.rows, x.stride, x.k));
+fn float_tile<const TOGETHER: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+    let lines = x.k / TOGETHER;
+    assert!(x.k.is_multiple_of(TOGETHER) && fits(panel.len(), lines, stride, PANEL_ROWS));
+    assert!(fits(x.values.len(), x.rows, x.stride, x.k));
     assert!(fits(out.values.len(), x.rows, out.stride, PANEL_ROWS));
     let mut row = 0;
     while row < x.rows {
         // SAFETY: sizes are asserted above for all rows.
         unsafe {
-            let values = (x.values.as_ptr().add(row * x.stride), x.stride, x.k);
+            let values = (x.values.as_ptr().add(row * x.stride), x.stride, lines);
             let target = (out.values.as_mut_ptr().add(row * out.stride), out.stride, out.accumulate);
             let weights = (panel.as_ptr(), stride);
             row += match x.rows - row {
-                TILE_ROWS.. => float_rows::<TILE_ROWS>(weights, values, target),
-                4.. => float_rows::<4>(weights, values, target),
-                _ => float_rows::<1>(weights, values, target),
+                TILE_ROWS.. => float_rows::<TILE_ROWS, TOGETHER>(weights, values, target),
+                4.. => float_rows::<4, TOGETHER>(weights, values, target),
+                _ => float_rows::<1, TOGETHER>(weights, values, target),
             };
         }
     }
 }
 
-/// `ROWS` rows of activations times a panel; returns `ROWS`.
+/// `ROWS` rows of them, and `lines` of the panel; returns `ROWS`.
 ///
 /// # Safety
 /// Pointers, strides and lengths describe readable panels and rows, and writable results.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn float_rows<const ROWS: usize>(
+unsafe fn float_rows<const ROWS: usize, const TOGETHER: usize>(
     (panel, panel_stride): (*const f32, usize),
-    (x, x_stride, depth): (*const f32, usize, usize),
+    (x, x_stride, lines): (*const f32, usize, usize),
     (out, stride, accumulate): (*mut f32, usize, bool),
 ) -> usize {
     let mut sums = [_mm512_setzero_ps(); ROWS];
@@ -165,9 +171,9 @@ unsafe fn float_rows<const ROWS: usize>(
                 sums[i] = _mm512_loadu_ps(out.add(i * stride));
             }
         }
-        for k in 0..depth {
-            let weights = _mm512_loadu_ps(panel.add(k * panel_stride));
-            add_float_products(&mut sums, weights, x.add(k), x_stride);
+        for line in 0..lines {
+            let weights = _mm512_loadu_ps(panel.add(line * panel_stride));
+            add_float_products::<ROWS, TOGETHER>(&mut sums, weights, x.add(line * TOGETHER), x_stride);
         }
         for i in 0..ROWS {
             _mm512_storeu_ps(out.add(i * stride), sums[i]);
@@ -195,7 +201,7 @@ fn two_float_tiles((panels, panel_stride): (&[f32], usize), x: FloatRows<'_>, ou
                 _ => {
                     for (panel, column) in [(weights.0, 0), (weights.1, PANEL_ROWS)] {
                         let (out, stride, accumulate) = target;
-                        float_rows::<1>((panel, PANEL_ROWS), values, (out.add(column), stride, accumulate));
+                        float_rows::<1, 1>((panel, PANEL_ROWS), values, (out.add(column), stride, accumulate));
                     }
                     1
                 }
@@ -271,13 +277,13 @@ unsafe fn two_panels_of_rows<const FOURS: usize>(
     FOURS * 4
 }
 
-/// As [`add_products`], of one line of a panel and one value of each row.
+/// As [`add_products`], of one line of a panel and `TOGETHER` values of each row.
 ///
 /// # Safety
-/// A value lies at every row.
+/// So many values lie at every row.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn add_float_products<const ROWS: usize>(
+unsafe fn add_float_products<const ROWS: usize, const TOGETHER: usize>(
     sums: &mut [__m512; ROWS],
     weights: __m512,
     x: *const f32,
@@ -285,28 +291,48 @@ unsafe fn add_float_products<const ROWS: usize>(
 ) {
     let (fours, rest) = sums.as_chunks_mut::<4>();
     for (four, [a, b, c, d]) in fours.iter_mut().enumerate() {
-        // SAFETY: reads a value of each of four rows, the caller's promise.
+        macro_rules! four_rows {
+            ($broadcast:literal) => {
+                asm!(
+                    concat!($broadcast, " {s}, [{x}]"),
+                    concat!($broadcast, " {t}, [{x} + 4*{stride}]"),
+                    "vfmadd231ps {a}, {weights}, {s}",
+                    concat!($broadcast, " {s}, [{x} + 8*{stride}]"),
+                    "vfmadd231ps {b}, {weights}, {t}",
+                    concat!($broadcast, " {t}, [{x} + 4*{thrice}]"),
+                    "vfmadd231ps {c}, {weights}, {s}",
+                    "vfmadd231ps {d}, {weights}, {t}",
+                    a = inout(zmm_reg) *a,
+                    b = inout(zmm_reg) *b,
+                    c = inout(zmm_reg) *c,
+                    d = inout(zmm_reg) *d,
+                    s = out(zmm_reg) _,
+                    t = out(zmm_reg) _,
+                    weights = in(zmm_reg) weights,
+                    x = in(reg) x.add(four * 4 * stride),
+                    stride = in(reg) stride,
+                    thrice = in(reg) 3 * stride,
+                    options(readonly, nostack),
+                )
+            };
+        }
+        // SAFETY: reads `TOGETHER` values of each of four rows, the caller's promise.
         unsafe {
-            asm!(
-                "vfmadd231ps {a}, {weights}, dword ptr [{x}]{{1to16}}",
-                "vfmadd231ps {b}, {weights}, dword ptr [{x} + 4*{stride}]{{1to16}}",
-                "vfmadd231ps {c}, {weights}, dword ptr [{x} + 8*{stride}]{{1to16}}",
-                "vfmadd231ps {d}, {weights}, dword ptr [{x} + 4*{thrice}]{{1to16}}",
-                a = inout(zmm_reg) *a,
-                b = inout(zmm_reg) *b,
-                c = inout(zmm_reg) *c,
-                d = inout(zmm_reg) *d,
-                weights = in(zmm_reg) weights,
-                x = in(reg) x.add(four * 4 * stride),
-                stride = in(reg) stride,
-                thrice = in(reg) 3 * stride,
-                options(readonly, nostack),
-            );
+            match TOGETHER {
+                1 => four_rows!("vbroadcastss"),
+                _ => four_rows!("vbroadcastsd"),
+            }
         }
     }
     for (i, sum) in rest.iter_mut().enumerate() {
         // SAFETY: as above, of the rows after the fours.
-        let x = unsafe { *x.add((ROWS / 4 * 4 + i) * stride) };
-        *sum = _mm512_fmadd_ps(weights, _mm512_set1_ps(x), *sum);
+        unsafe {
+            let x = x.add((ROWS / 4 * 4 + i) * stride);
+            let x = match TOGETHER {
+                1 => _mm512_set1_ps(*x),
+                _ => _mm512_castpd_ps(_mm512_set1_pd(x.cast::<f64>().read_unaligned())),
+            };
+            *sum = _mm512_fmadd_ps(weights, x, *sum);
+        }
     }
 }

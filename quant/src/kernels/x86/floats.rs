@@ -107,11 +107,39 @@ fn add_rows<E: Load8, const ROWS: usize>(factors: [f32; ROWS], rows: [&[u8]; ROW
 
 define_float_rows!("avx2,fma,f16c", Load8);
 
+/// Rows of activations times a panel, whose lines hold `TOGETHER` neighbours of the depth, one or two.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn float_tile<const ROWS: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+pub(super) fn float_tile<const TOGETHER: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+    let mut first = 0;
+    while first < x.rows {
+        let rows = (x.rows - first).min(6);
+        let part = FloatRows { values: &x.values[first * x.stride..], rows, ..x };
+        let values = &mut out.values[first * out.stride..];
+        let target = TileOut { values, stride: out.stride, accumulate: out.accumulate };
+        match rows {
+            6 => rows_of_tile::<6, TOGETHER>(panel, stride, part, target),
+            5 => rows_of_tile::<5, TOGETHER>(panel, stride, part, target),
+            4 => rows_of_tile::<4, TOGETHER>(panel, stride, part, target),
+            3 => rows_of_tile::<3, TOGETHER>(panel, stride, part, target),
+            2 => rows_of_tile::<2, TOGETHER>(panel, stride, part, target),
+            _ => rows_of_tile::<1, TOGETHER>(panel, stride, part, target),
+        }
+        first += rows;
+    }
+}
+
+/// `ROWS` rows of them; a line is two registers.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rows_of_tile<const ROWS: usize, const TOGETHER: usize>(
+    panel: &[f32],
+    stride: usize,
+    x: FloatRows<'_>,
+    out: TileOut<'_>,
+) {
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     let x_rows: [&[f32]; ROWS] = std::array::from_fn(|i| &x.values[i * x.stride..][..x.k]);
-    assert!(fits(panel.len(), x.k, stride, PANEL_ROWS));
+    let lines = x.k / TOGETHER;
+    assert!(x.k.is_multiple_of(TOGETHER) && fits(panel.len(), lines, stride, PANEL_ROWS));
     if out.accumulate {
         for (i, sums) in sums.iter_mut().enumerate() {
             let row = &out.values[i * out.stride..][..PANEL_ROWS];
@@ -119,13 +147,17 @@ pub(super) fn float_tile<const ROWS: usize>(panel: &[f32], stride: usize, x: Flo
             unsafe { *sums = [_mm256_loadu_ps(row.as_ptr()), _mm256_loadu_ps(row.as_ptr().add(8))] };
         }
     }
-    for k in 0..x.k {
-        // SAFETY: `k < x.k`: the assertion above keeps the panel reads inside, and each x row has `x.k` values.
+    for line in 0..lines {
+        // SAFETY: the assertion above keeps the panel reads inside, and each x row has `TOGETHER` values for each line.
         unsafe {
-            let weights = panel.as_ptr().add(k * stride);
+            let weights = panel.as_ptr().add(line * stride);
             let weights = [_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(8))];
             for i in 0..ROWS {
-                let x = _mm256_broadcast_ss(x_rows[i].get_unchecked(k));
+                let x = x_rows[i].as_ptr().add(line * TOGETHER);
+                let x = match TOGETHER {
+                    1 => _mm256_broadcast_ss(&*x),
+                    _ => _mm256_castpd_ps(_mm256_set1_pd(x.cast::<f64>().read_unaligned())),
+                };
                 sums[i][0] = _mm256_fmadd_ps(x, weights[0], sums[i][0]);
                 sums[i][1] = _mm256_fmadd_ps(x, weights[1], sums[i][1]);
             }
