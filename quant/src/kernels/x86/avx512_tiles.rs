@@ -3,6 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::avx512_six_rows::{self as six_rows, Groups, Panels};
 use super::vnni::check;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
 use crate::kernels::{IntegerPanel, IntegerRows, PANEL_ROWS, TileOut};
@@ -80,6 +81,7 @@ fn tile<const PANELS: usize, const GROUP: usize, const BITS: u32, const BIASED: 
             row += match (PANELS, x.rows - row) {
                 (1, 12..) => rows_of_tile::<12, PANELS, GROUP, BITS, BIASED>(panels, first, target),
                 (1, 4..) => rows_of_tile::<4, PANELS, GROUP, BITS, BIASED>(panels, first, target),
+                (2, 6..) if GROUP == ACTIVATION_BLOCK && !BIASED => six_rows_of_tile::<BITS>(&panels, first, target),
                 (2, 6..) => rows_of_tile::<6, PANELS, GROUP, BITS, BIASED>(panels, first, target),
                 (_, 3..) => rows_of_tile::<3, PANELS, GROUP, BITS, BIASED>(panels, first, target),
                 _ => rows_of_tile::<1, PANELS, GROUP, BITS, BIASED>(panels, first, target),
@@ -301,4 +303,59 @@ unsafe fn rows_of_tile<
         }
     }
     ROWS
+}
+
+/// As [`rows_of_tile`] for six rows and two panels of groups of 32 codes without biases.
+///
+/// # Safety
+/// As there; two panels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn six_rows_of_tile<const BITS: u32>(
+    panels: &[&IntegerPanel],
+    (x, row_len): (Activations, usize),
+    (out, stride, accumulate): (*mut f32, usize, bool),
+) -> usize {
+    let &[left, right] = panels else { unreachable!("two panels") };
+    let (blocks, all) = (row_len / ACTIVATION_BLOCK, left.k / ACTIVATION_BLOCK);
+    // SAFETY: the caller's promise covers every read and write below.
+    unsafe {
+        let mut totals = [[_mm512_setzero_ps(); 2]; six_rows::ROWS];
+        let target = |row: usize, panel: usize| out.add(row * stride + panel * PANEL_ROWS);
+        if accumulate {
+            for row in 0..six_rows::ROWS {
+                totals[row] = [_mm512_loadu_ps(target(row, 0)), _mm512_loadu_ps(target(row, 1))];
+            }
+        }
+        let mut groups = Groups { starts: Default::default(), scales: Default::default() };
+        for first in (0..all).step_by(six_rows::GROUPS) {
+            let count = six_rows::GROUPS.min(all - first);
+            let mask = u16::MAX >> (six_rows::GROUPS - count);
+            for row in 0..six_rows::ROWS {
+                let at = row * blocks + first;
+                let code_sums = _mm512_maskz_loadu_epi32(mask, x.block_sums.add(at));
+                let start = _mm512_sub_epi32(_mm512_setzero_si512(), times_offset::<BITS>(code_sums));
+                _mm512_storeu_si512(groups.starts[row].as_mut_ptr().cast(), start);
+                let scales = _mm512_maskz_loadu_ps(mask, x.scales.add(at));
+                _mm512_storeu_ps(groups.scales[row].as_mut_ptr(), scales);
+            }
+            let here = Panels {
+                codes: [left, right]
+                    .map(|panel| panel.codes.as_ptr().cast::<__m512i>().add(first * ACTIVATION_BLOCK / 4)),
+                scales: [left, right].map(|panel| panel.scales.as_ptr().add(first * PANEL_ROWS)),
+            };
+            six_rows::add_products(
+                &mut totals,
+                here,
+                (x.codes.add(first * ACTIVATION_BLOCK), row_len),
+                (&groups, count),
+            );
+        }
+        for row in 0..six_rows::ROWS {
+            for panel in 0..2 {
+                _mm512_storeu_ps(target(row, panel), totals[row][panel]);
+            }
+        }
+    }
+    six_rows::ROWS
 }

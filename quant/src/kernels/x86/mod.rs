@@ -78,6 +78,7 @@ pub mod amx;
 pub mod avx2;
 mod avx2_tiles;
 pub mod avx512;
+mod avx512_six_rows;
 mod avx512_tiles;
 mod blocks;
 mod floats;
