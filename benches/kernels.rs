@@ -104,10 +104,11 @@ fn products(kernels: &dyn Kernels, float: bool, count: usize) -> Option<usize> {
         ($operations:expr, $extension:literal, $line:literal) => {{
             // SAFETY: only registers are touched, by instructions of the set that `kernels` proves.
             unsafe {
-                asm!(concat!(".arch_extension ", $extension), "2:", ".irp r,0,1,2,3,4,5,6,7", $line, ".endr",
+                asm!(concat!(".arch_extension ", $extension), ".irp r,0,1,2,3,4,5,6,7,30,31", "movi v\\r.16b, #0", ".endr",
+                    "2:", ".irp r,0,1,2,3,4,5,6,7", $line, ".endr",
                     "subs {count}, {count}, #1", "b.ne 2b",
                     count = inout(reg) count => _, out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _,
-                    out("v5") _, out("v6") _, out("v7") _, options(nomem, nostack));
+                    out("v5") _, out("v6") _, out("v7") _, out("v30") _, out("v31") _, options(nomem, nostack));
             }
             Some($operations * count)
         }};

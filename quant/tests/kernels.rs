@@ -274,22 +274,28 @@ fn integer_panels_at_once_equal_one_after_the_other() {
     let mut random = Random(19);
     for kernels in all_kernels() {
         for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
-            for (k, rows, formats) in [
-                (768, 0, vec![format; 2]),
-                (768, 1, vec![format; 2]),
-                (768, 2, vec![format; 3]),
-                (1536, 3, vec![format; 2]),
-                (768, 4, vec![format; 3]),
-                (768, 5, vec![format; 1]),
-                (3840, 6, vec![format; 2]),
-                (768, 7, vec![format; 2]),
-                (768, 11, vec![format; 2]),
-                (768, 12, vec![format; 4]),
-                (768, 13, vec![format; 2]),
-                (768, 25, vec![format; 5]),
-                (768, 16, vec![format; 0]),
-                (768, 9, vec![format, Format::Q8_0, Format::Q6K, format]),
+            // Panels of two thirds of the depth, or of one: sixteen groups at a time, or fewer at the end.
+            for (k, thirds, rows, formats) in [
+                (768, 2, 0, vec![format; 2]),
+                (768, 2, 1, vec![format; 2]),
+                (768, 2, 2, vec![format; 3]),
+                (1536, 2, 3, vec![format; 2]),
+                (768, 2, 4, vec![format; 3]),
+                (768, 2, 5, vec![format; 1]),
+                (3840, 2, 6, vec![format; 2]),
+                (768, 2, 7, vec![format; 2]),
+                (768, 2, 11, vec![format; 2]),
+                (768, 2, 12, vec![format; 4]),
+                (768, 2, 13, vec![format; 2]),
+                (768, 2, 25, vec![format; 5]),
+                (768, 2, 16, vec![format; 0]),
+                (768, 1, 6, vec![format; 2]),
+                (768, 1, 13, vec![format; 2]),
+                (2304, 1, 7, vec![format; 2]),
+                (2304, 1, 12, vec![format; 3]),
+                (768, 2, 9, vec![format, Format::Q8_0, Format::Q6K, format]),
             ] {
+                let depth = k / 3 * thirds;
                 let quantized = quantize(kernels, &random.values((1 + rows) * k), 1 + rows);
                 let panels: Vec<IntegerPanel> = formats
                     .iter()
@@ -299,7 +305,7 @@ fn integer_panels_at_once_equal_one_after_the_other() {
                         let skipped = format.row_bytes(k / 3).unwrap();
                         let slices: Vec<&[u8]> = weights.iter().map(|row| &row[skipped..]).collect();
                         let mut panel = IntegerPanel::default();
-                        kernels.pack_integer(format, &slices, k / 3 * 2, &mut panel);
+                        kernels.pack_integer(format, &slices, depth, &mut panel);
                         panel
                     })
                     .collect();

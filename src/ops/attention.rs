@@ -134,8 +134,8 @@ fn attend_in_panels(
     });
 }
 
-/// How the values of a head lie in panels: `[padded head_dim / 16][tokens][16]`. Where the last panel would hold no more than eight
-/// columns, it has two tokens in a line, `[tokens / 2][8][2]`, and takes half as many products.
+/// How the values of a head lie in panels: `[padded head_dim / 16][tokens, an even number][16]`. Where the last panel would hold no
+/// more than eight columns, its first half has two tokens in a line, `[tokens / 2][8][2]`, and takes half as many products.
 #[derive(Clone, Copy)]
 struct ValuePanels {
     tokens: usize,
@@ -413,9 +413,16 @@ mod tests {
     use super::*;
 
     /// A token's attention over the cache, of several tiles and from a later token on, is the last row of the product form's.
+    /// Heads of whole panels, with columns in pairs behind them or alone, and with a panel that is not full.
     #[test]
     fn cached_tokens_are_attended_as_a_prefix_is() {
-        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 40, scale: 0.3, softcap: Some(5.0) };
+        for head_dim in [48, 40, 8, 13] {
+            check_cached_tokens(head_dim);
+        }
+    }
+
+    fn check_cached_tokens(head_dim: usize) {
+        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim, scale: 0.3, softcap: Some(5.0) };
         let tokens = 2 * CACHE_TILE + 77;
         let wave = |count: usize, step: f32| -> Vec<f32> {
             (0..count).map(|i| f16::from_f32((i as f32 * step).sin() * 2.0).to_f32()).collect()
@@ -429,22 +436,27 @@ mod tests {
         let cached: Vec<CachedHead> =
             (0..shape.kv_heads).map(|index| CachedHead { keys: head(&k, index), values: head(&v, index) }).collect();
         for isa in isa::available() {
-            let run = |threads: usize, first: usize| {
+            // Used again for fewer tokens, as in a session.
+            let mut buffer = AttentionBuffer::default();
+            let mut run = |threads: usize, first: usize| {
                 let compute = Compute::new(Some(isa.name()), threads).unwrap();
                 let (mut all, mut one) = (vec![0.0; (tokens - first) * q_len], vec![0.0; q_len]);
                 let inputs = (&q[first * q_len..], &k[first * kv_len..], &v[first * kv_len..]);
-                attend_all(&compute, (&shape, 2), inputs, &mut AttentionBuffer::default(), &mut all);
+                attend_all(&compute, (&shape, 2), inputs, &mut buffer, &mut all);
                 let last = &q[(tokens - 1) * q_len..];
                 let alone = (last, inputs.1, inputs.2);
-                attend_all(&compute, (&shape, 2), alone, &mut AttentionBuffer::default(), &mut one);
-                assert_eq!(one, all[all.len() - q_len..], "{isa} from {first} on: the last query alone");
-                attend_cached(&compute, &shape, (last, &cached, first), &mut AttentionBuffer::default(), &mut one);
+                attend_all(&compute, (&shape, 2), alone, &mut buffer, &mut one);
+                assert_eq!(one, all[all.len() - q_len..], "{isa} from {first} on, {head_dim}: the last query alone");
+                attend_cached(&compute, &shape, (last, &cached, first), &mut buffer, &mut one);
                 (all[all.len() - q_len..].to_vec(), one)
             };
             for first in [0, 1, 300, tokens - 1] {
                 let (expected, got) = run(1, first);
                 for (got, expected) in got.iter().zip(&expected) {
-                    assert!((got - expected).abs() < 2e-4, "{isa} from {first} on: {got} instead of {expected}");
+                    assert!(
+                        (got - expected).abs() < 2e-4,
+                        "{isa} from {first} on, {head_dim}: {got} instead of {expected}"
+                    );
                 }
                 assert_eq!(run(3, first).1, got, "{isa} with three threads");
             }

@@ -160,7 +160,7 @@ fn fill_tiles(
     const { assert!(UNIT_ROWS.is_multiple_of(TILE_DEPTH), "tasks are whole tiles wide") };
     let division = Division::new(compute, rows, &[columns]);
     let (tiles, strip_len) = tiles.tiles_mut();
-    debug_assert_eq!(strip_len, columns.div_ceil(TILE_DEPTH), "tiles of one piece");
+    assert_eq!(strip_len, columns.div_ceil(TILE_DEPTH), "tiles of one piece");
     let outputs = [division.output(tiles, columns, TILE_DEPTH)];
     compute.pool.blocks(outputs, division.height / TILE_ROWS, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);

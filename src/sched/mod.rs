@@ -211,7 +211,8 @@ impl Pool {
         result.into_inner().unwrap_or_else(PoisonError::into_inner).expect("one of the workers has led")
     }
 
-    /// Runs `work(worker, task)` for every task. Workers claim one task after another, so that a slow core takes fewer.
+    /// Runs `work(worker, task)` for every task. Workers claim one task after another, first those of their own share, so
+    /// that a slow core takes fewer.
     pub fn run(&self, tasks: usize, work: impl Fn(usize, usize) + Sync) {
         self.enter(|| {
             let worker = self.threads.current_thread_index().unwrap_or(0);

@@ -156,6 +156,7 @@ pub(crate) fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: Ti
 
 pub(crate) fn pair_tile(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
     assert!(x.k.is_multiple_of(2), "pairs of values");
+    let panel = &panel[..x.k / 2 * PANEL_ROWS];
     for i in 0..x.rows {
         let row = &x.values[i * x.stride..][..x.k];
         let out_row = &mut out.values[i * out.stride..][..PANEL_ROWS];
