@@ -81,8 +81,7 @@ fn tile<const PANELS: usize, const GROUP: usize, const BITS: u32, const BIASED: 
             row += match (PANELS, x.rows - row) {
                 (1, 12..) => rows_of_tile::<12, PANELS, GROUP, BITS, BIASED>(panels, first, target),
                 (1, 4..) => rows_of_tile::<4, PANELS, GROUP, BITS, BIASED>(panels, first, target),
-                (2, 6..) if GROUP == ACTIVATION_BLOCK && !BIASED => six_rows_of_tile::<BITS>(&panels, first, target),
-                (2, 6..) => rows_of_tile::<6, PANELS, GROUP, BITS, BIASED>(panels, first, target),
+                (2, six_rows::ROWS..) => six_rows_of_tile::<GROUP, BITS, BIASED>(&panels, first, target),
                 (_, 3..) => rows_of_tile::<3, PANELS, GROUP, BITS, BIASED>(panels, first, target),
                 _ => rows_of_tile::<1, PANELS, GROUP, BITS, BIASED>(panels, first, target),
             };
@@ -102,10 +101,42 @@ fn times_offset<const BITS: u32>(x: __m512i) -> __m512i {
     }
 }
 
+/// Where the sums of up to [`STARTS`] groups begin, of which `first` is the first: the offset of the stored codes taken off.
+///
+/// # Safety
+/// There are so many groups.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn starts<const GROUP: usize, const BITS: u32>(x: Activations, first: usize, count: usize) -> __m512i {
+    // SAFETY: the mask has a bit for each of the caller's groups.
+    let code_sums = unsafe {
+        let code_sums = if GROUP == SUM_BLOCK { x.half_sums } else { x.block_sums };
+        _mm512_maskz_loadu_epi32(u16::MAX >> (STARTS - count), code_sums.add(first))
+    };
+    _mm512_sub_epi32(_mm512_setzero_si512(), times_offset::<BITS>(code_sums))
+}
+
+/// What up to sixteen groups have of the blocks of activations that they belong to, the first of which is at `of_blocks`.
+///
+/// # Safety
+/// The blocks of so many groups lie there.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_of_groups<const GROUP: usize>(of_blocks: *const f32, count: usize) -> __m512 {
+    let blocks = (count * GROUP).div_ceil(ACTIVATION_BLOCK);
+    // SAFETY: the mask has a bit for each of the caller's blocks.
+    let values = unsafe { _mm512_maskz_loadu_ps(u16::MAX >> (16 - blocks), of_blocks) };
+    if GROUP == ACTIVATION_BLOCK {
+        return values;
+    }
+    // Two groups share a block.
+    _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), values)
+}
+
 /// Adds the products of a line of each panel and four codes of each of `ROWS` rows, `stride` apart.
 ///
-/// Six rows and two panels, and four rows at a time of one, are written as instructions: from intrinsics the compiler computes
-/// each row's address from the one before, or takes row after row, and both are chains that take longer than the products.
+/// Four rows at a time of one panel are written as instructions: from intrinsics the compiler takes row after row, a chain of sums
+/// that takes longer than the products.
 ///
 /// # Safety
 /// Four codes lie at every row, a line at every pointer of `lines`.
@@ -119,50 +150,6 @@ unsafe fn add_products<const ROWS: usize, const PANELS: usize>(
     // SAFETY: reads of what the caller promises.
     unsafe {
         match (&lines[..], sums.as_flattened_mut()) {
-            (&[left, right], [a, b, c, d, e, f, g, h, i, j, k, l]) if ROWS == 6 => {
-                let (_s, _t): (__m512i, __m512i);
-                asm!(
-                    "vpbroadcastd {s}, dword ptr [{x}]",
-                    "vpbroadcastd {t}, dword ptr [{x} + {stride}]",
-                    "vpdpbusd {a}, {left}, {s}",
-                    "vpdpbusd {b}, {right}, {s}",
-                    "vpbroadcastd {s}, dword ptr [{x} + 2*{stride}]",
-                    "vpdpbusd {c}, {left}, {t}",
-                    "vpdpbusd {d}, {right}, {t}",
-                    "vpbroadcastd {t}, dword ptr [{x} + {thrice}]",
-                    "vpdpbusd {e}, {left}, {s}",
-                    "vpdpbusd {f}, {right}, {s}",
-                    "vpbroadcastd {s}, dword ptr [{x} + 4*{stride}]",
-                    "vpdpbusd {g}, {left}, {t}",
-                    "vpdpbusd {h}, {right}, {t}",
-                    "vpbroadcastd {t}, dword ptr [{x} + {five}]",
-                    "vpdpbusd {i}, {left}, {s}",
-                    "vpdpbusd {j}, {right}, {s}",
-                    "vpdpbusd {k}, {left}, {t}",
-                    "vpdpbusd {l}, {right}, {t}",
-                    a = inout(zmm_reg) *a,
-                    b = inout(zmm_reg) *b,
-                    c = inout(zmm_reg) *c,
-                    d = inout(zmm_reg) *d,
-                    e = inout(zmm_reg) *e,
-                    f = inout(zmm_reg) *f,
-                    g = inout(zmm_reg) *g,
-                    h = inout(zmm_reg) *h,
-                    i = inout(zmm_reg) *i,
-                    j = inout(zmm_reg) *j,
-                    k = inout(zmm_reg) *k,
-                    l = inout(zmm_reg) *l,
-                    left = in(zmm_reg) _mm512_load_si512(left),
-                    right = in(zmm_reg) _mm512_load_si512(right),
-                    s = out(zmm_reg) _s,
-                    t = out(zmm_reg) _t,
-                    x = in(reg) x,
-                    stride = in(reg) stride,
-                    thrice = in(reg) 3 * stride,
-                    five = in(reg) 5 * stride,
-                    options(readonly, nostack, preserves_flags),
-                );
-            }
             (&[line], sums) if ROWS.is_multiple_of(4) => {
                 let weights = _mm512_load_si512(line);
                 for (four, [a, b, c, d]) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -255,12 +242,7 @@ unsafe fn rows_of_tile<
             let last = groups.min(first + STARTS);
             if !BIASED {
                 for i in 0..ROWS {
-                    let code_sums = match GROUP {
-                        SUM_BLOCK => x.half_sums.add(i * blocks * 2 + first),
-                        _ => x.block_sums.add(i * blocks + first),
-                    };
-                    let code_sums = _mm512_maskz_loadu_epi32(u16::MAX >> (STARTS - (last - first)), code_sums);
-                    let start = _mm512_sub_epi32(_mm512_setzero_si512(), times_offset::<BITS>(code_sums));
+                    let start = self::starts::<GROUP, BITS>(x, i * row_len / GROUP + first, last - first);
                     _mm512_storeu_si512(starts[i].as_mut_ptr().cast(), start);
                 }
             }
@@ -305,19 +287,19 @@ unsafe fn rows_of_tile<
     ROWS
 }
 
-/// As [`rows_of_tile`] for six rows and two panels of groups of 32 codes without biases.
+/// As [`rows_of_tile`] for six rows and two panels.
 ///
 /// # Safety
 /// As there; two panels.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn six_rows_of_tile<const BITS: u32>(
+unsafe fn six_rows_of_tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     panels: &[&IntegerPanel],
     (x, row_len): (Activations, usize),
     (out, stride, accumulate): (*mut f32, usize, bool),
 ) -> usize {
     let &[left, right] = panels else { unreachable!("two panels") };
-    let (blocks, all) = (row_len / ACTIVATION_BLOCK, left.k / ACTIVATION_BLOCK);
+    let (blocks, all) = (row_len / ACTIVATION_BLOCK, left.k / GROUP);
     // SAFETY: the caller's promise covers every read and write below.
     unsafe {
         let mut totals = [[_mm512_setzero_ps(); 2]; six_rows::ROWS];
@@ -327,29 +309,30 @@ unsafe fn six_rows_of_tile<const BITS: u32>(
                 totals[row] = [_mm512_loadu_ps(target(row, 0)), _mm512_loadu_ps(target(row, 1))];
             }
         }
-        let mut groups = Groups { starts: Default::default(), scales: Default::default() };
+        let mut groups = Groups { starts: Default::default(), scales: Default::default(), sums: Default::default() };
         for first in (0..all).step_by(six_rows::GROUPS) {
             let count = six_rows::GROUPS.min(all - first);
-            let mask = u16::MAX >> (six_rows::GROUPS - count);
             for row in 0..six_rows::ROWS {
-                let at = row * blocks + first;
-                let code_sums = _mm512_maskz_loadu_epi32(mask, x.block_sums.add(at));
-                let start = _mm512_sub_epi32(_mm512_setzero_si512(), times_offset::<BITS>(code_sums));
-                _mm512_storeu_si512(groups.starts[row].as_mut_ptr().cast(), start);
-                let scales = _mm512_maskz_loadu_ps(mask, x.scales.add(at));
+                let block = row * blocks + first * GROUP / ACTIVATION_BLOCK;
+                let scales = load_of_groups::<GROUP>(x.scales.add(block), count);
                 _mm512_storeu_ps(groups.scales[row].as_mut_ptr(), scales);
+                if BIASED {
+                    let sums = load_of_groups::<GROUP>(x.sums.add(block), count);
+                    _mm512_storeu_ps(groups.sums[row].as_mut_ptr(), sums);
+                } else {
+                    let starts = starts::<GROUP, BITS>(x, row * row_len / GROUP + first, count);
+                    _mm512_storeu_si512(groups.starts[row].as_mut_ptr().cast(), starts);
+                }
             }
+            let lines_of = |panel: &IntegerPanel| panel.codes.as_ptr().cast::<__m512i>().add(first * GROUP / 4);
             let here = Panels {
-                codes: [left, right]
-                    .map(|panel| panel.codes.as_ptr().cast::<__m512i>().add(first * ACTIVATION_BLOCK / 4)),
+                codes: [left, right].map(lines_of),
                 scales: [left, right].map(|panel| panel.scales.as_ptr().add(first * PANEL_ROWS)),
+                // Of formats without biases nobody looks there.
+                biases: [left, right].map(|panel| panel.biases.as_ptr().wrapping_add(first * PANEL_ROWS)),
             };
-            six_rows::add_products(
-                &mut totals,
-                here,
-                (x.codes.add(first * ACTIVATION_BLOCK), row_len),
-                (&groups, count),
-            );
+            let codes = (x.codes.add(first * GROUP), row_len);
+            six_rows::add_products::<GROUP, BIASED>(&mut totals, here, codes, (&groups, count));
         }
         for row in 0..six_rows::ROWS {
             for panel in 0..2 {
