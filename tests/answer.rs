@@ -200,6 +200,12 @@ fn work_is_cancelled_and_begun_again() {
     cancel.reset();
     assert_eq!(session.generate(pictures, "describe en", &options).unwrap().tokens, whole.tokens);
 
+    // As after too many pictures, of which nothing was begun.
+    assert!(!session.image_features().is_empty());
+    let too_many = vec![picture.clone(); 1 + model.config().text.context / model.config().vision.tokens()];
+    assert!(matches!(session.show(&too_many), Err(Error::Request(_))));
+    assert!(session.image_features().is_empty(), "prompts are about no pictures");
+
     // From another thread, at whatever point it comes.
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use gemmule::model::config::SpecialTokens;
-use gemmule::text::Tokenizer;
+use gemmule::text::{TextStream, Tokenizer};
 
 /// Compares every line of `cases`; returns how many there were.
 fn check(tokenizer: &Path, cases: &Path, image: u32) -> usize {
@@ -28,6 +28,49 @@ fn the_bundled_tokenizer_agrees_on_the_corpus() {
         serde_json::from_str(&std::fs::read_to_string(root.join("models/easy-vqa/config.json")).unwrap()).unwrap();
     let image = special["image_token_index"].as_u64().or(special["image_token_id"].as_u64()).unwrap();
     assert!(check(&tokenizer, &root.join("tests/goldens/tokenizer.jsonl"), image as u32) > 40);
+}
+
+/// The bundled model's, changed by `change`.
+fn bundled(change: impl FnOnce(&mut serde_json::Value)) -> Tokenizer {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/easy-vqa/tokenizer.json");
+    let mut json = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    change(&mut json);
+    Tokenizer::from_json(&json.to_string(), &SpecialTokens { image: 3, bos: 2, eos: vec![1], pad: 0 }).unwrap()
+}
+
+/// Characters that no token has are runs of byte tokens, in which no part may begin anywhere.
+#[test]
+fn text_that_grows_is_the_whole_text() {
+    let tokenizer = bundled(|_| ());
+    for text in
+        ["ꀀꀁꀂꀃꀄꀅꀆꀇꀈꀉꀊ", "a red ꀀ and 🦀🦀🦀🦀🦀🦀🦀🦀 then é and more words than settle at once", "ß"]
+    {
+        let ids = tokenizer.encode(text).unwrap();
+        let mut stream = TextStream::new(&tokenizer);
+        let mut grown: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+        assert!(!grown.contains('\u{fffd}'), "half a character of {text:?}: {grown:?}");
+        grown += &stream.finish().unwrap();
+        assert_eq!((grown.as_str(), tokenizer.decode(&ids).unwrap().as_str()), (text, text));
+    }
+}
+
+/// What a trainer's batches were cut or filled up to stands in the file, and is nothing to a prompt.
+#[test]
+fn a_prompt_is_neither_cut_nor_filled_up() {
+    let text = "what color is the shape in the picture?";
+    let expected = bundled(|_| ()).encode(text).unwrap();
+    for length in [4, 1u64 << 40] {
+        let tokenizer = bundled(|json| {
+            json["truncation"] = serde_json::json!({
+                "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": length
+            });
+            json["padding"] = serde_json::json!({
+                "strategy": { "Fixed": length }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                "pad_type_id": 0, "pad_token": "<pad>"
+            });
+        });
+        assert_eq!(tokenizer.encode(text).unwrap(), expected);
+    }
 }
 
 #[test]

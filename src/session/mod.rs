@@ -122,10 +122,10 @@ impl<'m> Session<'m> {
     /// # Errors
     /// When they are more than the model's context holds, or it is cancelled. Prompts are about no pictures then.
     pub fn show(&mut self, pictures: &[Picture]) -> Result<()> {
-        self.check_length(pictures.len() * self.config().vision.tokens(), 0)?;
-        let (config, start) = (self.config(), Instant::now());
         self.features.clear();
         self.pixels.clear();
+        self.check_length(pictures.len() * self.config().vision.tokens(), 0)?;
+        let (config, start) = (self.config(), Instant::now());
         for picture in pictures {
             self.pixels.extend(picture.to_pixel_values(&config.vision, &config.preprocess)?);
         }

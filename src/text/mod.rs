@@ -47,8 +47,10 @@ impl Tokenizer {
     /// # Errors
     /// When it is not one for byte-pair encoding, or lacks the tokens that the configuration names.
     pub fn from_json(json: &str, special: &SpecialTokens) -> Result<Self> {
-        let inner: BytePairTokenizer =
+        let mut inner: BytePairTokenizer =
             serde_json::from_str(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        // A file keeps what its trainer cut or filled up batches to; a prompt alone is neither cut nor filled up.
+        inner.with_padding(None).with_truncation(None).map_err(|error| Error::Tokenizer(error.to_string()))?;
         let bos_text = inner
             .id_to_token(special.bos)
             .ok_or_else(|| Error::Tokenizer(format!("it has no token {} (begin of text)", special.bos)))?;
@@ -176,6 +178,9 @@ pub struct TextStream<'a> {
 /// Settled tokens that are decoded again as context for the next ones, since a decoder may look at neighbours.
 const CONTEXT: usize = 8;
 
+/// Most byte tokens of one character.
+const LONGEST_CHARACTER: usize = 4;
+
 impl<'a> TextStream<'a> {
     /// An empty text.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
@@ -194,8 +199,15 @@ impl<'a> TextStream<'a> {
         let piece = text.get(self.shown..certain).unwrap_or_default().to_owned();
         self.shown = self.shown.max(certain);
         if certain == text.len() && self.ids.len() - self.settled > 2 * CONTEXT {
-            self.settled = self.ids.len() - CONTEXT;
-            self.shown = self.tokenizer.decode(&self.ids[self.settled..])?.len();
+            // Byte tokens in a row are decoded as one: only from where a character begins do they have the same text.
+            let from = self.ids.len() - CONTEXT;
+            for settled in from..from + LONGEST_CHARACTER {
+                let rest = self.tokenizer.decode(&self.ids[settled..])?;
+                if text.ends_with(&rest) {
+                    (self.settled, self.shown) = (settled, rest.len());
+                    break;
+                }
+            }
         }
         Ok(piece)
     }
