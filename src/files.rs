@@ -1,26 +1,109 @@
 //! Output files that appear whole or not at all.
 
-use std::io::Write;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{Error, Result, Write};
+use std::path::{Path, PathBuf};
 
-/// Writes `bytes` beside `path` and renames: on failure nothing is left under `path`, and what was there stays.
+use tempfile::NamedTempFile;
+
+/// Most symbolic links that lead from one to the next.
+const MOST_LINKS: usize = 40;
+
+/// Writes `bytes` as [`OutputFile`] does: on failure nothing is left under `path`, and what was there stays.
 ///
 /// # Errors
 /// When the system refuses.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = sibling(path)?;
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = OutputFile::create(path)?;
     file.write_all(bytes)?;
-    persist(file, path)
+    file.finish()
 }
 
-/// A new file in the directory of `path`, removed unless it is handed to [`persist`].
+/// A file that is being written. It lies beside the path that it gets when it is finished, and is removed unless it is.
+/// Symbolic links are followed; devices and pipes are written as they are.
+#[derive(Debug)]
+pub struct OutputFile(Place);
+
+#[derive(Debug)]
+enum Place {
+    Beside(NamedTempFile, PathBuf),
+    Itself(File),
+}
+
+impl OutputFile {
+    /// A file that will appear at `path`.
+    ///
+    /// # Errors
+    /// When the system refuses, or `path` is a directory.
+    pub fn create(path: &Path) -> Result<Self> {
+        let path = follow_links(path)?;
+        if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return Ok(Self(Place::Itself(OpenOptions::new().write(true).open(path)?)));
+        }
+        let path = destination(&path)?;
+        let name = path.file_name().ok_or_else(|| Error::other("it names no file"))?;
+        let (prefix, directory) = (format!(".{}.", name.to_string_lossy()), directory_of(&path));
+        directory.metadata()?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(".partial");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        // The system's message would name the temporary file.
+        let file = builder.tempfile_in(directory).map_err(|error| Error::from(error.kind()))?;
+        if let Ok(replaced) = path.metadata() {
+            file.as_file().set_permissions(replaced.permissions())?;
+        }
+        Ok(Self(Place::Beside(file, path)))
+    }
+
+    /// The file.
+    pub fn as_file(&self) -> &File {
+        match &self.0 {
+            Place::Beside(file, _) => file.as_file(),
+            Place::Itself(file) => file,
+        }
+    }
+
+    /// Makes the complete file durable and gives it its name.
+    ///
+    /// # Errors
+    /// When the system refuses; the file is then removed.
+    pub fn finish(self) -> Result<()> {
+        let Place::Beside(file, path) = self.0 else { return Ok(()) };
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        // Some file systems do not store directories on demand; the file has its name all the same.
+        let _ = File::open(directory_of(&path)).and_then(|directory| directory.sync_all());
+        Ok(())
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        self.as_file().write(bytes)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.as_file().flush()
+    }
+}
+
+/// Where a file of that name lies, or will lie, behind symbolic links.
 ///
 /// # Errors
-/// When the system refuses.
-pub fn sibling(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let name = path.file_name().ok_or_else(|| std::io::Error::other("it names no file"))?;
-    let prefix = format!(".{}.", name.to_string_lossy());
-    tempfile::Builder::new().prefix(&prefix).suffix(".partial").tempfile_in(directory_of(path))
+/// When there is something that is no regular file, or links lead nowhere.
+pub fn destination(path: &Path) -> Result<PathBuf> {
+    let path = follow_links(path)?;
+    match path.metadata() {
+        Ok(found) if found.is_dir() => Err(Error::other("it is a directory; name a file")),
+        Ok(found) if !found.is_file() => Err(Error::other("it is a device or a pipe; name a file")),
+        _ => Ok(path),
+    }
+}
+
+/// Whether both lead to one file that exists.
+pub fn same_file(one: &Path, other: &Path) -> bool {
+    one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 /// The directory that a path lies in: for a bare name the current one.
@@ -28,17 +111,85 @@ pub fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes a complete file durable and gives it its name.
-///
-/// # Errors
-/// When the system refuses; the file is then removed.
-pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
-    file.as_file().sync_all()?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Temporary files are private; finished ones get the usual rights.
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+/// What a path's symbolic links lead to, which need not exist.
+fn follow_links(path: &Path) -> Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = path.read_link() else { return Ok(path) };
+        // Of a pipe or a file without a name, which /proc shows as a link, the name leads nowhere.
+        if path.exists() && !directory_of(&path).join(&target).exists() {
+            return Ok(path);
+        }
+        path = directory_of(&path).join(target);
     }
-    file.persist(path).map(|_| ()).map_err(|error| error.error)
+    Err(Error::other("its symbolic links lead in a circle"))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out");
+        let mut file = OutputFile::create(&path).unwrap();
+        file.write_all(b"half").unwrap();
+        assert!(!path.exists());
+        drop(file);
+        assert!(names(directory.path()).is_empty(), "nothing is left of it");
+        write_whole(&path, b"whole").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(names(directory.path()), ["out"]);
+        assert!(write_whole(directory.path(), b"").unwrap_err().to_string().contains("is a directory"));
+        let missing = directory.path().join("missing/out");
+        assert_eq!(write_whole(&missing, b"").unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_rights_and_links_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, link, dangling, circle] =
+            ["out", "link", "dangling", "circle"].map(|name| directory.path().join(name));
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        symlink("out", &link).unwrap();
+        symlink("new", &dangling).unwrap();
+        symlink("circle", &circle).unwrap();
+        write_whole(&link, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        write_whole(&dangling, b"behind a link").unwrap();
+        assert_eq!(std::fs::read(directory.path().join("new")).unwrap(), b"behind a link");
+        assert!(link.is_symlink() && dangling.is_symlink());
+        assert!(same_file(&link, &path) && !same_file(&link, &dangling));
+        write_whole(&circle, b"").unwrap_err();
+        assert_eq!(names(directory.path()), ["circle", "dangling", "link", "new", "out"]);
+    }
+
+    /// A pipe, as a shell's `>(command)` is one: its reader gets the bytes, and it stays a pipe.
+    #[test]
+    fn pipes_are_written_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        write_whole(&pipe, b"bytes").unwrap();
+        assert_eq!(reader.join().unwrap(), b"bytes");
+        assert_eq!(names(directory.path()), ["pipe"]);
+        assert!(destination(&pipe).unwrap_err().to_string().contains("pipe"));
+    }
 }

@@ -251,7 +251,7 @@ fn batches_answer_every_row_and_go_on_after_a_kill() {
     // The manifest and what is no regular file are no outputs or inputs.
     let manifest = at("rows.jsonl");
     let output = child.arg("batch").arg(&manifest).arg("--force").arg("-o").arg(&manifest).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("is the manifest"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is read, too"));
     assert_fails(&["batch", "/dev/null", "-o", at("x").to_str().unwrap()], &["no regular file"]);
     std::fs::write(at("rows.jsonl"), "\n").unwrap();
     assert!(String::from_utf8_lossy(&run(&["--force"]).stderr).contains("no rows"));
@@ -411,6 +411,52 @@ fn bench_reports_every_stage() {
     assert!(value["threads"].as_u64().unwrap() >= 1 && value["isa"].is_string());
 }
 
+/// What is read stays, what cannot be written is said before the work, and a pipe is as good as a file.
+#[test]
+fn outputs_lie_where_they_harm_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let [picture, model] = ["picture.png", "missing/drawn.png"].map(|name| directory.path().join(name));
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE), &picture).unwrap();
+    let before = std::fs::read(&picture).unwrap();
+    let (picture, missing) = (picture.to_str().unwrap(), model.to_str().unwrap());
+    assert_fails(&["embed", "-i", picture, "-o", picture], &[picture, "another output"]);
+    assert_fails(&["trace", "-p", "x", "-i", picture, "-o", picture], &[picture, "another output"]);
+    assert_fails(&["run", "-p", "detect circle", "-i", picture, "--annotate", picture], &[picture, "another output"]);
+    assert_fails(&["run", "-p", "detect circle", "-i", PICTURE, "--annotate", missing], &["cannot write", missing]);
+    assert_fails(&["batch", picture, "-o", picture], &[picture, "another --output"]);
+    assert_fails(&["batch", picture, "-o", "/dev/null"], &["/dev/null", "name a file"]);
+    assert_eq!(std::fs::read(picture).unwrap(), before);
+    let drawn = gemmule(&["run", "-p", "detect circle", "-i", PICTURE, "--annotate", "-"]);
+    assert_eq!(drawn.status.code(), Some(2));
+
+    let output = gemmule(&["embed", "-i", PICTURE, "-o", "-"]);
+    assert!(output.status.success());
+    assert!(safetensors::SafeTensors::deserialize(&output.stdout).unwrap().tensor("image_features").is_ok());
+}
+
+/// A full disk behind stdout is a failure that is said; behind stderr it is none. A reader that has had enough is none.
+#[test]
+fn nobody_need_read_what_is_said() {
+    let full = || std::process::Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let program = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+        command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
+        command
+    };
+    let (bench, run) = (["bench", "-n", "2", "--repeat", "1"], ["run", "-i", PICTURE, "-p", "caption en", "-v"]);
+    for arguments in [&bench[..], &run, &["score", "-i", PICTURE, "-p", "x", "-c", "a"]] {
+        let output = program(arguments).stdout(full()).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert!(message.contains("space"), "{arguments:?}: {message}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert!(program(arguments).stdout(writer).status().unwrap().success(), "{arguments:?}");
+    }
+    let output = program(&run).stderr(full()).output().unwrap();
+    assert_eq!(stdout(&output), "a yellow circle\n");
+}
+
 /// Exit code 1, nothing on stdout, one line on stderr that names what matters.
 #[track_caller]
 fn assert_fails(arguments: &[&str], parts: &[&str]) {
@@ -444,8 +490,15 @@ fn bad_input_is_one_clear_error() {
     assert_fails(&["run", "-m", &empty, "-i", PICTURE, "-p", "x"], &["empty.gguf"]);
     assert_fails(&["inspect", PICTURE], &["shape.png", "GGUF"]);
     assert_fails(&["run", "-i", PICTURE, "-p", "a <image> b"], &["<image>"]);
-    assert_fails(&["run", "-i", PICTURE, "-p", "x", "--isa", "mmx"], &["mmx", "portable"]);
-    for wrong in [&["-t", "0"][..], &["--temperature", "-1"], &["--top-p", "0"], &["--nms"], &["--frames", "0"]] {
+    for wrong in [
+        &["-t", "0"][..],
+        &["-t", "1025"],
+        &["--isa", "mmx"],
+        &["--temperature", "-1"],
+        &["--top-p", "0"],
+        &["--nms"],
+        &["--frames", "0"],
+    ] {
         let output = gemmule(&[&["run", "-i", PICTURE, "-p", "x"], wrong].concat());
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -113,6 +113,31 @@ fn types_that_cannot_be_computed_are_named_at_load() {
     assert!(error.contains("output_norm.weight") && error.contains("q2_k"), "{error}");
 }
 
+/// Values that are small one by one, and would take a hundred times their bytes once they are read.
+#[test]
+fn many_small_values_are_refused() {
+    let file = |keys: u32| {
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(3u32.to_le_bytes());
+        bytes.extend(0u64.to_le_bytes());
+        bytes.extend(u64::from(keys).to_le_bytes());
+        for key in 0..keys {
+            let name = format!("key{key:05}");
+            bytes.extend((name.len() as u64).to_le_bytes());
+            bytes.extend(name.as_bytes());
+            // An array of bytes.
+            bytes.extend(9u32.to_le_bytes());
+            bytes.extend(0u32.to_le_bytes());
+            bytes.extend(60_000u64.to_le_bytes());
+            bytes.extend(vec![7; 60_000]);
+        }
+        bytes
+    };
+    assert_eq!(Gguf::parse("few", &file(5)).unwrap().keys().count(), 5);
+    let error = Gguf::parse("many", &file(20)).unwrap_err().to_string();
+    assert!(error.contains("more than 1048576"), "{error}");
+}
+
 #[test]
 fn damaged_pictures_never_panic() {
     let folders = ["pictures", "jpeg"].map(|folder| format!("{}/tests/goldens/{folder}", env!("CARGO_MANIFEST_DIR")));
@@ -133,13 +158,22 @@ fn damaged_pictures_never_panic() {
 
 #[test]
 fn a_decompression_bomb_is_refused() {
-    // A PNG header that promises 60,000 x 60,000 pixels, which would be 10.8 GB.
-    let mut png = vec![0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0, 0, 0, 13];
-    png.extend(b"IHDR");
-    png.extend(60_000u32.to_be_bytes());
-    png.extend(60_000u32.to_be_bytes());
-    png.extend([8, 2, 0, 0, 0, 0xe2, 0x13, 0x65, 0x9b]);
-    assert!(Picture::from_bytes("bomb", &png).is_err());
+    // PNG files of a few pixels whose headers promise more: RGB of 10.8 GB, and grey of 0.8 that are 2.4 as RGB.
+    for (width, height, colors, checksum) in
+        [(60_000u32, 60_000u32, 2, 0x0fb0_e215u32), (40_000, 20_000, 0, 0x40cf_4cef)]
+    {
+        let mut png = vec![0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0, 0, 0, 13];
+        png.extend(b"IHDR");
+        png.extend(width.to_be_bytes());
+        png.extend(height.to_be_bytes());
+        png.extend([8, colors, 0, 0, 0]);
+        png.extend(checksum.to_be_bytes());
+        png.extend(
+            b"\0\0\0\x0cIDAT\x78\x9c\x63\x60\xa0\x0c\0\0\0\x40\0\x01\xb7\x34\x7c\xef\0\0\0\0IEND\xae\x42\x60\x82",
+        );
+        let error = Picture::from_bytes("bomb", &png).unwrap_err().to_string();
+        assert!(error.contains("more than"), "{error}");
+    }
     assert!(Picture::from_rgb(0, 5, Vec::new()).is_err());
     assert!(Picture::from_rgb(u32::MAX, u32::MAX, vec![0; 12]).is_err());
 }

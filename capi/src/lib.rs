@@ -202,6 +202,25 @@ pub enum gemmule_pixel_format {
     GEMMULE_I420 = 8,
 }
 
+impl gemmule_pixel_format {
+    /// The library's format of a number.
+    fn of(number: u32) -> Option<PixelFormat> {
+        use PixelFormat as Format;
+        const FORMATS: [(gemmule_pixel_format, Format); PixelFormat::NAMES.len()] = [
+            (gemmule_pixel_format::GEMMULE_RGB8, Format::Rgb8),
+            (gemmule_pixel_format::GEMMULE_BGR8, Format::Bgr8),
+            (gemmule_pixel_format::GEMMULE_RGBA8, Format::Rgba8),
+            (gemmule_pixel_format::GEMMULE_BGRA8, Format::Bgra8),
+            (gemmule_pixel_format::GEMMULE_MONO8, Format::Mono8),
+            (gemmule_pixel_format::GEMMULE_YUYV, Format::Yuyv),
+            (gemmule_pixel_format::GEMMULE_UYVY, Format::Uyvy),
+            (gemmule_pixel_format::GEMMULE_NV12, Format::Nv12),
+            (gemmule_pixel_format::GEMMULE_I420, Format::I420),
+        ];
+        FORMATS.into_iter().find(|(own, _)| *own as u32 == number).map(|(_, format)| format)
+    }
+}
+
 /// A picture in memory that belongs to the caller; it is only read, and only during the call that takes it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -236,9 +255,7 @@ pub unsafe extern "C" fn gemmule_session_show(
         let picture = |image: &gemmule_image| {
             // SAFETY: the caller's promise about the images' data.
             let data = unsafe { border::slice(image.data, image.size)? };
-            // In the order of gemmule_pixel_format.
-            let format = PixelFormat::NAMES.get(image.format as usize).map(|(_, format)| *format);
-            let Some(format) = format else { return fail("unknown pixel format") };
+            let Some(format) = gemmule_pixel_format::of(image.format) else { return fail("unknown pixel format") };
             let row_step = if image.row_step == 0 { format.row_len(image.width).unwrap_or(0) } else { image.row_step };
             Ok(Frame::new(data, (image.width, image.height), row_step, format)?.to_picture())
         };

@@ -1,5 +1,5 @@
-//! Instruction sets. This module holds the only CPU detection of the project: an implementation that needs an
-//! instruction set carries a proof token, and a token exists only where detection found the set.
+//! Instruction sets. This module alone says which of them there are: an implementation that needs an instruction set
+//! carries a proof token, and a token exists only where detection found the set.
 
 use std::sync::OnceLock;
 

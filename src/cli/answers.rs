@@ -1,10 +1,12 @@
 //! Answers as JSON, with the objects they name.
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use gemmule::answer::{Bounds, Detections, Malformed, Mask, Object, annotate, detections, merge_duplicates};
+use gemmule::files::{OutputFile, same_file};
 use gemmule::model::Model;
 use gemmule::session::Constraint;
 use gemmule::{Answer, Picture, Session};
@@ -142,16 +144,37 @@ impl Found {
         ensure!(empty, "{} is not empty; choose another directory for --masks", directory.display());
         for (number, mask) in (1..).zip(&self.masks) {
             if let Some(mask) = mask {
-                write(&directory.join(format!("{number}.png")), &mask.to_png())?;
+                Output::create(&directory.join(format!("{number}.png")), [])?.write(&mask.to_png())?;
             }
         }
         Ok(())
     }
 }
 
-/// Writes a whole file.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    gemmule::write_whole(path, bytes).with_context(|| format!("writing {}", path.display()))
+/// A file that a command writes; `-` is stdout. Made before the work, so that what cannot be written costs none.
+pub(super) struct Output<'a> {
+    path: &'a Path,
+    file: Option<OutputFile>,
+}
+
+impl<'a> Output<'a> {
+    /// # Errors
+    /// When the system refuses, or `path` is one of the `inputs`.
+    pub(super) fn create<'p>(path: &'a Path, inputs: impl IntoIterator<Item = &'p Path>) -> Result<Self> {
+        let mut inputs = inputs.into_iter();
+        ensure!(!inputs.any(|input| same_file(path, input)), "{} is read, too: name another output", path.display());
+        let file = (path != Path::new("-")).then(|| OutputFile::create(path)).transpose();
+        Ok(Self { path, file: file.with_context(|| format!("cannot write {}", path.display()))? })
+    }
+
+    pub(super) fn write(self, bytes: &[u8]) -> Result<()> {
+        let Some(mut file) = self.file else {
+            let mut out = std::io::stdout().lock();
+            return Ok(out.write_all(bytes).and_then(|()| out.flush())?);
+        };
+        let written = file.write_all(bytes).and_then(|()| file.finish());
+        written.with_context(|| format!("cannot write {}", self.path.display()))
+    }
 }
 
 /// What an answer says, without timings.

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use gemmule::files::{destination, same_file};
 use gemmule::{GenerateOptions, Model};
 use serde_json::{Value, json};
 
-use super::answers::{self, Found, ObjectArguments};
+use super::answers::{self, Found, ObjectArguments, Output};
 use super::rows::{self, Shown, Work, as_value, lines};
-use super::{ComputeArguments, ModelArguments};
+use super::{ComputeArguments, ModelArguments, print_note};
 
 /// Answer a file of prompts about many pictures.
 ///
@@ -47,18 +48,22 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn execute(self) -> Result<()> {
-        ensure!(!self.output.is_dir(), "{} is a directory; name a file", self.output.display());
-        let same =
-            |path: &Path| path.canonicalize().ok().is_some_and(|path| self.manifest.canonicalize().ok() == Some(path));
-        ensure!(!same(&self.output), "{} is the manifest; choose another --output", self.output.display());
-        ensure!(self.force || !self.output.exists(), "{} exists already; --force replaces it", self.output.display());
+        // What was done is read again where a batch goes on, so that stdout will not do.
+        let output = destination(&self.output).with_context(|| self.output.display().to_string())?;
+        let mut inputs = self.model.files().chain([self.manifest.as_path()]);
+        ensure!(
+            !inputs.any(|input| same_file(input, &output)),
+            "{} is read, too: name another --output",
+            output.display()
+        );
+        ensure!(self.force || !output.exists(), "{} exists already; --force replaces it", output.display());
         let total = rows::count(&self.manifest)?;
         let model = self.model.open()?;
         let mut shown = Shown::new(self.compute.session(&model)?);
-        let partial = beside(&self.output, ".partial");
+        let partial = beside(&output, ".partial");
         let (mut out, done, mut failures) = self.resume(&partial)?;
         if done > 0 {
-            eprintln!("{done} of {total} rows are in {} already: going on", partial.display());
+            print_note(&format!("{done} of {total} rows are in {} already: going on", partial.display()));
         }
 
         let bar = rows::progress(total, done)?;
@@ -79,11 +84,11 @@ impl Batch {
         })?;
         bar.finish_and_clear();
         ensure!(bar.position() == total as u64, "{} changed meanwhile", self.manifest.display());
-        let named = out.sync_all().and_then(|()| std::fs::rename(&partial, &self.output));
-        named.with_context(|| self.output.display().to_string())?;
+        let named = out.sync_all().and_then(|()| std::fs::rename(&partial, &output));
+        named.with_context(|| output.display().to_string())?;
         // Only a comparison for those who go on; nothing is lost with it.
         let _ = std::fs::remove_file(beside(&partial, ".settings"));
-        ensure!(failures == 0, "{failures} of {total} rows failed, see \"error\" in {}", self.output.display());
+        ensure!(failures == 0, "{failures} of {total} rows failed, see \"error\" in {}", output.display());
         Ok(())
     }
 
@@ -105,6 +110,7 @@ impl Batch {
         let path = beside(partial, ".settings");
         let settings = json!({
             "model": self.model.name(),
+            "mmproj": self.model.mmproj,
             "max_tokens": self.max_tokens,
             "logprobs": self.logprobs,
             "nms": self.objects.nms(),
@@ -117,7 +123,7 @@ impl Batch {
                 partial.display()
             );
         }
-        answers::write(&path, format!("{settings}\n").as_bytes())
+        Output::create(&path, [])?.write(format!("{settings}\n").as_bytes())
     }
 
     /// The file to go on with, and how many rows it holds, and how many of these failed.

@@ -6,7 +6,7 @@ use gemmule::ops::Compute;
 use gemmule::{GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
 
-use super::{ComputeArguments, ModelArguments, anonymous_memory, peak_memory, print_json};
+use super::{ComputeArguments, ModelArguments, anonymous_memory, peak_memory, print_json, print_line, wrong_usage};
 
 /// Measure vision, prefill, generation, and how fast the weights can be read at most.
 #[derive(Args)]
@@ -48,10 +48,9 @@ impl Samples {
 
 impl Bench {
     pub(super) fn execute(self) -> Result<()> {
-        anyhow::ensure!(
-            self.repeat > 0 && self.max_tokens > 1,
-            "--repeat must be at least 1 and --max-tokens at least 2"
-        );
+        if self.repeat == 0 || self.max_tokens < 2 {
+            wrong_usage("--repeat must be at least 1 and --max-tokens at least 2");
+        }
         let start = std::time::Instant::now();
         let model = self.model.open()?;
         let mut session = self.compute.session(&model)?;
@@ -92,11 +91,11 @@ impl Bench {
         }
         let separate =
             if generation_threads == threads { String::new() } else { format!(" ({generation_threads} to generate)") };
-        println!(
+        print_line(&format!(
             "{}: {isa}, {threads} threads{separate}, median of {} runs (least … most)\n",
             self.model.name(),
             self.repeat
-        );
+        ))?;
         for (name, samples, note) in [
             ("load", &load, String::new()),
             ("image", image, String::new()),
@@ -115,11 +114,11 @@ impl Bench {
             ),
         ] {
             let (least, most) = (samples.quantile(0.0), samples.quantile(1.0));
-            println!("{name:>9} {:10.2} ms ({least:.2} … {most:.2})  {note}", samples.median());
+            print_line(&format!("{name:>9} {:10.2} ms ({least:.2} … {most:.2})  {note}", samples.median()))?;
         }
         for (name, bytes) in [("memory", peak_memory()), ("not files", anonymous_memory())] {
             if let Some(bytes) = bytes {
-                println!("{name:>9} {:10.1} MB", bytes as f64 / 1e6);
+                print_line(&format!("{name:>9} {:10.1} MB", bytes as f64 / 1e6))?;
             }
         }
         Ok(())

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::answers::Output;
 use super::{ComputeArguments, ImageArguments, ModelArguments, Tensors};
 
 /// Write the features of pictures, and the decoder's hidden states, as safetensors.
@@ -18,7 +19,7 @@ pub(super) struct Embed {
     /// A prompt about the pictures; without one, only the pictures are looked at.
     #[arg(short, long)]
     prompt: Option<String>,
-    /// Where to write.
+    /// Where to write; - is stdout.
     #[arg(short, long, value_name = "OUT.safetensors")]
     output: PathBuf,
     #[command(flatten)]
@@ -27,6 +28,7 @@ pub(super) struct Embed {
 
 impl Embed {
     pub(super) fn execute(self) -> Result<()> {
+        let output = Output::create(&self.output, self.model.files().chain(self.images.files()))?;
         let model = self.model.open()?;
         let mut session = self.compute.session(&model)?;
         let pictures = self.images.open()?;
@@ -38,6 +40,6 @@ impl Embed {
         if let Some(states) = &states {
             tensors.floats("last_hidden_state", vec![states.len() / hidden, hidden], states);
         }
-        tensors.write(&self.output)
+        tensors.write(output)
     }
 }

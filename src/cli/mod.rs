@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use gemmule::quant::isa;
+use gemmule::sched::MOST_THREADS;
 use gemmule::{CancelHandle, Model, Picture, Session, SessionOptions};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -74,8 +75,8 @@ struct ImageArguments {
 fn parse_threads(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
-        .filter(|threads| (1..=4096).contains(threads))
-        .ok_or_else(|| "choose a number from 1 to 4096".to_owned())
+        .filter(|threads| (1..=MOST_THREADS).contains(threads))
+        .ok_or_else(|| format!("choose a number from 1 to {MOST_THREADS}"))
 }
 
 fn parse_frames(text: &str) -> Result<usize, String> {
@@ -83,6 +84,10 @@ fn parse_frames(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|frames| (1..=4096).contains(frames))
         .ok_or_else(|| "choose a number from 1 to 4096".to_owned())
+}
+
+fn parse_isa(name: &str) -> Result<String, isa::IsaError> {
+    isa::select(Some(name)).map(|_| name.to_owned())
 }
 
 /// How to compute.
@@ -95,7 +100,7 @@ struct ComputeArguments {
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     generation_threads: Option<usize>,
     /// Instruction set; `gemmule --version` lists them [default: the environment's GEMMULE_ISA, else the best].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     isa: Option<String>,
 }
 
@@ -110,6 +115,11 @@ impl ModelArguments {
             model.lock()?;
         }
         Ok(model)
+    }
+
+    /// The files that are read.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        self.model.iter().chain(&self.mmproj).map(PathBuf::as_path)
     }
 
     fn name(&self) -> String {
@@ -145,6 +155,11 @@ impl ComputeArguments {
 }
 
 impl ImageArguments {
+    /// The files that are read.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        self.images.iter().map(PathBuf::as_path)
+    }
+
     fn open(&self) -> Result<Vec<Picture>> {
         match self.frames {
             None => open_pictures(&self.images),
@@ -176,11 +191,11 @@ impl<'a> Tensors<'a> {
         self.0.insert(name, (Dtype::I64, vec![values.len()], bytemuck::cast_slice(values)));
     }
 
-    fn write(self, path: &Path) -> Result<()> {
+    fn write(self, output: answers::Output<'_>) -> Result<()> {
         let views =
             self.0.into_iter().map(|(name, (kind, shape, bytes))| Ok((name, TensorView::new(kind, shape, bytes)?)));
         let bytes = safetensors::serialize(views.collect::<Result<HashMap<_, _>>>()?, None)?;
-        answers::write(path, &bytes)
+        output.write(&bytes)
     }
 }
 
@@ -216,9 +231,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            use std::io::Write;
-            // There may be nobody to read it.
-            let _ = writeln!(std::io::stderr(), "gemmule: {error:#}");
+            print_note(&format!("gemmule: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -248,6 +261,12 @@ fn print_json(value: &serde_json::Value) -> Result<()> {
 fn print_line(text: &str) -> Result<()> {
     use std::io::Write;
     Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// Prints a line to stderr, where somebody may read it.
+fn print_note(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// The most physical memory this process has held, in bytes.

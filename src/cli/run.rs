@@ -1,16 +1,16 @@
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use gemmule::session::Sampling;
-use gemmule::{Answer, GenerateOptions, Picture};
+use gemmule::{Answer, GenerateOptions};
 use serde_json::{Value, json};
 
-use super::answers::{self, FormArguments, Found, ObjectArguments};
-use super::{ComputeArguments, ImageArguments, ModelArguments, print_json, wrong_usage};
+use super::answers::{self, FormArguments, Found, ObjectArguments, Output};
+use super::{ComputeArguments, ImageArguments, ModelArguments, print_json, print_note, wrong_usage};
 
 /// Answer prompts about one or more pictures.
 #[derive(Args)]
@@ -80,6 +80,11 @@ impl Run {
         if self.objects.nms().is_some() && !draws && !self.json {
             wrong_usage("--nms merges what --json, --annotate and --masks show: give one of them");
         }
+        if self.annotate.as_deref() == Some(Path::new("-")) {
+            wrong_usage("--annotate: stdout has the answer; name a file");
+        }
+        let inputs = || self.model.files().chain(self.images.files());
+        let mut drawing = self.annotate.as_deref().map(|path| Output::create(path, inputs())).transpose()?;
         let start = Instant::now();
         let model = self.model.open()?;
         ensure!(
@@ -137,20 +142,16 @@ impl Run {
                     value["timings"] = timings_to_json(&answer, load, decode);
                     print_json(&value)?;
                 }
-                self.draw(&found, &pictures)?;
+                if let Some(drawing) = drawing.take() {
+                    drawing.write(&found.draw(&pictures[0]))?;
+                }
+                self.masks.as_ref().map_or(Ok(()), |directory| found.write_masks(directory))?;
             }
             if self.verbose {
                 report(&answer, load, decode);
             }
         }
         Ok(())
-    }
-
-    fn draw(&self, found: &Found, pictures: &[Picture]) -> Result<()> {
-        if let Some(path) = &self.annotate {
-            answers::write(path, &found.draw(&pictures[0]))?;
-        }
-        self.masks.as_ref().map_or(Ok(()), |directory| found.write_masks(directory))
     }
 }
 
@@ -178,7 +179,9 @@ fn timings_to_json(answer: &Answer, load: Duration, decode: Duration) -> Value {
 
 fn report(answer: &Answer, load: Duration, decode: Duration) {
     let timings = &answer.timings;
-    let line = |name: &str, time: Duration, note: String| eprintln!("{name:>9} {:10.1} ms{note}", milliseconds(time));
+    let line = |name: &str, time: Duration, note: String| {
+        print_note(&format!("{name:>9} {:10.1} ms{note}", milliseconds(time)));
+    };
     line("load", load, String::new());
     line("image", decode + timings.image, String::new());
     line("vision", timings.vision, String::new());

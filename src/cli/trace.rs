@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::answers::Output;
 use super::{ComputeArguments, ModelArguments, Tensors, open_pictures};
 
 /// Write every stage of one prefill as safetensors, to compare with the reference.
@@ -19,7 +20,7 @@ pub(super) struct Trace {
     /// What to ask.
     #[arg(short, long)]
     prompt: String,
-    /// Where to write.
+    /// Where to write; - is stdout.
     #[arg(short, long, value_name = "OUT.safetensors")]
     output: PathBuf,
     #[command(flatten)]
@@ -28,6 +29,8 @@ pub(super) struct Trace {
 
 impl Trace {
     pub(super) fn execute(self) -> Result<()> {
+        let images = self.images.iter().map(PathBuf::as_path);
+        let output = Output::create(&self.output, self.model.files().chain(images))?;
         let model = self.model.open()?;
         let mut session = self.compute.session(&model)?;
         let pictures = open_pictures(&self.images)?;
@@ -41,6 +44,6 @@ impl Trace {
         tensors.floats("image_features", features, &trace.image_features);
         tensors.integers("input_ids", &ids);
         tensors.floats("logits_last", vec![config.text.vocabulary], &trace.logits);
-        tensors.write(&self.output)
+        tensors.write(output)
     }
 }

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use gemmule::{CancelHandle, GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
 
 use super::answers::{self, FormArguments, Found, ObjectArguments};
-use super::{ComputeArguments, ModelArguments, print_json, wrong_usage};
+use super::{ComputeArguments, ModelArguments, print_json, print_note, wrong_usage};
 
 /// Answer a prompt about every frame that a camera or film sends, as fast as the machine can.
 ///
@@ -23,7 +23,7 @@ use super::{ComputeArguments, ModelArguments, print_json, wrong_usage};
 /// Motion JPEG or YUV4MPEG2, which tell themselves what they are, or raw frames with --format and --size. While a frame is answered newer ones come in;
 /// the newest is answered next, and those before it are dropped and counted.
 ///
-/// Each answer is a line of JSON: "frame" (its number from 0), "time" (when it came, in seconds since 1970), "latency" (from then
+/// Each answer is a line of JSON: "frame" (its number from 0), of a directory "file", "time" (when it came, in seconds since 1970), "latency" (from then
 /// to the answer, in milliseconds), "dropped" (so far) and what `run --json` prints but for "prompt" and "timings"; or "error" for
 /// a frame that is damaged.
 /// Ends with the stream, and in order when it is interrupted.
@@ -229,6 +229,9 @@ impl Watch {
             });
             let time = arrived.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
             (value["frame"], value["time"]) = (json!(arrived.number), json!(time));
+            if let Source::File(path) = &arrived.frame {
+                value["file"] = json!(path.display().to_string());
+            }
             value["latency"] = json!((arrived.at.elapsed().as_secs_f64() * 1e5).round() / 1e2);
             value["dropped"] = json!(dropped);
             print_json(&value)?;
@@ -237,11 +240,9 @@ impl Watch {
         let state = slot.lock();
         let rate = answered as f64 / start.elapsed().as_secs_f64();
         let dropped = state.dropped;
-        // There may be nobody to read it.
-        let _ = writeln!(
-            std::io::stderr(),
+        print_note(&format!(
             "{answered} frames answered, {failed} of them failed, {dropped} dropped, {rate:.1} per second"
-        );
+        ));
         if stop.is_cancelled() {
             return Ok(());
         }
@@ -339,8 +340,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 fn film(path: &Path, options: &CameraOptions, slot: &Slot) -> Result<()> {
     let mut camera = Camera::open(path, options)?;
-    // There may be nobody to read it.
-    let _ = writeln!(std::io::stderr(), "{}: {}", path.display(), camera.description());
+    print_note(&format!("{}: {}", path.display(), camera.description()));
     loop {
         let frame = camera.next_frame(SILENCE)?;
         let frame = frame.with_context(|| {
@@ -373,12 +373,9 @@ fn follow(directory: &Path, slot: &Slot, every: bool) -> Result<()> {
             else {
                 continue;
             };
-            let seen = known.entry(path.clone()).or_insert((changed, length, 0));
-            *seen = if (seen.0, seen.1) == (changed, length) {
-                (changed, length, seen.2.saturating_add(1))
-            } else {
-                (changed, length, 0)
-            };
+            let looks = known.get(path).filter(|seen| (seen.0, seen.1) == (changed, length));
+            let seen = (changed, length, looks.map_or(0, |seen| seen.2.saturating_add(1)));
+            known.insert(path.clone(), seen);
             if seen.2 == SETTLED {
                 settled.push((changed, path.clone()));
             }
@@ -386,7 +383,7 @@ fn follow(directory: &Path, slot: &Slot, every: bool) -> Result<()> {
         known.retain(|path, _| paths.binary_search(path).is_ok());
         settled.sort();
         // Of what was there before, the newest.
-        if std::mem::take(&mut first) {
+        if std::mem::take(&mut first) && !every {
             let newest = paths.iter().filter_map(|path| known.get(path).map(|seen| (seen.0, path.clone()))).max();
             for (path, seen) in &mut known {
                 let is_newest = newest.as_ref().is_some_and(|newest| newest.1 == *path);

@@ -62,6 +62,9 @@ pub struct Gguf {
 /// Values longer than this are left in the file and read in place.
 const LARGE_VALUE: usize = 1 << 16;
 
+/// Most bytes of all other values, which take many times as much memory once they are read.
+const SMALL_VALUES: usize = 1 << 20;
+
 impl Gguf {
     /// Parses the header of a whole file in memory; `name` is for error messages.
     ///
@@ -69,8 +72,13 @@ impl Gguf {
     /// [`Error::Gguf`] when anything is truncated, overlong, contradictory or outside the file.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let header = Header::scan(bytes).map_err(|reason| Error::gguf(name, reason))?;
-        let (small, large): (Vec<_>, Vec<_>) =
-            header.entries.iter().partition(|entry| entry.span.range.len() <= LARGE_VALUE);
+        let small: Vec<_> = header.entries.iter().filter(|entry| entry.span.range.len() <= LARGE_VALUE).collect();
+        let small_values: usize = small.iter().map(|entry| entry.span.range.len()).sum();
+        if small_values > SMALL_VALUES {
+            let reason =
+                format!("its values below {LARGE_VALUE} bytes have {small_values} in all, more than {SMALL_VALUES}");
+            return Err(Error::gguf(name, reason));
+        }
         let mut reduced = Vec::with_capacity(64);
         reduced.extend_from_slice(&bytes[4..8]);
         reduced.extend_from_slice(&header.tensor_count.to_le_bytes());
@@ -82,7 +90,6 @@ impl Gguf {
         let reader: Box<dyn Read> = Box::new(Cursor::new(reduced));
         let mut container = gguf_rs::GGUFContainer::new(gguf_rs::ByteOrder::LE, reader, u64::MAX);
         let model = container.decode().map_err(|error| Error::gguf(name, error.to_string()))?;
-        drop(large);
 
         let values = model.metadata().clone();
         let spans = header.entries.into_iter().map(|entry| (entry.key, entry.span)).collect();
@@ -149,14 +156,6 @@ impl Gguf {
     /// When the key holds something else.
     pub fn float(&self, key: &str) -> Result<Option<f32>> {
         self.typed(key, "a number", |value| value.as_f64().map(|value| value as f32))
-    }
-
-    /// A truth value.
-    ///
-    /// # Errors
-    /// When the key holds something else.
-    pub fn boolean(&self, key: &str) -> Result<Option<bool>> {
-        self.typed(key, "true or false", Value::as_bool)
     }
 
     /// A short array of numbers.

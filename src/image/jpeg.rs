@@ -4,7 +4,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
 use libjpeg_turbo_rs::{DecodeLimits, Decoder, PixelFormat};
 
-use super::{LARGEST_DECODED, LONGEST_SIDE};
+use super::{LARGEST_DECODED, LONGEST_SIDE, check_size};
 
 /// Whether these bytes begin as JPEG files do.
 pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
@@ -20,7 +20,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String
         ..DecodeLimits::default()
     };
     let mut decoder = Decoder::new_with_limits(bytes, limits).map_err(|error| error.to_string())?;
-    let components = decoder.header().components.len();
+    let header = decoder.header();
+    let components = header.components.len();
+    check_size((u32::from(header.width), u32::from(header.height)), 0)?;
     decoder.set_output_format(match components {
         1 => PixelFormat::Grayscale,
         3 => PixelFormat::Rgb,

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 
 /// Largest picture file that is read.
 const LARGEST_FILE: u64 = 1 << 30;
-/// Most memory that decoding may take: a guard against decompression bombs, generous for every camera.
+/// Most bytes of a picture as it is stored, and as RGB: a guard against decompression bombs, generous for every camera.
 const LARGEST_DECODED: u64 = 1 << 30;
 /// Longest side in pixels.
 const LONGEST_SIDE: u32 = 1 << 16;
@@ -54,6 +54,9 @@ impl Picture {
     /// As [`open`](Self::open).
     pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self> {
         let fail = |reason: String| Error::Picture { name: name.to_owned(), reason };
+        if bytes.is_empty() {
+            return Err(fail("the file is empty".to_owned()));
+        }
         let (mut picture, orientation) = if jpeg::is_jpeg(bytes) {
             jpeg::decode(bytes).map_err(fail)?
         } else {
@@ -171,12 +174,19 @@ fn decode_other(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation)
     }
     let mut decoder = reader.into_decoder().map_err(failed)?;
     decoder.set_limits(limits()).map_err(failed)?;
-    if decoder.total_bytes() > LARGEST_DECODED {
-        return Err(format!("it takes {} bytes in memory, more than {LARGEST_DECODED}", decoder.total_bytes()));
-    }
+    check_size(decoder.dimensions(), decoder.total_bytes())?;
     // A damaged orientation is no reason to refuse a sound picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok((DynamicImage::from_decoder(decoder).map_err(failed)?, orientation))
+}
+
+/// Checks the size of a picture of so many pixels and, as it is stored, bytes.
+fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(), String> {
+    let bytes = stored.max(3 * u64::from(width) * u64::from(height));
+    if bytes > LARGEST_DECODED {
+        return Err(format!("its {width} × {height} pixels take {bytes} bytes, more than {LARGEST_DECODED}"));
+    }
+    Ok(())
 }
 
 /// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte.

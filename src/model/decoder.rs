@@ -99,11 +99,6 @@ impl KvCache {
         }
     }
 
-    /// Tokens held.
-    pub fn tokens(&self) -> usize {
-        self.tokens
-    }
-
     /// Forgets all but the first `tokens`.
     pub fn truncate(&mut self, config: &TextConfig, tokens: usize) {
         for CachedHead { keys, values } in self.layers.iter_mut().flatten() {

@@ -194,7 +194,7 @@ fn tokenizer_json(store: &Store) -> Result<Cow<'_, str>> {
     if scores.len() != tokens.len() || kinds.len() != tokens.len() || unknown.is_some_and(|id| id >= tokens.len()) {
         return Err(failed("the parts of its token table differ in length".to_owned()));
     }
-    Ok(crate::text::json_of_table(&tokens, &scores, &kinds, unknown).to_string().into())
+    Ok(crate::text::json_of_table(&tokens, &scores, &kinds, unknown).map_err(failed)?.to_string().into())
 }
 
 fn read_tokenizer(store: &Store, config: &Config) -> std::result::Result<Tokenizer, String> {

@@ -22,6 +22,9 @@ pub struct Pool {
     entered: Mutex<()>,
 }
 
+/// Most threads of a pool.
+pub const MOST_THREADS: usize = 1024;
+
 /// How many threads to use when nobody says: the physical cores this process may run on, cgroup limits included. Products
 /// fill a core's units with one thread; a second one on it only shares its caches.
 pub fn default_threads() -> usize {
@@ -175,8 +178,8 @@ impl Pool {
     /// # Errors
     /// When the system refuses to make threads, or `threads` is 0 or absurd.
     pub fn new(threads: usize) -> Result<Self> {
-        if !(1..=1024).contains(&threads) {
-            return Err(Error::Request(format!("{threads} threads asked for; choose 1 to 1024")));
+        if !(1..=MOST_THREADS).contains(&threads) {
+            return Err(Error::Request(format!("{threads} threads asked for; choose 1 to {MOST_THREADS}")));
         }
         let team = Team::new(threads);
         let threads = rayon::ThreadPoolBuilder::new()

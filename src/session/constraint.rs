@@ -74,8 +74,10 @@ impl<'a> Matcher<'a> {
     /// The next token among those that the form allows.
     pub(super) fn next(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Result<u32> {
         // The likeliest token is mostly allowed, and then no other has to be looked at.
-        let mut token = sampler.next(logits)?;
-        if !(sampler.is_greedy() && self.allows(token)) {
+        let likeliest = if sampler.is_greedy() { Some(sampler.next(logits)?) } else { None };
+        let token = if let Some(token) = likeliest.filter(|token| self.allows(*token)) {
+            token
+        } else {
             self.masked.clear();
             self.masked.extend_from_slice(logits);
             for token in 0..logits.len() as u32 {
@@ -86,8 +88,8 @@ impl<'a> Matcher<'a> {
             if self.masked.iter().all(|logit| *logit == f32::NEG_INFINITY) {
                 return Err(Error::Request("no token of the vocabulary continues the answer as it must be".to_owned()));
             }
-            token = sampler.next(&self.masked)?;
-        }
+            sampler.next(&self.masked)?
+        };
         self.accept(token);
         Ok(token)
     }

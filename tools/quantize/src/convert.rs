@@ -15,7 +15,6 @@ use gemmule::quant::{EncodeError, Format, Kernels};
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use rayon::prelude::*;
-use tempfile::NamedTempFile;
 
 use crate::checkpoint::{Checkpoint, Source};
 use crate::plan::{Class, Item, OutputFile, source_of};
@@ -88,7 +87,7 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>, check: Option<C
     let mut finished = Vec::new();
     for (output, plan) in outputs.iter().zip(plans) {
         let context = || output.path.display().to_string();
-        let file = files::sibling(&output.path).with_context(context)?;
+        let file = files::OutputFile::create(&output.path).with_context(context)?;
         let (mut writer, _) =
             Writer::new(BufWriter::new(WriteBehind::new(file)), &output.metadata, plan).with_context(context)?;
         let mut store = |item: &Item, (bytes, total): Made| {
@@ -100,19 +99,23 @@ pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>, check: Option<C
         write_tensors(&output.items, make, &mut watch, &mut store).inspect_err(|_| bar.abandon())?;
         let buffered = writer.finish().with_context(context)?;
         let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(context)?;
-        finished.push((file.file, &output.path));
+        finished.push((file.file, context));
     }
     watch.finish()?;
     bar.finish_and_clear();
-    for (file, path) in finished {
-        files::persist(file, path).with_context(|| path.display().to_string())?;
+    for (file, context) in finished {
+        file.finish().with_context(context)?;
     }
-    report(outputs, &totals)
+    match report(outputs, &totals) {
+        // Whoever reads has had enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("the output is complete, but its summary cannot be printed"),
+    }
 }
 
 /// A file that the system begins to store while more is written, so that little is left to wait for at its end.
 struct WriteBehind {
-    file: NamedTempFile,
+    file: files::OutputFile,
     written: i64,
     begun: i64,
 }
@@ -121,7 +124,7 @@ impl WriteBehind {
     /// Bytes whose storing is begun together.
     const STEP: i64 = 32 << 20;
 
-    fn new(file: NamedTempFile) -> Self {
+    fn new(file: files::OutputFile) -> Self {
         Self { file, written: 0, begun: 0 }
     }
 }
@@ -293,7 +296,7 @@ fn read_rows(
 }
 
 /// The closing table.
-fn report(outputs: &[OutputFile], totals: &Totals) -> Result<()> {
+fn report(outputs: &[OutputFile], totals: &Totals) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -310,10 +313,10 @@ fn report(outputs: &[OutputFile], totals: &Totals) -> Result<()> {
         let size = std::fs::metadata(&output.path)?.len();
         writeln!(out, "wrote {} ({:.1} MB)", output.path.display(), size as f64 / 1e6)?;
     }
-    Ok(())
+    out.flush()
 }
 
-fn print_line(out: &mut impl Write, class: &str, format: &str, total: &Total) -> Result<()> {
+fn print_line(out: &mut impl Write, class: &str, format: &str, total: &Total) -> std::io::Result<()> {
     let error = if total.squared > 0.0 { (total.squared_error / total.squared).sqrt() } else { 0.0 };
     let bits = total.bytes as f64 * 8.0 / total.weights as f64;
     let megabytes = total.bytes as f64 / 1e6;
@@ -322,6 +325,5 @@ fn print_line(out: &mut impl Write, class: &str, format: &str, total: &Total) ->
         "{class:<14} {format:<6} {:>14} {megabytes:>11.2} {bits:>7.2} {:>11.4}%",
         total.weights,
         error * 100.0
-    )?;
-    Ok(())
+    )
 }

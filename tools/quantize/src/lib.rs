@@ -10,6 +10,7 @@ mod npz;
 mod plan;
 mod vocabulary;
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -68,8 +69,8 @@ struct Cli {
     #[arg(long)]
     split: bool,
     /// Threads [default: the CPUs this process may use].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Replace existing output files.
     #[arg(long)]
     force: bool,
@@ -90,7 +91,7 @@ impl Cli {
     fn execute(&self) -> Result<()> {
         let outputs = output_paths(&self.output, self.split, self.force)?;
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads.unwrap_or(0))
+            .num_threads(self.threads.map_or(0, usize::from))
             .build()
             .context("cannot start the threads; choose another --threads")?;
         let is_npz = self.checkpoint.extension().is_some_and(|extension| extension == "npz");
@@ -144,10 +145,24 @@ fn output_paths(output: &Path, split: bool, force: bool) -> Result<Vec<PathBuf>>
         let stem = output.file_stem().context("the output has no file name")?;
         paths.push(output.with_file_name(format!("{}-mmproj.gguf", stem.to_string_lossy())));
     }
-    for path in &paths {
-        ensure!(force || !path.exists(), "{} exists already; --force replaces it", path.display());
+    paths.into_iter().map(|path| checked_output(&path, force)).collect()
+}
+
+/// Where an output will lie. Of what is there only an earlier output may be replaced: an input is no GGUF file.
+fn checked_output(path: &Path, force: bool) -> Result<PathBuf> {
+    let path = gemmule::files::destination(path).with_context(|| path.display().to_string())?;
+    if path.exists() {
+        ensure!(force, "{} exists already; --force replaces it", path.display());
+        let mut start = Vec::new();
+        let read = std::fs::File::open(&path).and_then(|file| file.take(4).read_to_end(&mut start));
+        read.with_context(|| path.display().to_string())?;
+        ensure!(
+            start.is_empty() || start == b"GGUF",
+            "{} is no GGUF file, and not replaced: name another output, or remove it",
+            path.display()
+        );
     }
-    Ok(paths)
+    Ok(path)
 }
 
 /// A model that is made up rather than converted.
@@ -219,7 +234,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gemmule-quantize: {error:#}");
+            // There may be nobody to read it.
+            let _ = writeln!(std::io::stderr(), "gemmule-quantize: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -28,14 +28,14 @@ fn assert_fails(case: &str, damage: impl Fn(&Path), parts: &[&str]) {
     let target = directory.path().join("out");
     std::fs::create_dir(&target).unwrap();
     let output = target.join("model.gguf");
-    std::fs::write(&output, b"precious").unwrap();
+    std::fs::write(&output, b"GGUF precious").unwrap();
     let run = quantize(&source, &output, &["--force"]);
     let message = String::from_utf8_lossy(&run.stderr);
     assert_eq!(run.status.code(), Some(1), "{message}");
     for part in parts {
         assert!(message.contains(part), "no '{part}' in: {message}");
     }
-    assert_eq!(std::fs::read(&output).unwrap(), b"precious");
+    assert_eq!(std::fs::read(&output).unwrap(), b"GGUF precious");
     assert_eq!(std::fs::read_dir(&target).unwrap().count(), 1, "something was left behind");
 }
 
@@ -106,13 +106,25 @@ fn existing_files_are_kept_unless_forced() {
     let directory = tempfile::tempdir().unwrap();
     let source = checkpoint(directory.path(), "window-f32");
     let output = directory.path().join("model.gguf");
-    std::fs::write(&output, b"precious").unwrap();
-    let run = quantize(&source, &output, &[]);
-    assert_eq!(run.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&run.stderr).contains("--force"));
-    assert_eq!(std::fs::read(&output).unwrap(), b"precious");
+    let precious = b"GGUF precious";
+    std::fs::write(&output, precious).unwrap();
+    let fails = |output: &Path, arguments: &[&str], part: &str| {
+        let run = quantize(&source, output, arguments);
+        let message = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{message}");
+        assert!(message.contains(part), "no '{part}' in: {message}");
+    };
+    fails(&output, &[], "--force");
+    assert_eq!(std::fs::read(&output).unwrap(), precious);
+    // What is no output of ours, an input for example, is never replaced.
+    let input = source.join("config.json");
+    let before = std::fs::read(&input).unwrap();
+    fails(&input, &["--force"], "no GGUF file");
+    assert_eq!(std::fs::read(&input).unwrap(), before);
+    fails(Path::new("/dev/null"), &["--force"], "name a file");
+    fails(directory.path(), &["--force"], "is a directory");
     assert!(quantize(&source, &output, &["--force"]).status.success());
-    assert_ne!(std::fs::read(&output).unwrap(), b"precious");
+    assert_ne!(std::fs::read(&output).unwrap(), precious);
 }
 
 #[test]

@@ -188,7 +188,9 @@ impl Cli {
         }
         bar.finish_and_clear();
         write("model.safetensors.index.json", &json!({ "metadata": { "total_size": total }, "weight_map": map }))?;
-        println!("wrote {} ({:.2} GB of weights)", self.output.display(), total as f64 / 1e9);
+        // The output is complete, whether somebody reads this or not.
+        let _ =
+            writeln!(std::io::stdout(), "wrote {} ({:.2} GB of weights)", self.output.display(), total as f64 / 1e9);
         Ok(())
     }
 }
@@ -197,7 +199,7 @@ fn main() -> ExitCode {
     match Cli::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gemmule-synth: {error:#}");
+            let _ = writeln!(std::io::stderr(), "gemmule-synth: {error:#}");
             ExitCode::FAILURE
         }
     }
