@@ -104,6 +104,9 @@ fn answers_take_the_form_they_must_have() {
     assert_eq!(answer(&["--choice", "a red circle", "--choice", "a red triangle"]), "a red circle\n");
     assert_eq!(answer(&["--pattern", "an? (blue|green) [a-z]+"]).split(' ').count(), 3);
     assert!(answer(&["--objects-only"]).starts_with("<loc"));
+    let cut = gemmule(&["run", "-i", PICTURE, "-p", "caption en", "--choice", "a red circle at the top", "-n", "2"]);
+    assert_eq!(cut.status.code(), Some(1), "what has not the form is no answer");
+    assert!(String::from_utf8_lossy(&cut.stderr).contains("--max-tokens"));
     let both = gemmule(&["run", "-i", PICTURE, "-p", "x", "--choice", "a", "--objects-only"]);
     assert_eq!(both.status.code(), Some(2));
     assert_fails(&["run", "-i", PICTURE, "-p", "x", "--pattern", "["], &["pattern '['", "unclosed"]);
@@ -494,6 +497,7 @@ fn bad_input_is_one_clear_error() {
         &["-t", "0"][..],
         &["-t", "1025"],
         &["--isa", "mmx"],
+        &["--annotate", "drawn.jpg"],
         &["--temperature", "-1"],
         &["--top-p", "0"],
         &["--nms"],
@@ -605,8 +609,9 @@ fn films_are_watched() {
 fn a_directory_is_watched_until_the_signal() {
     use std::io::{BufRead, BufReader};
     let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().to_str().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
-    command.arg("watch").arg(directory.path()).args(["-p", "caption en"]);
+    command.args(["watch", source, "-p", "caption en"]);
     let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let picture = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE)).unwrap();
@@ -618,8 +623,36 @@ fn a_directory_is_watched_until_the_signal() {
         std::fs::write(&path, &picture).unwrap();
         let value: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         assert_eq!((&value["frame"], &value["text"]), (&number.into(), &"a yellow circle".into()), "{value}");
+        assert_eq!(value["file"], path.to_str().unwrap());
     }
-    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(status.success());
-    assert_eq!(child.wait().unwrap().code(), Some(0), "a signal ends it in order");
+    let end = |mut child: std::process::Child| {
+        let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        assert_eq!(child.wait().unwrap().code(), Some(0), "a signal ends it in order");
+    };
+    end(child);
+
+    // As a film, of all pictures that are there.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+    command.args(["watch", source, "--every-frame", "-p", "caption en"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let files: Vec<_> = lines.take(2).map(|line| json_lines(&line.unwrap())[0]["file"].clone()).collect();
+    assert_eq!(files, ["0.png", "1.png"].map(|name| directory.path().join(name).to_str().unwrap().to_owned()));
+    end(child);
+}
+
+#[test]
+fn a_picture_comes_through_stdin() {
+    let ask = |picture: &Path| {
+        let input = std::fs::File::open(picture).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+        command.args(["run", "-i", "-", "-p", "caption en"]).stdin(input).output().unwrap()
+    };
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE);
+    assert_eq!(stdout(&ask(&picture)), "a yellow circle\n");
+    let empty = ask(Path::new("/dev/null"));
+    assert_eq!(empty.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&empty.stderr);
+    assert!(message.contains("stdin") && message.contains("empty"), "{message}");
 }

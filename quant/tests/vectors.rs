@@ -11,20 +11,25 @@ fn instruction_sets_agree_bit_for_bit_on_vector_functions() {
     let mut random = Random(5);
     let x: Vec<f32> = random.values(147).iter().map(|x| x * 9.0).chain([0.0, 40.0, -40.0, 1e-9]).collect();
     let weight = random.values(x.len());
+    let rotation: Vec<(f32, f32)> = (0..65).map(|i| (i as f32 * 0.1).sin_cos()).map(|(sin, cos)| (cos, sin)).collect();
     let apply = |kernels: &dyn Kernels| {
-        let mut results = vec![x.clone(); 4];
+        let mut results = vec![x.clone(); 6];
         kernels.rms_norm(&x, &weight, 1e-6, &mut results[0]);
         kernels.layer_norm(&x, (&weight, &weight), 1e-6, &mut results[1]);
         kernels.add(&mut results[2], &weight);
         kernels.scale(&mut results[3], 0.3);
+        kernels.add_rms_norm(&x, &weight, 1e-6, &mut results[4]);
+        results[5].truncate(130);
+        kernels.rotate(&mut results[5], &rotation);
         // AVX-512 has these of its own.
         if !["avx512", "amx"].contains(&kernels.isa().name()) {
             results.extend(vec![x.clone(); 4]);
-            kernels.gelu(&mut results[4]);
-            kernels.gelu_multiply(&mut results[5], &weight);
-            kernels.softcap(&mut results[6], 5.0);
-            let (largest, sum) = kernels.softmax_tile(&mut results[7], 0.1);
-            results[7].extend([largest, sum]);
+            let [.., gelu, product, capped, softmax] = &mut results[..] else { unreachable!("ten") };
+            kernels.gelu(gelu);
+            kernels.gelu_multiply(product, &weight);
+            kernels.softcap(capped, 5.0);
+            let (largest, sum) = kernels.softmax_tile(softmax, 0.1);
+            softmax.extend([largest, sum]);
         }
         results.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect::<Vec<Vec<u32>>>()
     };
@@ -32,6 +37,62 @@ fn instruction_sets_agree_bit_for_bit_on_vector_functions() {
     for kernels in all_kernels() {
         let results = apply(kernels);
         assert_eq!(results, reference[..results.len()], "{}", kernels.isa());
+    }
+}
+
+/// A head is turned pair by pair, and norms are added to what is there.
+#[test]
+fn rotations_and_added_norms_are_accurate() {
+    let mut random = Random(31);
+    for kernels in all_kernels() {
+        for half in [1, 3, 4, 8, 17, 36, 128] {
+            let (head, out) = (random.values(2 * half), random.values(2 * half));
+            let rotation: Vec<(f32, f32)> =
+                random.values(half).iter().map(|angle| (angle.cos(), angle.sin())).collect();
+            let mut turned = head.clone();
+            kernels.rotate(&mut turned, &rotation);
+            let mut sum = out.clone();
+            kernels.add_rms_norm(&head, &turned, 1e-6, &mut sum);
+            let squares: f64 = head.iter().map(|x| f64::from(*x).powi(2)).sum();
+            let root = (squares / head.len() as f64 + 1e-6).sqrt();
+            for (i, (cos, sin)) in rotation.iter().enumerate() {
+                let [a, b] = [head[i], head[half + i]].map(f64::from);
+                let (cos, sin) = (f64::from(*cos), f64::from(*sin));
+                for (place, expected) in [(i, a * cos - b * sin), (half + i, b * cos + a * sin)] {
+                    let error = (f64::from(turned[place]) - expected).abs();
+                    assert!(error < 1e-6, "{}: value {place} of {}", kernels.isa(), 2 * half);
+                    let normal = f64::from(out[place]) + f64::from(head[place]) / root * f64::from(turned[place]);
+                    let error = (f64::from(sum[place]) - normal).abs();
+                    assert!(error < 1e-5, "{}: sum {place} of {}", kernels.isa(), 2 * half);
+                }
+            }
+        }
+    }
+}
+
+/// Half-precision numbers are those of the `half` package: ties to even, what has no exponent left, what is too large.
+#[test]
+fn halves_are_rounded_to_nearest_even() {
+    let mut random = Random(32);
+    let special =
+        [0.0, -0.0, 1.0, 65504.0, 65519.9, 65520.0, -1e9, f32::INFINITY, f32::NEG_INFINITY, 6e-8, 2.9e-8, 3e-8, 6.1e-5];
+    let ties =
+        (0..64).flat_map(|step| [2049.0, 2051.0, 1e-6].map(|start: f32| f32::from_bits(start.to_bits() + step - 32)));
+    let values: Vec<f32> =
+        special.into_iter().chain(ties).chain(random.values(200).into_iter().map(|x| x * 1e-4)).collect();
+    let expected: Vec<u16> = values.iter().map(|x| half::f16::from_f32(*x).to_bits()).collect();
+    for kernels in all_kernels() {
+        for length in [1, 7, 8, 15, 16, 33, values.len()] {
+            for first in [0, 5, values.len() - length] {
+                let length = length.min(values.len() - first);
+                let mut bits = vec![0; length];
+                kernels.to_half(&values[first..][..length], &mut bits);
+                assert_eq!(bits, expected[first..][..length], "{}: {length} from {first} on", kernels.isa());
+            }
+        }
+        let mut bits = [0; 17];
+        kernels.to_half(&[f32::NAN; 17], &mut bits);
+        assert!(bits.iter().all(|bits| half::f16::from_bits(*bits).is_nan()), "{}", kernels.isa());
     }
 }
 

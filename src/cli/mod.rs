@@ -64,10 +64,10 @@ struct ModelArguments {
 /// What to show the model.
 #[derive(Args, Clone)]
 struct ImageArguments {
-    /// A picture: JPEG, PNG, WebP, GIF or BMP. Several are shown to the model in order.
+    /// A picture: JPEG, PNG, WebP, GIF or BMP; - is stdin. Several are shown to the model in order.
     #[arg(short, long = "image", value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
-    /// Take IMAGE as a film, an animated GIF or a directory of pictures, and show N frames of it, evenly spaced.
+    /// Take IMAGE as an animated GIF or WebP, or as a directory of pictures, and show N frames of it, evenly spaced.
     #[arg(long, value_name = "N", value_parser = parse_frames)]
     frames: Option<usize>,
 }
@@ -200,7 +200,10 @@ impl<'a> Tensors<'a> {
 }
 
 fn open_pictures(paths: &[PathBuf]) -> Result<Vec<Picture>> {
-    paths.iter().map(|path| Picture::open(path).map_err(Into::into)).collect()
+    let open = |path: &PathBuf| {
+        Ok(if path == Path::new("-") { Picture::read("stdin", std::io::stdin().lock())? } else { Picture::open(path)? })
+    };
+    paths.iter().map(open).collect()
 }
 
 fn long_version() -> String {
@@ -240,7 +243,11 @@ pub(crate) fn main() -> ExitCode {
 /// Ends the program as clap does for arguments that do not go together.
 fn wrong_usage(message: &str) -> ! {
     use clap::CommandFactory;
-    Cli::command().error(clap::error::ErrorKind::ArgumentConflict, message).exit()
+    let mut program = Cli::command();
+    program.build();
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let command = program.find_subcommand_mut(name).expect("the command that runs");
+    command.error(clap::error::ErrorKind::ArgumentConflict, message).exit()
 }
 
 /// Whoever read stdout has had enough: no failure of ours.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::Args;
 use gemmule::session::Sampling;
-use gemmule::{Answer, GenerateOptions};
+use gemmule::{Answer, FinishReason, GenerateOptions};
 use serde_json::{Value, json};
 
 use super::answers::{self, FormArguments, Found, ObjectArguments, Output};
@@ -83,6 +83,10 @@ impl Run {
         if self.annotate.as_deref() == Some(Path::new("-")) {
             wrong_usage("--annotate: stdout has the answer; name a file");
         }
+        let ending = self.annotate.as_deref().and_then(Path::extension);
+        if ending.is_some_and(|ending| !ending.eq_ignore_ascii_case("png")) {
+            wrong_usage("--annotate writes PNG: name a file that ends in .png");
+        }
         let inputs = || self.model.files().chain(self.images.files());
         let mut drawing = self.annotate.as_deref().map(|path| Output::create(path, inputs())).transpose()?;
         let start = Instant::now();
@@ -133,6 +137,11 @@ impl Run {
             }
             if !self.json {
                 writeln!(std::io::stdout())?;
+                ensure!(
+                    options.constraint.is_none() || answer.finish != FinishReason::MaxTokens,
+                    "the answer is cut off after {} tokens and has not the form that it must have: raise --max-tokens",
+                    self.max_tokens
+                );
             }
             if self.json || draws {
                 let found = Found::read(&self.objects, &mut session, &model, (&answer, &pictures))?;

@@ -14,7 +14,7 @@ use super::{ComputeArguments, ModelArguments, Tensors, open_pictures};
 pub(super) struct Trace {
     #[command(flatten)]
     model: ModelArguments,
-    /// A picture; several are shown to the model in order, none makes a text-only prefix.
+    /// A picture, - for stdin; several are shown to the model in order, none makes a text-only prefix.
     #[arg(short, long = "image", value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// What to ask.

@@ -8,7 +8,7 @@ mod jpeg;
 mod resample;
 mod stream;
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
@@ -46,6 +46,18 @@ impl Picture {
     /// When it cannot be read, is damaged or is larger than the limits.
     pub fn open(path: &Path) -> Result<Self> {
         Self::from_bytes(&path.display().to_string(), &read_file(path)?)
+    }
+
+    /// Decodes a file that `reader` gives to its end; `name` is for error messages.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn read(name: &str, reader: impl Read) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let read = reader.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
+        read.map_err(|error| Error::io(Path::new(name), error))?;
+        check_file(name, bytes.len() as u64)?;
+        Self::from_bytes(name, &bytes)
     }
 
     /// Decodes a file in memory; `name` is for error messages.
@@ -141,12 +153,16 @@ impl Picture {
 /// A picture file's bytes.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let io = |error| Error::io(path, error);
-    let size = std::fs::metadata(path).map_err(io)?.len();
-    if size > LARGEST_FILE {
-        let reason = format!("the file has {size} bytes, more than {LARGEST_FILE}");
-        return Err(Error::Picture { name: path.display().to_string(), reason });
-    }
+    check_file(&path.display().to_string(), std::fs::metadata(path).map_err(io)?.len())?;
     std::fs::read(path).map_err(io)
+}
+
+fn check_file(name: &str, bytes: u64) -> Result<()> {
+    if bytes > LARGEST_FILE {
+        let reason = format!("the file has {bytes} bytes, more than {LARGEST_FILE}");
+        return Err(Error::Picture { name: name.to_owned(), reason });
+    }
+    Ok(())
 }
 
 /// What decoding may take.

@@ -56,6 +56,9 @@ impl Family {
     }
 }
 
+/// Most layers of a half.
+pub const MOST_LAYERS: usize = 1024;
+
 /// The Gemma decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextConfig {
@@ -152,6 +155,25 @@ impl TextConfig {
         }
     }
 
+    /// Checks that the numbers fit together, and are of a size that can be.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let Self { layers, heads, kv_heads, head_dim, .. } = *self;
+        if !heads.is_multiple_of(kv_heads) || !head_dim.is_multiple_of(2) || self.sliding_layers.len() != layers {
+            return Err(format!(
+                "{heads} heads, {kv_heads} key-value heads, a head dimension of {head_dim} and {layers} layers do not fit together"
+            ));
+        }
+        if layers > MOST_LAYERS || heads > 1024 || head_dim > 8192 {
+            return Err(format!(
+                "{layers} layers, {heads} heads or a head dimension of {head_dim} are beyond any known model"
+            ));
+        }
+        Ok(())
+    }
+
     /// Gemma 2's rule where a file does not say: even layers have the window.
     pub fn alternating_layers(layers: usize, window: Option<usize>) -> Vec<bool> {
         (0..layers).map(|layer| window.is_some() && layer % 2 == 0).collect()
@@ -159,6 +181,19 @@ impl TextConfig {
 }
 
 impl VisionConfig {
+    /// Checks that the numbers fit together, and are of a size that can be.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let fits = self.hidden.is_multiple_of(self.heads)
+            && self.patch_size <= self.image_size
+            && self.image_size <= 8192
+            && self.layers <= MOST_LAYERS
+            && self.padded_feed_forward >= self.feed_forward;
+        if fits { Ok(()) } else { Err("the vision tower's sizes do not fit together".to_owned()) }
+    }
+
     /// Tokens that one image takes.
     pub fn tokens(&self) -> usize {
         (self.image_size / self.patch_size).pow(2)
@@ -357,18 +392,12 @@ fn read_text(reader: &Reader<'_>, family: Family) -> Result<TextConfig> {
         .0
         .booleans(own::SLIDING_LAYERS)?
         .unwrap_or_else(|| TextConfig::alternating_layers(layers, sliding_window));
-    if !heads.is_multiple_of(kv_heads) || !head_dim.is_multiple_of(2) || sliding_layers.len() != layers {
-        return Err(reader.error("heads, key-value heads, head dimension and layers do not fit together".to_owned()));
-    }
     if reader.optional_size(&key(text::VALUE_LENGTH))?.is_some_and(|len| len != head_dim) {
         return Err(reader.error("keys and values of different lengths are not supported".to_owned()));
     }
-    if layers > 1024 || heads > 1024 || head_dim > 8192 {
-        return Err(reader.error("layers, heads or head dimension are beyond any known model".to_owned()));
-    }
     // llama.cpp's converter writes no scale: all but the 27B model scale by head_dim, that one by hidden / heads.
     let assumed_scale = if layers == 46 { hidden as f32 / heads as f32 } else { head_dim as f32 }.powf(-0.5);
-    Ok(TextConfig {
+    let config = TextConfig {
         family,
         context: reader.size(&key(text::CONTEXT_LENGTH))?,
         hidden,
@@ -385,7 +414,9 @@ fn read_text(reader: &Reader<'_>, family: Family) -> Result<TextConfig> {
         attention_scale: reader.0.float(&key(text::ATTENTION_SCALE))?.unwrap_or(assumed_scale),
         rope_base: reader.0.float(&key(text::ROPE_BASE))?.unwrap_or(10_000.0),
         vocabulary: read_vocabulary(reader, family)?,
-    })
+    };
+    config.check().map_err(|reason| reader.error(reason))?;
+    Ok(config)
 }
 
 /// Rows of the embedding; llama.cpp's tools leave the key out.
@@ -411,12 +442,8 @@ fn read_vision(reader: &Reader<'_>) -> Result<VisionConfig> {
         heads: reader.size(vision::HEAD_COUNT)?,
         epsilon: reader.float(vision::EPSILON)?,
     };
-    let fits = config.hidden.is_multiple_of(config.heads)
-        && config.patch_size <= config.image_size
-        && config.image_size <= 8192
-        && config.layers <= 1024
-        && config.padded_feed_forward >= feed_forward;
-    if fits { Ok(config) } else { Err(reader.error("the vision tower's sizes do not fit together".to_owned())) }
+    config.check().map_err(|reason| reader.error(reason))?;
+    Ok(config)
 }
 
 /// The text of the token that stands for one image position, where a file does not give its number.

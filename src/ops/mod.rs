@@ -54,7 +54,7 @@ impl Compute {
     /// # Errors
     /// When the instruction set is not to be had, or the threads.
     pub fn new(isa: Option<&str>, threads: usize) -> Result<Self> {
-        let from_environment = std::env::var("GEMMULE_ISA").ok();
+        let from_environment = std::env::var("GEMMULE_ISA").ok().filter(|name| !name.is_empty());
         let kernels = gemmule_quant::isa::select(isa.or(from_environment.as_deref()))?;
         let pool = Pool::new(threads)?;
         Ok(Self { kernels, scratch: PerWorker::new(&pool), pool, cancel: CancelHandle::default() })

@@ -85,6 +85,8 @@ impl Checkpoint {
             }
         } else if single.exists() {
             checkpoint.add(&single, None)?;
+        } else if !directory.is_dir() {
+            bail!("{}: there is no such directory; give that of a Hugging Face checkpoint", directory.display());
         } else {
             bail!(
                 "{}: neither model.safetensors nor model.safetensors.index.json is here; give the directory of a Hugging \
@@ -397,7 +399,18 @@ fn shards(index: &Path) -> Result<Vec<(String, Vec<String>)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::canonical;
+    use super::*;
+
+    /// Rows that a tensor is filled up to may begin a stretch of their own, behind all values.
+    #[test]
+    fn nothing_is_read_behind_the_end() {
+        let mut checkpoint = Checkpoint::empty();
+        let values = (0..12).map(|value| value as f32).collect();
+        checkpoint.add_values(Path::new("/dev/null"), [("added".to_owned(), vec![4, 3], values)]).unwrap();
+        let source = checkpoint.find("added", &[4, 3]).unwrap();
+        assert_eq!(checkpoint.read(source, 9, 3).unwrap(), [9.0, 10.0, 11.0]);
+        assert!(checkpoint.read(source, 15, 0).unwrap().is_empty());
+    }
 
     #[test]
     fn all_layouts_have_the_same_canonical_names() {

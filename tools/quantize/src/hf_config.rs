@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule::model::config::{Config, Family, PreprocessConfig, SpecialTokens, TextConfig, VisionConfig};
+use gemmule::model::config::{Config, Family, MOST_LAYERS, PreprocessConfig, SpecialTokens, TextConfig, VisionConfig};
 use serde_json::Value;
 
 /// What the checkpoint's JSON files say.
@@ -35,7 +35,8 @@ impl Section<'_> {
 
     fn layers(&self, default: Option<usize>) -> Result<usize> {
         let layers = self.size("num_hidden_layers", default)?;
-        ensure!(layers <= 1024, "{}: {layers} layers are beyond any known model", self.name);
+        // Before as many entries are made.
+        ensure!(layers <= MOST_LAYERS, "{}: {layers} layers are beyond any known model", self.name);
         Ok(layers)
     }
 
@@ -94,6 +95,9 @@ pub(crate) fn read(directory: &Path) -> Result<HfModel> {
     ensure!(kind == "paligemma", "{}: model type '{kind}' is not supported, only 'paligemma'", path.display());
     let text = read_text(&top.section("text_config")?)?;
     let vision = read_vision(&top.section("vision_config")?)?;
+    for checked in [text.check(), vision.check()] {
+        checked.map_err(anyhow::Error::msg).with_context(|| path.display().to_string())?;
+    }
     let path = directory.join("preprocessor_config.json");
     let preprocess =
         read_preprocess(&Section { value: &read_optional(&path)?, name: path.display().to_string() }, &vision)?;
@@ -175,7 +179,6 @@ fn read_text(section: &Section<'_>) -> Result<TextConfig> {
         rope_base: read_rope_base(section)?,
         vocabulary: section.size("vocab_size", Some(256_000))?,
     };
-    ensure!(config.heads.is_multiple_of(config.kv_heads), "{}: heads and key-value heads do not fit", section.name);
     Ok(config)
 }
 
@@ -201,7 +204,6 @@ fn read_gemma(section: &Section<'_>) -> Result<TextConfig> {
         rope_base: read_rope_base(section)?,
         vocabulary: section.size("vocab_size", Some(256_000))?,
     };
-    ensure!(config.heads.is_multiple_of(config.kv_heads), "{}: heads and key-value heads do not fit", section.name);
     Ok(config)
 }
 
@@ -234,7 +236,6 @@ fn read_vision(section: &Section<'_>) -> Result<VisionConfig> {
         heads: section.size("num_attention_heads", Some(12))?,
         epsilon: section.float("layer_norm_eps", 1e-6)?,
     };
-    ensure!(config.hidden.is_multiple_of(config.heads), "{}: width and heads do not fit", section.name);
     ensure!(config.patch_size <= config.image_size, "{}: a patch is larger than the image", section.name);
     Ok(config)
 }

@@ -105,7 +105,7 @@ pub(crate) fn metadata(text: String, config: &Config) -> Result<Vec<(String, Met
 /// makes it, which is how SentencePiece orders merges.
 fn token_table(text: &str, rows: usize) -> Result<Vec<(String, MetadataValue)>> {
     let TokenizerJson { model, added_tokens } =
-        serde_json::from_str(text).context("only BPE tokenizers are supported")?;
+        serde_json::from_str(text).context("it cannot be read as a tokenizer for byte-pair encoding")?;
     let mut tokens = vec![String::new(); rows];
     let mut kinds = vec![kind::UNUSED; rows];
     let unknown = model.unk_token.as_deref();
