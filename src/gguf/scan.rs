@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// The type of a metadata value.
+/// The type of a metadata value; its number in files is its place here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum ValueType {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use gemmule_quant::Format;
 pub use gguf_rs::writer::MetadataValue;
 
-use super::DEFAULT_ALIGNMENT;
+use super::{DEFAULT_ALIGNMENT, ValueType};
 
 /// A tensor to be written.
 #[derive(Clone, Debug)]
@@ -44,21 +44,22 @@ fn string(out: &mut Vec<u8>, text: &str) {
 }
 
 fn type_id(value: &MetadataValue) -> u32 {
-    match value {
-        MetadataValue::Uint8(_) => 0,
-        MetadataValue::Int8(_) => 1,
-        MetadataValue::Uint16(_) => 2,
-        MetadataValue::Int16(_) => 3,
-        MetadataValue::Uint32(_) => 4,
-        MetadataValue::Int32(_) => 5,
-        MetadataValue::Float32(_) => 6,
-        MetadataValue::Bool(_) => 7,
-        MetadataValue::String(_) => 8,
-        MetadataValue::Array(_) => 9,
-        MetadataValue::Uint64(_) => 10,
-        MetadataValue::Int64(_) => 11,
-        MetadataValue::Float64(_) => 12,
-    }
+    let value_type = match value {
+        MetadataValue::Uint8(_) => ValueType::Uint8,
+        MetadataValue::Int8(_) => ValueType::Int8,
+        MetadataValue::Uint16(_) => ValueType::Uint16,
+        MetadataValue::Int16(_) => ValueType::Int16,
+        MetadataValue::Uint32(_) => ValueType::Uint32,
+        MetadataValue::Int32(_) => ValueType::Int32,
+        MetadataValue::Float32(_) => ValueType::Float32,
+        MetadataValue::Bool(_) => ValueType::Bool,
+        MetadataValue::String(_) => ValueType::String,
+        MetadataValue::Array(_) => ValueType::Array,
+        MetadataValue::Uint64(_) => ValueType::Uint64,
+        MetadataValue::Int64(_) => ValueType::Int64,
+        MetadataValue::Float64(_) => ValueType::Float64,
+    };
+    value_type as u32
 }
 
 fn payload(out: &mut Vec<u8>, value: &MetadataValue) {

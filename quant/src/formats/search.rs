@@ -3,6 +3,8 @@
 
 use std::hint::select_unpredictable as select;
 
+use crate::vector::ROUND;
+
 /// Groups that are searched together.
 pub(super) const LANES: usize = 16;
 /// A number for each group.
@@ -17,10 +19,6 @@ pub(super) fn each_lane<T: Copy + Default>(make: impl Fn(usize) -> T) -> [T; LAN
     }
     lanes
 }
-
-/// 1.5 · 2²³: added to a number below 2²² it leaves the nearest integer, ties to even, in the lowest bits; branch-free, so
-/// that loops over it vectorize.
-const SHIFT: f32 = 12_582_912.0;
 
 /// `1 / x`, or zero where `x` is zero or so small that the quotient is not finite.
 #[inline(always)]
@@ -61,21 +59,21 @@ pub(super) fn to_half(x: f32) -> f32 {
 /// The integer nearest to `x`, below 2²², as the low bits of a number in two's complement.
 #[inline(always)]
 pub(super) fn nearest_bits(x: f32) -> u32 {
-    (x + SHIFT).to_bits()
+    (x + ROUND).to_bits()
 }
 
-/// The code of `x` for a given inverse scale, plus [`SHIFT`]. Comparisons written so are one instruction each.
+/// The code of `x` for a given inverse scale, plus [`ROUND`]. Comparisons written so are one instruction each.
 #[inline(always)]
 fn shifted_code(x: f32, inverse_scale: f32, low: f32, high: f32) -> f32 {
     let code = x * inverse_scale;
     let code = if code > low { code } else { low };
-    (if code < high { code } else { high }) + SHIFT
+    (if code < high { code } else { high }) + ROUND
 }
 
 /// The code of `x` for a given inverse scale.
 #[inline(always)]
 pub(super) fn code(x: f32, inverse_scale: f32, low: f32, high: f32) -> f32 {
-    shifted_code(x, inverse_scale, low, high) - SHIFT
+    shifted_code(x, inverse_scale, low, high) - ROUND
 }
 
 /// A small integer as a byte in two's complement.

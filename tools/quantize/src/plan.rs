@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use gemmule::gguf::DEFAULT_ALIGNMENT;
 use gemmule::gguf::keys::{self, own, tensor};
 use gemmule::gguf::writer::{MetadataValue, TensorPlan};
 use gemmule::model::Config;
@@ -311,7 +312,7 @@ impl Plan {
                 text(keys::NAME, &model.name),
                 number(keys::FILE_TYPE, format.info().file_type),
                 number(keys::QUANTIZATION_VERSION, 2),
-                number(keys::ALIGNMENT, 32),
+                number(keys::ALIGNMENT, DEFAULT_ALIGNMENT as u32),
                 text(own::CONVERSION, &conversion),
             ]
         };
