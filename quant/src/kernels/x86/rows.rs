@@ -203,6 +203,15 @@ macro_rules! define_row_dots {
             _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
         }
 
+        /// What weight rows times rows of activations have come to.
+        struct Sums<const ROWS: usize, const TOKENS: usize> {
+            /// Blocks of 32 add to the first only.
+            products: [[[__m256; 2]; TOKENS]; ROWS],
+            /// Σ scale · Σ activations, or Σ bias · Σ activations: eight blocks at once, and what is left over.
+            corrections: [[__m256; TOKENS]; ROWS],
+            rest_corrections: [[f32; TOKENS]; ROWS],
+        }
+
         /// `ROWS` weight rows, each times `TOKENS` rows of activations. A result does not depend on `ROWS` or `TOKENS`.
         #[target_feature(enable = $features)]
         fn dot_rows<B: Blocks, const ROWS: usize, const TOKENS: usize>(
@@ -220,129 +229,180 @@ macro_rules! define_row_dots {
                 assert!(x.codes.len() == k && x.scales.len() * ACTIVATION_BLOCK == k);
                 assert!(x.sums.len() * ACTIVATION_BLOCK == k);
             }
-            // Blocks of 32 add to the first only.
-            let mut sums = [[[_mm256_setzero_ps(); 2]; TOKENS]; ROWS];
-            // Σ scale · Σ activations, or Σ bias · Σ activations: eight blocks at once, and what is left over.
-            let mut corrections = [[_mm256_setzero_ps(); TOKENS]; ROWS];
-            let mut rest_corrections = [[0.0f32; TOKENS]; ROWS];
-            let mask = _mm256_set1_epi8(15);
-            // SAFETY: `index < blocks` for every block that is read, and activations have `LEN / 32` blocks for each weight
-            // block (asserted above). A prefetch reads nothing and may point anywhere.
+            let rows = rows.map(<[u8]>::as_ptr);
+            let mut sums = Sums {
+                products: [[[_mm256_setzero_ps(); 2]; TOKENS]; ROWS],
+                corrections: [[_mm256_setzero_ps(); TOKENS]; ROWS],
+                rest_corrections: [[0.0; TOKENS]; ROWS],
+            };
+            let eights = if B::LEN == 32 { blocks / 8 * 8 } else { 0 };
+            // SAFETY: every block that is added is one of the rows', and activations have `LEN / 32` blocks for each weight block
+            // (asserted above).
             unsafe {
-                let mut index = 0;
-                if B::LEN == 32 {
-                    let mut factors = [[[0.0f32; 8]; TOKENS]; ROWS];
-                    while index + 8 <= blocks {
-                        for r in 0..ROWS {
-                            let first = rows[r].as_ptr().add(index * B::BYTES);
-                            prefetch(first, 8 * B::BYTES, AHEAD);
-                            let scales = halves::<B>(first, 0);
-                            for t in 0..TOKENS {
-                                let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index));
-                                _mm256_storeu_ps(factors[r][t].as_mut_ptr(), _mm256_mul_ps(scales, activations));
-                                if B::BITS <= 5 {
-                                    let by = if B::BIASED { halves::<B>(first, 2) } else { scales };
-                                    let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index));
-                                    corrections[r][t] = _mm256_fmadd_ps(by, activations, corrections[r][t]);
-                                }
-                            }
-                        }
-                        if let Some(nibbles) = B::NIBBLES {
-                            // Blocks `part` and `part + 4` together, in one half of a register each.
-                            for part in 0..4 {
-                                for t in 0..TOKENS {
-                                    let codes = x[t].codes.as_ptr().add((index + part) * 32);
-                                    let (low, high) = (two_halves(codes, 4 * 32), two_halves(codes.add(16), 4 * 32));
-                                    for r in 0..ROWS {
-                                        let block = rows[r].as_ptr().add((index + part) * B::BYTES + nibbles);
-                                        let packed = two_halves(block.cast(), 4 * B::BYTES);
-                                        let low = (_mm256_and_si256(packed, mask), low);
-                                        let high = (_mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask), high);
-                                        let products = _mm256_cvtepi32_ps($two_products(low, high));
-                                        let factor = fourfold(_mm256_loadu_ps(factors[r][t].as_ptr()), part);
-                                        sums[r][t][0] = _mm256_fmadd_ps(products, factor, sums[r][t][0]);
-                                    }
-                                }
-                            }
-                            index += 8;
-                            continue;
-                        }
-                        for part in 0..8 {
-                            for t in 0..TOKENS {
-                                let codes = x[t].codes.as_ptr().add((index + part) * 32);
-                                let codes = _mm256_loadu_si256(codes.cast());
-                                for r in 0..ROWS {
-                                    let block = rows[r].as_ptr().add((index + part) * B::BYTES);
-                                    let products = block_products::<B>(block, 0, codes);
-                                    let factor = _mm256_broadcast_ss(&factors[r][t][part]);
-                                    sums[r][t][0] = _mm256_fmadd_ps(products, factor, sums[r][t][0]);
-                                }
-                            }
-                        }
-                        index += 8;
-                    }
+                for index in (0..eights).step_by(8) {
+                    add_eight_blocks::<B, ROWS, TOKENS>(&mut sums, rows, &x, index);
                 }
-                let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
-                if B::LEN == 32 {
-                    for index in index..blocks {
-                        for r in 0..ROWS {
-                            let block = rows[r].as_ptr().add(index * B::BYTES);
-                            B::read_scales(block, &mut scales, &mut biases);
-                            for t in 0..TOKENS {
-                                let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(index * 32).cast());
-                                let factor = _mm256_set1_ps(scales[0] * *x[t].scales.get_unchecked(index));
-                                let products = block_products::<B>(block, 0, codes);
-                                sums[r][t][0] = _mm256_fmadd_ps(products, factor, sums[r][t][0]);
-                                if B::BITS <= 5 {
-                                    let by = if B::BIASED { biases[0] } else { scales[0] };
-                                    rest_corrections[r][t] += by * *x[t].sums.get_unchecked(index);
-                                }
-                            }
-                        }
-                    }
-                } else {
-                    for index in 0..blocks {
-                        let mut factors = [[[0.0f32; 8]; TOKENS]; ROWS];
-                        for r in 0..ROWS {
-                            let block = rows[r].as_ptr().add(index * B::BYTES);
-                            prefetch(block, B::BYTES, AHEAD);
-                            B::read_scales(block, &mut scales, &mut biases);
-                            let (scales, biases) = (_mm256_loadu_ps(scales.as_ptr()), _mm256_loadu_ps(biases.as_ptr()));
-                            for t in 0..TOKENS {
-                                let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index * 8));
-                                _mm256_storeu_ps(factors[r][t].as_mut_ptr(), _mm256_mul_ps(scales, activations));
-                                let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index * 8));
-                                corrections[r][t] = _mm256_fmadd_ps(biases, activations, corrections[r][t]);
-                            }
-                        }
-                        keep_in_memory(&mut factors);
-                        for r in 0..ROWS {
-                            let block = rows[r].as_ptr().add(index * B::BYTES);
-                            for part in 0..8 {
-                                for t in 0..TOKENS {
-                                    let codes = x[t].codes.as_ptr().add((index * 8 + part) * 32);
-                                    let products = block_products::<B>(block, part, _mm256_loadu_si256(codes.cast()));
-                                    let factor = _mm256_set1_ps(factors[r][t][part]);
-                                    // Two chains of additions halve the time that a row waits for.
-                                    let sum = &mut sums[r][t][part % 2];
-                                    *sum = _mm256_fmadd_ps(products, factor, *sum);
-                                }
-                            }
-                        }
+                for index in eights..blocks {
+                    if B::LEN == 32 {
+                        add_block::<B, ROWS, TOKENS>(&mut sums, rows, &x, index);
+                    } else {
+                        add_large_block::<B, ROWS, TOKENS>(&mut sums, rows, &x, index);
                     }
                 }
             }
             let mut out = [[0.0; TOKENS]; ROWS];
             for r in 0..ROWS {
                 for t in 0..TOKENS {
-                    out[r][t] = horizontal_sum(_mm256_add_ps(sums[r][t][0], sums[r][t][1]));
+                    let [first, second] = sums.products[r][t];
+                    out[r][t] = horizontal_sum(_mm256_add_ps(first, second));
                     if B::BITS <= 5 {
-                        let correction = horizontal_sum(corrections[r][t]) + rest_corrections[r][t];
+                        let correction = horizontal_sum(sums.corrections[r][t]) + sums.rest_corrections[r][t];
                         out[r][t] += if B::BIASED { correction } else { -f32::from(B::OFFSET) * correction };
                     }
                 }
             }
             out
+        }
+
+        /// Adds eight blocks of 32 from `index` on, whose scales are read together.
+        ///
+        /// # Safety
+        /// There are so many of each row of weights and of activations. (A prefetch reads nothing and may point anywhere.)
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn add_eight_blocks<B: Blocks, const ROWS: usize, const TOKENS: usize>(
+            sums: &mut Sums<ROWS, TOKENS>,
+            rows: [*const u8; ROWS],
+            x: &[QuantizedRow<'_>; TOKENS],
+            index: usize,
+        ) {
+            let mut factors = [[[0.0f32; 8]; TOKENS]; ROWS];
+            // SAFETY: the caller's promise.
+            unsafe {
+                for r in 0..ROWS {
+                    let first = rows[r].add(index * B::BYTES);
+                    prefetch(first, 8 * B::BYTES, AHEAD);
+                    let scales = halves::<B>(first, 0);
+                    for t in 0..TOKENS {
+                        let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index));
+                        _mm256_storeu_ps(factors[r][t].as_mut_ptr(), _mm256_mul_ps(scales, activations));
+                        if B::BITS <= 5 {
+                            let by = if B::BIASED { halves::<B>(first, 2) } else { scales };
+                            let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index));
+                            sums.corrections[r][t] = _mm256_fmadd_ps(by, activations, sums.corrections[r][t]);
+                        }
+                    }
+                }
+                if let Some(nibbles) = B::NIBBLES {
+                    let mask = _mm256_set1_epi8(15);
+                    // Blocks `part` and `part + 4` together, in one half of a register each.
+                    for part in 0..4 {
+                        for t in 0..TOKENS {
+                            let codes = x[t].codes.as_ptr().add((index + part) * 32);
+                            let (low, high) = (two_halves(codes, 4 * 32), two_halves(codes.add(16), 4 * 32));
+                            for r in 0..ROWS {
+                                let block = rows[r].add((index + part) * B::BYTES + nibbles);
+                                let packed = two_halves(block.cast(), 4 * B::BYTES);
+                                let low = (_mm256_and_si256(packed, mask), low);
+                                let high = (_mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask), high);
+                                let products = _mm256_cvtepi32_ps($two_products(low, high));
+                                let factor = fourfold(_mm256_loadu_ps(factors[r][t].as_ptr()), part);
+                                let sum = &mut sums.products[r][t][0];
+                                *sum = _mm256_fmadd_ps(products, factor, *sum);
+                            }
+                        }
+                    }
+                    return;
+                }
+                for part in 0..8 {
+                    for t in 0..TOKENS {
+                        let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add((index + part) * 32).cast());
+                        for r in 0..ROWS {
+                            let products = block_products::<B>(rows[r].add((index + part) * B::BYTES), 0, codes);
+                            let factor = _mm256_broadcast_ss(&factors[r][t][part]);
+                            let sum = &mut sums.products[r][t][0];
+                            *sum = _mm256_fmadd_ps(products, factor, *sum);
+                        }
+                    }
+                }
+            }
+        }
+
+        /// Adds a block of 32.
+        ///
+        /// # Safety
+        /// Each row of weights and of activations has it.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn add_block<B: Blocks, const ROWS: usize, const TOKENS: usize>(
+            sums: &mut Sums<ROWS, TOKENS>,
+            rows: [*const u8; ROWS],
+            x: &[QuantizedRow<'_>; TOKENS],
+            index: usize,
+        ) {
+            let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
+            // SAFETY: the caller's promise.
+            unsafe {
+                for r in 0..ROWS {
+                    let block = rows[r].add(index * B::BYTES);
+                    B::read_scales(block, &mut scales, &mut biases);
+                    for t in 0..TOKENS {
+                        let codes = _mm256_loadu_si256(x[t].codes.as_ptr().add(index * 32).cast());
+                        let factor = _mm256_set1_ps(scales[0] * *x[t].scales.get_unchecked(index));
+                        let products = block_products::<B>(block, 0, codes);
+                        sums.products[r][t][0] = _mm256_fmadd_ps(products, factor, sums.products[r][t][0]);
+                        if B::BITS <= 5 {
+                            let by = if B::BIASED { biases[0] } else { scales[0] };
+                            sums.rest_corrections[r][t] += by * *x[t].sums.get_unchecked(index);
+                        }
+                    }
+                }
+            }
+        }
+
+        /// Adds a block of 256, eight groups of 32 with biases.
+        ///
+        /// # Safety
+        /// Each row of weights has it, and each row of activations its eight. (A prefetch reads nothing and may point anywhere.)
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn add_large_block<B: Blocks, const ROWS: usize, const TOKENS: usize>(
+            sums: &mut Sums<ROWS, TOKENS>,
+            rows: [*const u8; ROWS],
+            x: &[QuantizedRow<'_>; TOKENS],
+            index: usize,
+        ) {
+            let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
+            let mut factors = [[[0.0f32; 8]; TOKENS]; ROWS];
+            // SAFETY: the caller's promise.
+            unsafe {
+                for r in 0..ROWS {
+                    let block = rows[r].add(index * B::BYTES);
+                    prefetch(block, B::BYTES, AHEAD);
+                    B::read_scales(block, &mut scales, &mut biases);
+                    let (scales, biases) = (_mm256_loadu_ps(scales.as_ptr()), _mm256_loadu_ps(biases.as_ptr()));
+                    for t in 0..TOKENS {
+                        let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index * 8));
+                        _mm256_storeu_ps(factors[r][t].as_mut_ptr(), _mm256_mul_ps(scales, activations));
+                        let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index * 8));
+                        sums.corrections[r][t] = _mm256_fmadd_ps(biases, activations, sums.corrections[r][t]);
+                    }
+                }
+                keep_in_memory(&mut factors);
+                for r in 0..ROWS {
+                    let block = rows[r].add(index * B::BYTES);
+                    for part in 0..8 {
+                        for t in 0..TOKENS {
+                            let codes = x[t].codes.as_ptr().add((index * 8 + part) * 32);
+                            let products = block_products::<B>(block, part, _mm256_loadu_si256(codes.cast()));
+                            let factor = _mm256_set1_ps(factors[r][t][part]);
+                            // Two chains of additions halve the time that a row waits for.
+                            let sum = &mut sums.products[r][t][part % 2];
+                            *sum = _mm256_fmadd_ps(products, factor, *sum);
+                        }
+                    }
+                }
+            }
         }
 
         define_streams!($features, Blocks);
