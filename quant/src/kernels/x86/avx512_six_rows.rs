@@ -46,7 +46,7 @@ pub(super) unsafe fn add_products<const GROUP: usize, const BIASED: bool>(
     macro_rules! start {
         ($left:literal, $right:literal, $row:literal) => { concat!(
             "vpbroadcastd {", $left, "}, dword ptr [{groups} + 64*", $row, "]\n",
-            "vpbroadcastd {", $right, "}, dword ptr [{groups} + 64*", $row, "]",
+            "vmovdqa64 {", $right, "}, {", $left, "}",
         ) };
     }
     /// Both sums of a row begin at zero.
@@ -71,13 +71,17 @@ pub(super) unsafe fn add_products<const GROUP: usize, const BIASED: bool>(
             "vpdpbusd {", $right, "}, {right_line}, {", $codes, "}",
         ) };
     }
-    /// A sum, scaled, joins its total.
+    /// Both sums of a row, scaled, join their totals.
     #[rustfmt::skip]
     macro_rules! finish {
-        ($sum:literal, $total:literal, $scales:literal, $factor:literal, $row:literal) => { concat!(
-            "vmulps {", $factor, "}, {", $scales, "}, dword ptr [{groups} + 64*(6 + ", $row, ")]{{1to16}}\n",
-            "vcvtdq2ps {", $sum, "}, {", $sum, "}\n",
-            "vfmadd231ps {", $total, "}, {", $sum, "}, {", $factor, "}",
+        ($left:literal, $right:literal, $left_total:literal, $right_total:literal, $row:literal) => { concat!(
+            "vbroadcastss {odd}, dword ptr [{groups} + 64*(6 + ", $row, ")]\n",
+            "vmulps {even}, {left_line}, {odd}\n",
+            "vmulps {odd}, {right_line}, {odd}\n",
+            "vcvtdq2ps {", $left, "}, {", $left, "}\n",
+            "vcvtdq2ps {", $right, "}, {", $right, "}\n",
+            "vfmadd231ps {", $left_total, "}, {", $left, "}, {even}\n",
+            "vfmadd231ps {", $right_total, "}, {", $right, "}, {odd}",
         ) };
     }
     /// Biases join the totals of a row.
@@ -128,18 +132,12 @@ pub(super) unsafe fn add_products<const GROUP: usize, const BIASED: bool>(
                 ".endr",
                 "vmovups {left_line}, [{left_scales}]",
                 "vmovups {right_line}, [{right_scales}]",
-                finish!("s0", "t0", "left_line", "even", "0"),
-                finish!("s1", "t1", "right_line", "odd", "0"),
-                finish!("s2", "t2", "left_line", "even", "1"),
-                finish!("s3", "t3", "right_line", "odd", "1"),
-                finish!("s4", "t4", "left_line", "even", "2"),
-                finish!("s5", "t5", "right_line", "odd", "2"),
-                finish!("s6", "t6", "left_line", "even", "3"),
-                finish!("s7", "t7", "right_line", "odd", "3"),
-                finish!("s8", "t8", "left_line", "even", "4"),
-                finish!("s9", "t9", "right_line", "odd", "4"),
-                finish!("s10", "t10", "left_line", "even", "5"),
-                finish!("s11", "t11", "right_line", "odd", "5"),
+                finish!("s0", "s1", "t0", "t1", "0"),
+                finish!("s2", "s3", "t2", "t3", "1"),
+                finish!("s4", "s5", "t4", "t5", "2"),
+                finish!("s6", "s7", "t6", "t7", "3"),
+                finish!("s8", "s9", "t8", "t9", "4"),
+                finish!("s10", "s11", "t10", "t11", "5"),
                 $($biases,)*
                 "add {groups}, 4",
                 "add {x}, {group}",
