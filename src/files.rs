@@ -37,8 +37,9 @@ impl OutputFile {
     /// When the system refuses, or `path` is a directory.
     pub fn create(path: &Path) -> Result<Self> {
         let path = follow_links(path)?;
-        if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-            return Ok(Self(Place::Itself(OpenOptions::new().write(true).open(path)?)));
+        if is_stream(&path) {
+            // At the end of what a shell's `>>` has opened.
+            return Ok(Self(Place::Itself(OpenOptions::new().append(true).open(path)?)));
         }
         let path = destination(&path)?;
         let name = path.file_name().ok_or_else(|| Error::other("it names no file"))?;
@@ -54,6 +55,15 @@ impl OutputFile {
             file.as_file().set_permissions(replaced.permissions())?;
         }
         Ok(Self(Place::Beside(file, path)))
+    }
+
+    /// Fails as [`create`](Self::create) would, and leaves nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn probe(path: &Path) -> Result<()> {
+        // A pipe's reader would take it for the whole.
+        if is_stream(&follow_links(path)?) { Ok(()) } else { Self::create(path).map(drop) }
     }
 
     /// The file.
@@ -96,7 +106,7 @@ pub fn destination(path: &Path) -> Result<PathBuf> {
     let path = follow_links(path)?;
     match path.metadata() {
         Ok(found) if found.is_dir() => Err(Error::other("it is a directory; name a file")),
-        Ok(found) if !found.is_file() => Err(Error::other("it is a device or a pipe; name a file")),
+        _ if is_stream(&path) => Err(Error::other("it is a device or a pipe; name a file")),
         _ => Ok(path),
     }
 }
@@ -111,13 +121,22 @@ pub fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Whether it is there and takes bytes as they come: a device, a pipe, or what a process has open (/dev/stdout).
+fn is_stream(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| !found.is_dir() && (!found.is_file() || is_open_file(path)))
+}
+
+/// Whether /proc shows it as one of the files that a process has open: a link whose target is but a name.
+fn is_open_file(path: &Path) -> bool {
+    directory_of(path).canonicalize().is_ok_and(|directory| directory.starts_with("/proc"))
+}
+
 /// What a path's symbolic links lead to, which need not exist.
 fn follow_links(path: &Path) -> Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
         let Ok(target) = path.read_link() else { return Ok(path) };
-        // Of a pipe or a file without a name, which /proc shows as a link, the name leads nowhere.
-        if path.exists() && !directory_of(&path).join(&target).exists() {
+        if is_open_file(&path) {
             return Ok(path);
         }
         path = directory_of(&path).join(target);
@@ -175,6 +194,24 @@ mod tests {
         assert!(same_file(&link, &path) && !same_file(&link, &dangling));
         write_whole(&circle, b"").unwrap_err();
         assert_eq!(names(directory.path()), ["circle", "dangling", "link", "new", "out"]);
+    }
+
+    /// A file that this process has open, as a shell's `>> log` is opened for one: it grows, under its name.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_open_is_written_at_its_end() {
+        use std::os::fd::AsRawFd;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        std::fs::write(&path, "before, ").unwrap();
+        let log = OpenOptions::new().append(true).open(&path).unwrap();
+        for place in ["/dev/fd", "/proc/self/fd"] {
+            let open = PathBuf::from(place).join(log.as_raw_fd().to_string());
+            OutputFile::probe(&open).unwrap();
+            write_whole(&open, b"behind, ").unwrap();
+            assert!(destination(&open).is_err());
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), b"before, behind, behind, ");
     }
 
     /// A pipe, as a shell's `>(command)` is one: its reader gets the bytes, and it stays a pipe.

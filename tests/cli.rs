@@ -107,6 +107,7 @@ fn answers_take_the_form_they_must_have() {
     let cut = gemmule(&["run", "-i", PICTURE, "-p", "caption en", "--choice", "a red circle at the top", "-n", "2"]);
     assert_eq!(cut.status.code(), Some(1), "what has not the form is no answer");
     assert!(String::from_utf8_lossy(&cut.stderr).contains("--max-tokens"));
+    assert_eq!(answer(&["--pattern", "[a-z ]+", "-n", "2"]).trim_end(), "a yellow", "cut off, it has the form");
     let both = gemmule(&["run", "-i", PICTURE, "-p", "x", "--choice", "a", "--objects-only"]);
     assert_eq!(both.status.code(), Some(2));
     assert_fails(&["run", "-i", PICTURE, "-p", "x", "--pattern", "["], &["pattern '['", "unclosed"]);
@@ -428,6 +429,15 @@ fn outputs_lie_where_they_harm_nothing() {
     assert_fails(&["run", "-p", "detect circle", "-i", PICTURE, "--annotate", missing], &["cannot write", missing]);
     assert_fails(&["batch", picture, "-o", picture], &[picture, "another --output"]);
     assert_fails(&["batch", picture, "-o", "/dev/null"], &["/dev/null", "name a file"]);
+    assert_fails(&["batch", picture, "-o", "-"], &["name one"]);
+    let manifest = directory.path().join("out.jsonl.partial");
+    std::fs::write(&manifest, "{}").unwrap();
+    let target = directory.path().join("out.jsonl");
+    assert_fails(&["batch", manifest.to_str().unwrap(), "-o", target.to_str().unwrap(), "--force"], &["is read, too"]);
+    assert_eq!(std::fs::read(&manifest).unwrap(), b"{}");
+    let frame = directory.path().join("picture.png");
+    let folder = directory.path().to_str().unwrap();
+    assert_fails(&["embed", "-i", folder, "--frames", "1", "-o", frame.to_str().unwrap()], &["another output"]);
     assert_eq!(std::fs::read(picture).unwrap(), before);
     let drawn = gemmule(&["run", "-p", "detect circle", "-i", PICTURE, "--annotate", "-"]);
     assert_eq!(drawn.status.code(), Some(2));

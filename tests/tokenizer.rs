@@ -54,6 +54,18 @@ fn text_that_grows_is_the_whole_text() {
     }
 }
 
+/// A byte that is no part of a character spoils the run it is in, not what comes behind.
+#[test]
+fn a_stray_byte_spoils_no_words() {
+    let tokenizer = bundled(|_| ());
+    let (crab, word) = (tokenizer.encode("🦀").unwrap(), tokenizer.encode(" red circle").unwrap());
+    let ids = [&crab[..], &crab[..1], &word].concat();
+    let mut stream = TextStream::new(&tokenizer);
+    let mut grown: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+    grown += &stream.finish().unwrap();
+    assert!(grown.starts_with('🦀') && grown.ends_with(" red circle"), "{grown:?}");
+}
+
 /// What a trainer's batches were cut or filled up to stands in the file, and is nothing to a prompt.
 #[test]
 fn a_prompt_is_neither_cut_nor_filled_up() {

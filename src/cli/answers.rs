@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use gemmule::answer::{Bounds, Detections, Malformed, Mask, Object, annotate, detections, merge_duplicates};
-use gemmule::files::{OutputFile, same_file};
+use gemmule::files::{OutputFile, directory_of, same_file};
 use gemmule::model::Model;
 use gemmule::session::Constraint;
 use gemmule::{Answer, Picture, Session};
@@ -144,36 +144,35 @@ impl Found {
         ensure!(empty, "{} is not empty; choose another directory for --masks", directory.display());
         for (number, mask) in (1..).zip(&self.masks) {
             if let Some(mask) = mask {
-                Output::create(&directory.join(format!("{number}.png")), [])?.write(&mask.to_png())?;
+                Output::new(&directory.join(format!("{number}.png")), [])?.write(&mask.to_png())?;
             }
         }
         Ok(())
     }
 }
 
-/// A file that a command writes; `-` is stdout. Made before the work, so that what cannot be written costs none.
-pub(super) struct Output<'a> {
-    path: &'a Path,
-    file: Option<OutputFile>,
-}
+/// A file that a command writes; `-` is stdout. Named before the work, so that what cannot be written costs none.
+pub(super) struct Output<'a>(&'a Path);
 
 impl<'a> Output<'a> {
     /// # Errors
     /// When the system refuses, or `path` is one of the `inputs`.
-    pub(super) fn create<'p>(path: &'a Path, inputs: impl IntoIterator<Item = &'p Path>) -> Result<Self> {
-        let mut inputs = inputs.into_iter();
-        ensure!(!inputs.any(|input| same_file(path, input)), "{} is read, too: name another output", path.display());
-        let file = (path != Path::new("-")).then(|| OutputFile::create(path)).transpose();
-        Ok(Self { path, file: file.with_context(|| format!("cannot write {}", path.display()))? })
+    pub(super) fn new<'p>(path: &'a Path, inputs: impl IntoIterator<Item = &'p Path>) -> Result<Self> {
+        // Of a directory any file may be a frame.
+        let read = |input: &Path| same_file(path, input) || (path.exists() && same_file(directory_of(path), input));
+        ensure!(!inputs.into_iter().any(read), "{} is read, too: name another output", path.display());
+        if path != Path::new("-") {
+            OutputFile::probe(path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(Self(path))
     }
 
     pub(super) fn write(self, bytes: &[u8]) -> Result<()> {
-        let Some(mut file) = self.file else {
+        if self.0 == Path::new("-") {
             let mut out = std::io::stdout().lock();
             return Ok(out.write_all(bytes).and_then(|()| out.flush())?);
-        };
-        let written = file.write_all(bytes).and_then(|()| file.finish());
-        written.with_context(|| format!("cannot write {}", self.path.display()))
+        }
+        gemmule::write_whole(self.0, bytes).with_context(|| format!("cannot write {}", self.0.display()))
     }
 }
 

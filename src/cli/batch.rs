@@ -48,19 +48,22 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn execute(self) -> Result<()> {
-        // What was done is read again where a batch goes on, so that stdout will not do.
+        // What was done is read again where a batch goes on.
+        ensure!(self.output != Path::new("-"), "a batch that is to go on after an interruption needs a file; name one");
         let output = destination(&self.output).with_context(|| self.output.display().to_string())?;
-        let mut inputs = self.model.files().chain([self.manifest.as_path()]);
-        ensure!(
-            !inputs.any(|input| same_file(input, &output)),
-            "{} is read, too: name another --output",
-            output.display()
-        );
+        let partial = beside(&output, ".partial");
+        for written in [&output, &partial, &beside(&partial, ".settings")] {
+            let mut inputs = self.model.files().chain([self.manifest.as_path()]);
+            ensure!(
+                !inputs.any(|input| same_file(input, written)),
+                "{} is read, too: name another --output",
+                written.display()
+            );
+        }
         ensure!(self.force || !output.exists(), "{} exists already; --force replaces it", output.display());
         let total = rows::count(&self.manifest)?;
         let model = self.model.open()?;
         let mut shown = Shown::new(self.compute.session(&model)?);
-        let partial = beside(&output, ".partial");
         let (mut out, done, mut failures) = self.resume(&partial)?;
         if done > 0 {
             print_note(&format!("{done} of {total} rows are in {} already: going on", partial.display()));
@@ -123,7 +126,7 @@ impl Batch {
                 partial.display()
             );
         }
-        Output::create(&path, [])?.write(format!("{settings}\n").as_bytes())
+        Output::new(&path, [])?.write(format!("{settings}\n").as_bytes())
     }
 
     /// The file to go on with, and how many rows it holds, and how many of these failed.

@@ -28,7 +28,7 @@ pub(super) struct Embed {
 
 impl Embed {
     pub(super) fn execute(self) -> Result<()> {
-        let output = Output::create(&self.output, self.model.files().chain(self.images.files()))?;
+        let output = Output::new(&self.output, self.model.files().chain(self.images.files()))?;
         let model = self.model.open()?;
         let mut session = self.compute.session(&model)?;
         let pictures = self.images.open()?;

@@ -67,7 +67,7 @@ struct ImageArguments {
     /// A picture: JPEG, PNG, WebP, GIF or BMP; - is stdin. Several are shown to the model in order.
     #[arg(short, long = "image", value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
-    /// Take IMAGE as an animated GIF or WebP, or as a directory of pictures, and show N frames of it, evenly spaced.
+    /// Take IMAGE as a file of an animated GIF or WebP, or as a directory of pictures, and show N frames of it, evenly spaced.
     #[arg(long, value_name = "N", value_parser = parse_frames)]
     frames: Option<usize>,
 }
@@ -245,7 +245,7 @@ fn wrong_usage(message: &str) -> ! {
     use clap::CommandFactory;
     let mut program = Cli::command();
     program.build();
-    let name = std::env::args().nth(1).unwrap_or_default();
+    let name = std::env::args_os().nth(1).unwrap_or_default();
     let command = program.find_subcommand_mut(name).expect("the command that runs");
     command.error(clap::error::ErrorKind::ArgumentConflict, message).exit()
 }

@@ -13,8 +13,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::open_pictures;
-
 /// Longest line, in bytes.
 const LONGEST_LINE: u64 = 1 << 20;
 
@@ -123,7 +121,8 @@ fn ask(line: &[u8], directory: &Path, last: &mut Option<(Vec<PathBuf>, Arc<Vec<P
         return Ok(Work { row, pictures: Arc::clone(pictures), same: true });
     }
     *last = None;
-    let pictures = Arc::new(open_pictures(&paths)?);
+    let pictures = paths.iter().map(|path| Picture::open(path)).collect::<gemmule::Result<_>>()?;
+    let pictures = Arc::new(pictures);
     *last = Some((paths, Arc::clone(&pictures)));
     Ok(Work { row, pictures, same: false })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::Args;
 use gemmule::session::Sampling;
-use gemmule::{Answer, FinishReason, GenerateOptions};
+use gemmule::{Answer, GenerateOptions};
 use serde_json::{Value, json};
 
 use super::answers::{self, FormArguments, Found, ObjectArguments, Output};
@@ -88,7 +88,7 @@ impl Run {
             wrong_usage("--annotate writes PNG: name a file that ends in .png");
         }
         let inputs = || self.model.files().chain(self.images.files());
-        let mut drawing = self.annotate.as_deref().map(|path| Output::create(path, inputs())).transpose()?;
+        let mut drawing = self.annotate.as_deref().map(|path| Output::new(path, inputs())).transpose()?;
         let start = Instant::now();
         let model = self.model.open()?;
         ensure!(
@@ -110,6 +110,7 @@ impl Run {
             ..GenerateOptions::default()
         };
         session.show(&pictures)?;
+        let mut cut_off = false;
         for prompt in &self.prompts {
             let (mut failed, mut begun) = (None, false);
             let answer = session.ask(prompt, &options, |piece| {
@@ -137,12 +138,8 @@ impl Run {
             }
             if !self.json {
                 writeln!(std::io::stdout())?;
-                ensure!(
-                    options.constraint.is_none() || answer.finish != FinishReason::MaxTokens,
-                    "the answer is cut off after {} tokens and has not the form that it must have: raise --max-tokens",
-                    self.max_tokens
-                );
             }
+            cut_off |= !answer.complete;
             if self.json || draws {
                 let found = Found::read(&self.objects, &mut session, &model, (&answer, &pictures))?;
                 if self.json {
@@ -160,6 +157,11 @@ impl Run {
                 report(&answer, load, decode);
             }
         }
+        ensure!(
+            !cut_off,
+            "an answer is cut off after {} tokens and has not the form that it must have: raise --max-tokens",
+            self.max_tokens
+        );
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Trace {
 impl Trace {
     pub(super) fn execute(self) -> Result<()> {
         let images = self.images.iter().map(PathBuf::as_path);
-        let output = Output::create(&self.output, self.model.files().chain(images))?;
+        let output = Output::new(&self.output, self.model.files().chain(images))?;
         let model = self.model.open()?;
         let mut session = self.compute.session(&model)?;
         let pictures = open_pictures(&self.images)?;

@@ -55,7 +55,7 @@ pub(super) struct Watch {
     /// Time for each frame in milliseconds, from its coming on; an answer that takes longer is cut short.
     #[arg(long, value_name = "MS")]
     budget: Option<u64>,
-    /// Answer every frame and let the source wait: for films.
+    /// Answer every frame and let the source wait: for films, and for all pictures of a directory.
     #[arg(long)]
     every_frame: bool,
     /// Most tokens of an answer.

@@ -135,7 +135,7 @@ pub(super) fn panels_at_once(kernels: &dyn Kernels) -> usize {
     kernels.integer_panels().min(MOST_PANELS)
 }
 
-/// A few rows: every row of the weight is multiplied as it lies, a quantized one with all of them while it is read once.
+/// A few rows: every row of the weight is multiplied as it lies, a quantized one with four while it is read once.
 fn row_product(
     kernels: &dyn Kernels,
     weight: MatrixView<'_>,

@@ -94,6 +94,14 @@ impl<'a> Matcher<'a> {
         Ok(token)
     }
 
+    /// Whether the answer may end as it is.
+    pub(super) fn may_end(&mut self) -> bool {
+        match &mut self.form {
+            Form::Text(form) => form.allows(true, &[]),
+            Form::Objects(form) => form.allows(TokenKind::Text, true, &[]),
+        }
+    }
+
     fn allows(&mut self, token: u32) -> bool {
         let (end, bytes) = (self.tokenizer.is_end(token), self.tokenizer.bytes(token));
         match &mut self.form {

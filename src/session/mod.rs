@@ -218,6 +218,8 @@ impl<'m> Session<'m> {
                 break;
             }
         }
+        answer.complete =
+            answer.finish == FinishReason::EndToken || matcher.as_mut().is_none_or(|matcher| matcher.may_end());
         let rest = stream.finish()?;
         if !rest.is_empty() && answer.finish != FinishReason::Stopped {
             answer.text.push_str(&rest);

@@ -110,6 +110,8 @@ pub struct Answer {
     pub prompt_tokens: usize,
     /// Why it ended.
     pub finish: FinishReason,
+    /// Whether it has the form that it had to have; cut off, it may be a part of that only.
+    pub complete: bool,
     /// How long it took.
     pub timings: Timings,
 }
@@ -123,6 +125,7 @@ impl Answer {
             alternatives: Vec::new(),
             prompt_tokens,
             finish: FinishReason::MaxTokens,
+            complete: true,
             timings: Timings::default(),
         }
     }

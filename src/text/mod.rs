@@ -164,6 +164,13 @@ fn used_vocabulary(inner: &BytePairTokenizer) -> usize {
     inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
 }
 
+/// What of a text stands behind its first `shown` bytes. A stray byte makes replacement characters of a run that was shown as
+/// characters; the next whole one is then the first.
+fn behind(text: &str, shown: usize) -> &str {
+    let start = (shown..text.len()).find(|place| text.is_char_boundary(*place)).unwrap_or(text.len());
+    &text[start..]
+}
+
 /// Text that grows token by token and never shows half a character.
 #[derive(Debug)]
 pub struct TextStream<'a> {
@@ -196,7 +203,7 @@ impl<'a> TextStream<'a> {
         let text = self.tokenizer.decode(&self.ids[self.settled..])?;
         // The replacement character at the end is a character that is still missing bytes.
         let certain = text.trim_end_matches('\u{fffd}').len();
-        let piece = text.get(self.shown..certain).unwrap_or_default().to_owned();
+        let piece = behind(&text[..certain], self.shown).to_owned();
         self.shown = self.shown.max(certain);
         if certain == text.len() && self.ids.len() - self.settled > 2 * CONTEXT {
             // Byte tokens in a row are decoded as one: only from where a character begins do they have the same text.
@@ -218,7 +225,7 @@ impl<'a> TextStream<'a> {
     /// When the tokenizer fails.
     pub fn finish(&mut self) -> Result<String> {
         let text = self.tokenizer.decode(&self.ids[self.settled..])?;
-        let piece = text.get(self.shown..).unwrap_or_default().to_owned();
+        let piece = behind(&text, self.shown).to_owned();
         self.shown = text.len();
         Ok(piece)
     }

@@ -236,7 +236,6 @@ fn read_vision(section: &Section<'_>) -> Result<VisionConfig> {
         heads: section.size("num_attention_heads", Some(12))?,
         epsilon: section.float("layer_norm_eps", 1e-6)?,
     };
-    ensure!(config.patch_size <= config.image_size, "{}: a patch is larger than the image", section.name);
     Ok(config)
 }
 

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use gemmule::model::Config;
 use gemmule::quant::{FORMATS, Format};
+use gemmule::sched::MOST_THREADS;
 
 /// Convert a PaliGemma 1 or 2 checkpoint to GGUF.
 ///
@@ -69,9 +70,9 @@ struct Cli {
     #[arg(long)]
     split: bool,
     /// Threads [default: the CPUs this process may use].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
     threads: Option<u16>,
-    /// Replace existing output files.
+    /// Replace existing GGUF files.
     #[arg(long)]
     force: bool,
 }
@@ -152,15 +153,15 @@ fn output_paths(output: &Path, split: bool, force: bool) -> Result<Vec<PathBuf>>
 fn checked_output(path: &Path, force: bool) -> Result<PathBuf> {
     let path = gemmule::files::destination(path).with_context(|| path.display().to_string())?;
     if path.exists() {
-        ensure!(force, "{} exists already; --force replaces it", path.display());
         let mut start = Vec::new();
         let read = std::fs::File::open(&path).and_then(|file| file.take(4).read_to_end(&mut start));
         read.with_context(|| path.display().to_string())?;
         ensure!(
             start.is_empty() || start == b"GGUF",
-            "{} is no GGUF file, and not replaced: name another output, or remove it",
+            "{} exists, is no GGUF file and is not replaced: name another output, or remove it",
             path.display()
         );
+        ensure!(force, "{} exists already; --force replaces it", path.display());
     }
     Ok(path)
 }

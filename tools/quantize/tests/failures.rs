@@ -149,7 +149,7 @@ fn a_killed_conversion_leaves_the_target_alone() {
     let directory = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/easy-vqa");
     let output = directory.path().join("model.gguf");
-    std::fs::write(&output, b"precious").unwrap();
+    std::fs::write(&output, b"GGUF precious").unwrap();
     let partial = || std::fs::read_dir(directory.path()).unwrap().count() > 1;
     for signal in ["-KILL", "-TERM"] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_gemmule-quantize"))
@@ -160,12 +160,13 @@ fn a_killed_conversion_leaves_the_target_alone() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        while !partial() && child.try_wait().unwrap().is_none() {
+        while !partial() {
+            assert!(child.try_wait().unwrap().is_none(), "the conversion did not begin");
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(!child.wait().unwrap().success(), "the conversion was over before {signal} came");
-        assert_eq!(std::fs::read(&output).unwrap(), b"precious", "{signal}");
+        assert_eq!(std::fs::read(&output).unwrap(), b"GGUF precious", "{signal}");
         let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         if signal == "-TERM" {
             assert_eq!(left, std::slice::from_ref(&output), "ending in order removes the unfinished file");

@@ -31,7 +31,7 @@ pub(super) struct Panels {
 /// Written as instructions: the compiler copies all sums once in every group, and computes addresses anew.
 ///
 /// # Safety
-/// `count` groups, at least one, lie at each pointer of `panels`, at biases only where `BIASED`, and at each of six rows of codes,
+/// `count` groups, from one to [`GROUPS`], lie at each pointer of `panels`, at biases only where `BIASED`, and at each of six rows of codes,
 /// which are `stride` bytes apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]

@@ -12,7 +12,7 @@ use crate::kernels::{IntegerPanel, IntegerRows, PANEL_ROWS, TileOut};
 pub(super) const PANELS: usize = 2;
 
 /// Groups whose sums' first values are made together: the offset of unsigned codes, taken off before the products are added.
-const STARTS: usize = 16;
+const STARTS: usize = six_rows::GROUPS;
 
 /// All of `x` times a panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
