@@ -61,6 +61,12 @@ int main(int argc, char **argv) {
         printf("%s %.2f: %.0f %.0f %.0f %.0f\n", objects[i].label, objects[i].score, box[0], box[1], box[2], box[3]);
     }
     expect(count == 1 && strcmp(objects[0].label, "circle") == 0, "one circle");
+    uint32_t width, height;
+    uint8_t pixel;
+    gemmule_answer_picture_size(answer, &width, &height);
+    expect(width > 0 && height > 0 && objects[0].segments == NULL, "a picture's size, no mask");
+    expect(gemmule_session_mask(session, answer, 0, &pixel, 1) == GEMMULE_INVALID_ARGUMENT, "no mask");
+    expect(gemmule_session_mask(session, answer, 1, &pixel, 1) == GEMMULE_INVALID_ARGUMENT, "no object");
     gemmule_answer_free(answer);
 
     const char *choices[] = {"yellow", "red"};

@@ -246,6 +246,10 @@ typedef struct {
    * Geometric mean of the probabilities of the tokens that made it.
    */
   float score;
+  /**
+   * The sixteen codes of its mask, for gemmule_session_mask(); NULL where the answer has none.
+   */
+  const uint16_t *segments;
 } gemmule_object;
 
 /**
@@ -403,6 +407,21 @@ gemmule_status gemmule_session_ask(gemmule_session *session,
                                    gemmule_answer **answer);
 
 /**
+ * The mask of an object that an answer names, in the picture it was shown alone: for each pixel, row after row, a byte that is 1
+ * where it belongs to the object and 0 elsewhere. `object` counts from 0; `size` is width times height, see
+ * gemmule_answer_picture_size(). The model has to hold a mask decoder.
+ *
+ * The caller promises:
+ * `session` came from gemmule_session_new(), `answer` from gemmule_session_ask() with a session of the same model; `size` bytes can be
+ * written to `pixels`.
+ */
+gemmule_status gemmule_session_mask(gemmule_session *session,
+                                    const gemmule_answer *answer,
+                                    size_t object,
+                                    uint8_t *pixels,
+                                    size_t size);
+
+/**
  * The probabilities of `count` given answers among each other, to a prompt about the pictures shown last.
  *
  * The caller promises:
@@ -439,6 +458,16 @@ size_t gemmule_answer_tokens(const gemmule_answer *answer, const uint32_t **toke
  * `answer` is NULL or came from gemmule_session_ask(); `objects` is NULL or a place for the result.
  */
 size_t gemmule_answer_objects(const gemmule_answer *answer, const gemmule_object **objects);
+
+/**
+ * Width and height of the picture that the answer is about, in pixels; both are zero unless one was shown. Either may be NULL.
+ *
+ * The caller promises:
+ * `answer` is NULL or came from gemmule_session_ask(); `width` and `height` are NULL or places for the results.
+ */
+void gemmule_answer_picture_size(const gemmule_answer *answer,
+                                 uint32_t *width,
+                                 uint32_t *height);
 
 /**
  * Why the answer ended.

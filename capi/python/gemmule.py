@@ -51,7 +51,7 @@ class _Image(ctypes.Structure):
 
 class _Object(ctypes.Structure):
     _fields_ = [("label", ctypes.c_char_p), ("normalized_box", ctypes.c_float * 4), ("pixel_box", ctypes.c_float * 4),
-                ("score", ctypes.c_float)]
+                ("score", ctypes.c_float), ("segments", ctypes.POINTER(ctypes.c_uint16))]
 
 
 class _Timings(ctypes.Structure):
@@ -83,10 +83,12 @@ def _load() -> ctypes.CDLL:
         ("session_features", ctypes.c_int, [pointer] * 5),
         ("generate_options_init", None, [pointer]),
         ("session_ask", ctypes.c_int, [pointer, ctypes.c_char_p, pointer, _OnText, pointer, pointer]),
+        ("session_mask", ctypes.c_int, [pointer, pointer, size, pointer, size]),
         ("session_score", ctypes.c_int, [pointer, ctypes.c_char_p, pointer, size, pointer]),
         ("answer_text", ctypes.c_char_p, [pointer]),
         ("answer_tokens", size, [pointer, pointer, pointer]),
         ("answer_objects", size, [pointer, pointer]),
+        ("answer_picture_size", None, [pointer, pointer, pointer]),
         ("answer_finish", ctypes.c_int, [pointer]),
         ("answer_timings", _Timings, [pointer]),
         ("answer_free", None, [pointer]),
@@ -117,12 +119,15 @@ def version() -> str:
 
 @dataclass(frozen=True)
 class Object:
-    """An object that an answer names; boxes are x_min, y_min, x_max, y_max."""
+    """An object that an answer names; boxes are x_min, y_min, x_max, y_max. `segments` are the sixteen codes of its mask, where the
+    answer has one; `mask` is that in the picture, [height, width], where it was asked for."""
 
     label: str
     box: tuple[float, float, float, float]
     normalized_box: tuple[float, float, float, float]
     score: float
+    segments: tuple[int, ...] = ()
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -227,10 +232,12 @@ class Session:
         pattern: str | None = None,
         objects_only: bool = False,
         time_limit: int = 0,
+        masks: bool = False,
         on_text: Callable[[str], bool | None] | None = None,
     ) -> Answer:
         """The answer to a prompt about the pictures shown. `on_text` takes each piece as soon as it is certain; if it returns
-        False the answer ends; with a `time_limit` in milliseconds it ends with what there is by then. An exception in it ends the answer and is raised here."""
+        False the answer ends; with a `time_limit` in milliseconds it ends with what there is by then. An exception in it ends the answer and is raised here.
+        With `masks` the masks in the answer are decoded, which the model has to hold a decoder for."""
         options, raised = _GenerateOptions(), []
         _library.gemmule_generate_options_init(ctypes.byref(options))
         options.max_tokens, options.temperature, options.top_k, options.top_p = max_tokens, temperature, top_k, top_p
@@ -253,9 +260,37 @@ class Session:
             raise raised[0]
         _check(status)
         try:
-            return _read_answer(handle)
+            return self._read_answer(handle, masks)
         finally:
             _library.gemmule_answer_free(handle)
+
+    def _read_answer(self, handle: ctypes.c_void_p, masks: bool) -> Answer:
+        tokens, probabilities = ctypes.POINTER(ctypes.c_uint32)(), ctypes.POINTER(ctypes.c_float)()
+        count = _library.gemmule_answer_tokens(handle, ctypes.byref(tokens), ctypes.byref(probabilities))
+        objects, found = ctypes.POINTER(_Object)(), []
+        for index in range(_library.gemmule_answer_objects(handle, ctypes.byref(objects))):
+            one = objects[index]
+            segments = tuple(one.segments[:16]) if one.segments else ()
+            mask = self._mask(handle, index) if masks and segments else None
+            box = tuple(one.pixel_box), tuple(one.normalized_box)
+            found.append(Object(one.label.decode(), *box, one.score, segments, mask))
+        timings = _library.gemmule_answer_timings(handle)
+        return Answer(
+            text=_library.gemmule_answer_text(handle).decode(),
+            tokens=np.array(tokens[:count], np.uint32),
+            probabilities=np.array(probabilities[:count], np.float32),
+            objects=found,
+            finish=FINISHES[_library.gemmule_answer_finish(handle)],
+            timings={name: getattr(timings, name) for name in ("image", "vision", "prefill", "generate")},
+            prompt_tokens=timings.prompt_tokens,
+        )
+
+    def _mask(self, answer: ctypes.c_void_p, index: int) -> np.ndarray:
+        width, height = ctypes.c_uint32(), ctypes.c_uint32()
+        _library.gemmule_answer_picture_size(answer, ctypes.byref(width), ctypes.byref(height))
+        mask = np.zeros((height.value, width.value), np.bool_)
+        _check(_library.gemmule_session_mask(self._handle, answer, index, mask.ctypes.data, mask.size))
+        return mask
 
     def score(self, prompt: str, choices: Sequence[str]) -> np.ndarray:
         """The probabilities of given answers among each other."""
@@ -266,18 +301,3 @@ class Session:
         return probabilities
 
 
-def _read_answer(handle: ctypes.c_void_p) -> Answer:
-    tokens, probabilities = ctypes.POINTER(ctypes.c_uint32)(), ctypes.POINTER(ctypes.c_float)()
-    count = _library.gemmule_answer_tokens(handle, ctypes.byref(tokens), ctypes.byref(probabilities))
-    objects = ctypes.POINTER(_Object)()
-    found = [objects[index] for index in range(_library.gemmule_answer_objects(handle, ctypes.byref(objects)))]
-    timings = _library.gemmule_answer_timings(handle)
-    return Answer(
-        text=_library.gemmule_answer_text(handle).decode(),
-        tokens=np.array(tokens[:count], np.uint32),
-        probabilities=np.array(probabilities[:count], np.float32),
-        objects=[Object(one.label.decode(), tuple(one.pixel_box), tuple(one.normalized_box), one.score) for one in found],
-        finish=FINISHES[_library.gemmule_answer_finish(handle)],
-        timings={name: getattr(timings, name) for name in ("image", "vision", "prefill", "generate")},
-        prompt_tokens=timings.prompt_tokens,
-    )

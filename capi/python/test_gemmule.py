@@ -1,5 +1,8 @@
 """Run by .ci/capi: the Python module on the bundled model."""
 
+import json
+import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -62,7 +65,36 @@ def main():
     assert "nowhere" in raises(gemmule.Error, lambda: session.show("/nowhere.png"))
     assert "nowhere" in raises(gemmule.Error, lambda: gemmule.Model("/nowhere.gguf"))
     assert "mmx" in raises(gemmule.Error, lambda: gemmule.Model().session(isa="mmx"))
+    masks()
     print(f"Python {sys.version.split()[0]}, gemmule {gemmule.version()}: fine")
+
+
+def masks():
+    """Masks are those of the command line; a model without their decoder says so."""
+    path = os.environ["GEMMULE_MASKS_MODEL"]
+    session = gemmule.Model(path).session()
+    session.show(PICTURE)
+    # The model was not trained on masks; so hot it writes one now and then.
+    ask = lambda seed, masks: session.ask(
+        "segment circle", objects_only=True, temperature=100, max_tokens=48, seed=seed, masks=masks)
+    seed = next(seed for seed in range(50) if any(found.segments for found in ask(seed, False).objects))
+    assert all(found.mask is None for found in ask(seed, False).objects)
+    [found, *_] = [found for found in ask(seed, True).objects if found.segments]
+    arguments = ["--objects-only", "--temperature", "100", "-n", "48", "--seed", str(seed), "--json"]
+    program = [os.environ["GEMMULE_PROGRAM"], "run", "-m", path, "-i", PICTURE, "-p", "segment circle", *arguments]
+    # Its exit code tells of an answer that is cut off.
+    objects = json.loads(subprocess.run(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)["objects"]
+    [expected, *_] = [one for one in objects if one.get("segments")]
+    assert list(found.segments) == expected["segments"] and found.mask.sum() == expected["area"]
+    assert list(found.mask.shape) == expected["mask"]["size"]
+    left, upper, right, lower = map(int, found.box)
+    assert found.mask[upper:lower, left:right].sum() == found.mask.sum()
+    session.show(PICTURE, PICTURE)
+    several = lambda: [ask(seed, True) for seed in range(200)]
+    assert "one picture" in raises(gemmule.Error, several)
+    session = gemmule.Model().session()
+    session.show(PICTURE)
+    assert "--seg-vae" in raises(gemmule.Error, lambda: ask(seed, True))
 
 
 main()

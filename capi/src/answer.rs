@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char};
 use std::time::Duration;
 
-use gemmule::answer::detections;
+use gemmule::answer::{Object, detections};
 use gemmule::text::Tokenizer;
 use gemmule::{Answer, FinishReason};
 
@@ -17,6 +17,9 @@ pub struct gemmule_answer {
     objects: Vec<gemmule_object>,
     /// What `objects` points to.
     _labels: Vec<CString>,
+    pub(crate) found: Vec<Object>,
+    /// Of the picture that was shown alone.
+    pub(crate) size: Option<(u32, u32)>,
     finish: gemmule_finish,
     timings: gemmule_timings,
 }
@@ -33,6 +36,8 @@ pub struct gemmule_object {
     pub pixel_box: [f32; 4],
     /// Geometric mean of the probabilities of the tokens that made it.
     pub score: f32,
+    /// The sixteen codes of its mask, for gemmule_session_mask(); NULL where the answer has none.
+    pub segments: *const u16,
 }
 
 /// Why an answer ended.
@@ -75,13 +80,17 @@ impl gemmule_answer {
             normalized_box: object.bounds.normalized(),
             pixel_box: size.map_or([0.0; 4], |(width, height)| object.bounds.pixels(width, height)),
             score: object.score,
+            segments: if object.segments.is_empty() { std::ptr::null() } else { object.segments.as_ptr() },
         });
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         let times = &answer.timings;
+        let objects = objects.collect();
         Ok(Self {
             text: text(&answer.text),
-            objects: objects.collect(),
+            objects,
             _labels: labels,
+            found: found.objects,
+            size,
             finish: match answer.finish {
                 FinishReason::EndToken => gemmule_finish::GEMMULE_END_TOKEN,
                 FinishReason::MaxTokens => gemmule_finish::GEMMULE_MAX_TOKENS,
@@ -146,6 +155,21 @@ pub unsafe extern "C" fn gemmule_answer_objects(
     // SAFETY: the caller's promise.
     unsafe { set(objects, answer.objects.as_ptr()) };
     answer.objects.len()
+}
+
+/// Width and height of the picture that the answer is about, in pixels; both are zero unless one was shown. Either may be NULL.
+///
+/// # Safety
+/// `answer` is NULL or came from gemmule_session_ask(); `width` and `height` are NULL or places for the results.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_answer_picture_size(answer: *const gemmule_answer, width: *mut u32, height: *mut u32) {
+    // SAFETY: the caller's promise.
+    let size = unsafe { answer.as_ref() }.and_then(|answer| answer.size).unwrap_or_default();
+    // SAFETY: the caller's promise.
+    unsafe {
+        set(width, size.0);
+        set(height, size.1);
+    }
 }
 
 /// Why the answer ended.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 pub use answer::*;
 use border::{fail, guard, out, string, strings};
+use gemmule::answer::Mask;
 use gemmule::image::{Frame, PixelFormat};
 use gemmule::{CancelHandle, Model, Picture, Session};
 pub use request::*;
@@ -369,6 +370,42 @@ pub unsafe extern "C" fn gemmule_session_ask(
         let size = if let [size] = session.sizes[..] { Some(size) } else { None };
         let made = gemmule_answer::new(session.model.tokenizer()?, made, size)?;
         *answer = Box::into_raw(Box::new(made));
+        Ok(())
+    })
+}
+
+/// The mask of an object that an answer names, in the picture it was shown alone: for each pixel, row after row, a byte that is 1
+/// where it belongs to the object and 0 elsewhere. `object` counts from 0; `size` is width times height, see
+/// gemmule_answer_picture_size(). The model has to hold a mask decoder.
+///
+/// # Safety
+/// `session` came from gemmule_session_new(), `answer` from gemmule_session_ask() with a session of the same model; `size` bytes can be
+/// written to `pixels`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_session_mask(
+    session: *mut gemmule_session,
+    answer: *const gemmule_answer,
+    object: usize,
+    pixels: *mut u8,
+    size: usize,
+) -> gemmule_status {
+    guard(|| {
+        // SAFETY: the caller's promise about `session` and `answer`.
+        let (session, answer) = unsafe { (border::handle_mut(session)?, border::handle(answer)?) };
+        let Some(object) = answer.found.get(object) else { return fail("the answer names no such object") };
+        let Some((width, height)) = answer.size else { return fail("masks are of answers about one picture") };
+        if object.segments.is_empty() {
+            return fail("the answer has no mask of this object");
+        }
+        if pixels.is_null() || size != width as usize * height as usize {
+            return fail(&format!("pixels is NULL, or {size} is not {width} times {height}"));
+        }
+        let values = session.session.decode_mask(&object.segments)?;
+        let mask = Mask::paste(&values, &object.bounds, width, height);
+        for (index, inside) in mask.pixels().iter().enumerate() {
+            // SAFETY: the caller's promise about `pixels`; the mask has `size` of them.
+            unsafe { pixels.add(index).write(u8::from(*inside)) };
+        }
         Ok(())
     })
 }
