@@ -57,7 +57,7 @@ impl OutputFile {
         Ok(Self(Place::Beside(file, path)))
     }
 
-    /// Fails as [`create`](Self::create) would, and leaves nothing.
+    /// Fails as [`create`](Self::create) would but for devices and pipes, and leaves nothing.
     ///
     /// # Errors
     /// As there.
@@ -106,7 +106,7 @@ pub fn destination(path: &Path) -> Result<PathBuf> {
     let path = follow_links(path)?;
     match path.metadata() {
         Ok(found) if found.is_dir() => Err(Error::other("it is a directory; name a file")),
-        _ if is_stream(&path) => Err(Error::other("it is a device or a pipe; name a file")),
+        _ if is_stream(&path) => Err(Error::other("it is a device, a pipe or open already; name a file")),
         _ => Ok(path),
     }
 }

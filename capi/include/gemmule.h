@@ -409,7 +409,7 @@ gemmule_status gemmule_session_ask(gemmule_session *session,
 /**
  * The mask of an object that an answer names, in the picture it was shown alone: for each pixel, row after row, a byte that is 1
  * where it belongs to the object and 0 elsewhere. `object` counts from 0; `size` is width times height, see
- * gemmule_answer_picture_size(). The model has to hold a mask decoder.
+ * gemmule_answer_picture_size(). The model has to hold a mask decoder. A gemmule_cancel does not end this.
  *
  * The caller promises:
  * `session` came from gemmule_session_new(), `answer` from gemmule_session_ask() with a session of the same model; `size` bytes can be

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +127,7 @@ class Object:
     normalized_box: tuple[float, float, float, float]
     score: float
     segments: tuple[int, ...] = ()
-    mask: np.ndarray | None = None
+    mask: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -299,5 +299,3 @@ class Session:
         _check(_library.gemmule_session_score(
             self._handle, _text(prompt), texts, len(choices), probabilities.ctypes.data))
         return probabilities
-
-

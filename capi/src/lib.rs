@@ -303,8 +303,9 @@ pub unsafe extern "C" fn gemmule_session_show_features(
     guard(|| {
         // SAFETY: the caller's promise.
         let (session, features) = unsafe { (border::handle_mut(session)?, border::slice(features, count)?) };
+        session.session.show_features(features)?;
         session.sizes.clear();
-        Ok(session.session.show_features(features)?)
+        Ok(())
     })
 }
 
@@ -376,7 +377,7 @@ pub unsafe extern "C" fn gemmule_session_ask(
 
 /// The mask of an object that an answer names, in the picture it was shown alone: for each pixel, row after row, a byte that is 1
 /// where it belongs to the object and 0 elsewhere. `object` counts from 0; `size` is width times height, see
-/// gemmule_answer_picture_size(). The model has to hold a mask decoder.
+/// gemmule_answer_picture_size(). The model has to hold a mask decoder. A gemmule_cancel does not end this.
 ///
 /// # Safety
 /// `session` came from gemmule_session_new(), `answer` from gemmule_session_ask() with a session of the same model; `size` bytes can be

@@ -151,7 +151,7 @@ impl Found {
     }
 }
 
-/// A file that a command writes; `-` is stdout. Named before the work, so that what cannot be written costs none.
+/// A file that a command writes; `-` is stdout. Named before the work, so that a file that cannot be written costs none.
 pub(super) struct Output<'a>(&'a Path);
 
 impl<'a> Output<'a> {
@@ -159,7 +159,10 @@ impl<'a> Output<'a> {
     /// When the system refuses, or `path` is one of the `inputs`.
     pub(super) fn new<'p>(path: &'a Path, inputs: impl IntoIterator<Item = &'p Path>) -> Result<Self> {
         // Of a directory any file may be a frame.
-        let read = |input: &Path| same_file(path, input) || (path.exists() && same_file(directory_of(path), input));
+        let found = path.canonicalize().ok();
+        let directory = found.as_deref().map(directory_of);
+        let read =
+            |input: &Path| same_file(path, input) || directory.is_some_and(|directory| same_file(directory, input));
         ensure!(!inputs.into_iter().any(read), "{} is read, too: name another output", path.display());
         if path != Path::new("-") {
             OutputFile::probe(path).with_context(|| format!("cannot write {}", path.display()))?;
