@@ -144,7 +144,7 @@ impl Found {
         ensure!(empty, "{} is not empty; choose another directory for --masks", directory.display());
         for (number, mask) in (1..).zip(&self.masks) {
             if let Some(mask) = mask {
-                Output::new(&directory.join(format!("{number}.png")), [])?.write(&mask.to_png())?;
+                write(&directory.join(format!("{number}.png")), &mask.to_png())?;
             }
         }
         Ok(())
@@ -170,13 +170,18 @@ impl<'a> Output<'a> {
         Ok(Self(path))
     }
 
-    pub(super) fn write(self, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<()> {
         if self.0 == Path::new("-") {
             let mut out = std::io::stdout().lock();
             return Ok(out.write_all(bytes).and_then(|()| out.flush())?);
         }
-        gemmule::write_whole(self.0, bytes).with_context(|| format!("cannot write {}", self.0.display()))
+        write(self.0, bytes)
     }
+}
+
+/// Writes a whole file.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    gemmule::write_whole(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What an answer says, without timings.

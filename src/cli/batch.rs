@@ -8,7 +8,7 @@ use gemmule::files::{destination, same_file};
 use gemmule::{GenerateOptions, Model};
 use serde_json::{Value, json};
 
-use super::answers::{self, Found, ObjectArguments, Output};
+use super::answers::{self, Found, ObjectArguments};
 use super::rows::{self, Shown, Work, as_value, lines};
 use super::{ComputeArguments, ModelArguments, print_note};
 
@@ -126,7 +126,7 @@ impl Batch {
                 partial.display()
             );
         }
-        Output::new(&path, [])?.write(format!("{settings}\n").as_bytes())
+        answers::write(&path, format!("{settings}\n").as_bytes())
     }
 
     /// The file to go on with, and how many rows it holds, and how many of these failed.

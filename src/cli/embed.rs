@@ -40,6 +40,6 @@ impl Embed {
         if let Some(states) = &states {
             tensors.floats("last_hidden_state", vec![states.len() / hidden, hidden], states);
         }
-        tensors.write(output)
+        tensors.write(&output)
     }
 }

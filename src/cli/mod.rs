@@ -191,7 +191,7 @@ impl<'a> Tensors<'a> {
         self.0.insert(name, (Dtype::I64, vec![values.len()], bytemuck::cast_slice(values)));
     }
 
-    fn write(self, output: answers::Output<'_>) -> Result<()> {
+    fn write(self, output: &answers::Output<'_>) -> Result<()> {
         let views =
             self.0.into_iter().map(|(name, (kind, shape, bytes))| Ok((name, TensorView::new(kind, shape, bytes)?)));
         let bytes = safetensors::serialize(views.collect::<Result<HashMap<_, _>>>()?, None)?;

@@ -88,7 +88,7 @@ impl Run {
             wrong_usage("--annotate writes PNG: name a file that ends in .png");
         }
         let inputs = || self.model.files().chain(self.images.files());
-        let mut drawing = self.annotate.as_deref().map(|path| Output::new(path, inputs())).transpose()?;
+        let drawing = self.annotate.as_deref().map(|path| Output::new(path, inputs())).transpose()?;
         let start = Instant::now();
         let model = self.model.open()?;
         ensure!(
@@ -148,7 +148,7 @@ impl Run {
                     value["timings"] = timings_to_json(&answer, load, decode);
                     print_json(&value)?;
                 }
-                if let Some(drawing) = drawing.take() {
+                if let Some(drawing) = &drawing {
                     drawing.write(&found.draw(&pictures[0]))?;
                 }
                 self.masks.as_ref().map_or(Ok(()), |directory| found.write_masks(directory))?;

@@ -44,6 +44,6 @@ impl Trace {
         tensors.floats("image_features", features, &trace.image_features);
         tensors.integers("input_ids", &ids);
         tensors.floats("logits_last", vec![config.text.vocabulary], &trace.logits);
-        tensors.write(output)
+        tensors.write(&output)
     }
 }
