@@ -620,10 +620,15 @@ fn a_directory_is_watched_until_the_signal() {
     use std::io::{BufRead, BufReader};
     let directory = tempfile::tempdir().unwrap();
     let source = directory.path().to_str().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
-    command.args(["watch", source, "-p", "caption en"]);
-    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let begin = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+        command.args(["watch", source, "-p", "caption en"]).args(arguments);
+        let mut child =
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (child, lines)
+    };
+    let (child, mut lines) = begin(&[]);
     let picture = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE)).unwrap();
     for number in 0..2 {
         // In two parts, as a slow writer does.
@@ -643,10 +648,7 @@ fn a_directory_is_watched_until_the_signal() {
     end(child);
 
     // As a film, of all pictures that are there.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
-    command.args(["watch", source, "--every-frame", "-p", "caption en"]);
-    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (child, lines) = begin(&["--every-frame"]);
     let files: Vec<_> = lines.take(2).map(|line| json_lines(&line.unwrap())[0]["file"].clone()).collect();
     assert_eq!(files, ["0.png", "1.png"].map(|name| directory.path().join(name).to_str().unwrap().to_owned()));
     end(child);

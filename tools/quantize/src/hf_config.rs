@@ -161,7 +161,7 @@ fn read_text(section: &Section<'_>) -> Result<TextConfig> {
     };
     let query_scalar = section.float("query_pre_attn_scalar", 256.0)?;
     ensure!(query_scalar > 0.0, "{}: 'query_pre_attn_scalar' is not positive", section.name);
-    let config = TextConfig {
+    Ok(TextConfig {
         family,
         context: section.size("max_position_embeddings", Some(8192))?,
         hidden: section.size("hidden_size", Some(2304))?,
@@ -178,15 +178,14 @@ fn read_text(section: &Section<'_>) -> Result<TextConfig> {
         attention_scale: (f64::from(query_scalar)).powf(-0.5) as f32,
         rope_base: read_rope_base(section)?,
         vocabulary: section.size("vocab_size", Some(256_000))?,
-    };
-    Ok(config)
+    })
 }
 
 /// Gemma 1: no caps, no window, scores scaled by the head's size.
 fn read_gemma(section: &Section<'_>) -> Result<TextConfig> {
     section.expect("hidden_act", &Value::from("gelu_pytorch_tanh"))?;
     let (layers, head_dim) = (section.layers(Some(28))?, section.size("head_dim", Some(256))?);
-    let config = TextConfig {
+    Ok(TextConfig {
         family: Family::Gemma,
         context: section.size("max_position_embeddings", Some(8192))?,
         hidden: section.size("hidden_size", Some(3072))?,
@@ -203,8 +202,7 @@ fn read_gemma(section: &Section<'_>) -> Result<TextConfig> {
         attention_scale: (head_dim as f64).powf(-0.5) as f32,
         rope_base: read_rope_base(section)?,
         vocabulary: section.size("vocab_size", Some(256_000))?,
-    };
-    Ok(config)
+    })
 }
 
 /// `rope_theta`, or the same within `rope_parameters`; scaled variants are not supported.
@@ -226,7 +224,7 @@ fn read_vision(section: &Section<'_>) -> Result<VisionConfig> {
     section.expect("hidden_act", &Value::from("gelu_pytorch_tanh"))?;
     section.expect("num_channels", &Value::from(3))?;
     let feed_forward = section.size("intermediate_size", Some(3072))?;
-    let config = VisionConfig {
+    Ok(VisionConfig {
         image_size: section.size("image_size", Some(224))?,
         patch_size: section.size("patch_size", Some(16))?,
         hidden: section.size("hidden_size", Some(768))?,
@@ -235,8 +233,7 @@ fn read_vision(section: &Section<'_>) -> Result<VisionConfig> {
         layers: section.layers(Some(12))?,
         heads: section.size("num_attention_heads", Some(12))?,
         epsilon: section.float("layer_norm_eps", 1e-6)?,
-    };
-    Ok(config)
+    })
 }
 
 fn read_preprocess(section: &Section<'_>, vision: &VisionConfig) -> Result<PreprocessConfig> {
