@@ -54,7 +54,6 @@ fn what_is_no_object_is_reported_beside_those_that_are() {
         ("<loc0001><loc0002><loc0003> dog", "3 location tokens in place of 4"),
         ("<loc0001><loc0002><loc0003><loc0004><loc0005> dog", "5 location tokens in place of 4"),
         ("<loc0500><loc0002><loc0003><loc0004> dog", "its far edges lie before its near ones"),
-        ("<loc0001><loc0002><loc0003><loc0004>", "no label"),
         ("<loc0001><loc0002><loc0003><loc0004><seg001><seg002> dog", "2 segment tokens in place of 16"),
     ] {
         for text in [format!("{bad} ; {good}"), format!("{good} ; {bad}")] {
@@ -73,6 +72,55 @@ fn what_is_no_object_is_reported_beside_those_that_are() {
     assert_eq!((&found.malformed[0].text[..], found.objects.len()), ("here it is", 1));
     assert_eq!(read("a yellow circle ; nothing else", 1.0), Detections::default(), "prose holds no objects");
     assert_eq!(read("", 1.0), Detections::default());
+}
+
+/// What checkpoints for referring expressions say; the name is optional in big_vision's pattern, too.
+#[test]
+fn an_object_needs_no_label() {
+    let codes: String = (0..16).map(|code| format!("<seg{code:03}>")).collect();
+    let labels = |text: &str| -> Vec<(String, usize)> {
+        let found = read(text, 1.0);
+        assert!(found.malformed.is_empty(), "{text}: {found:?}");
+        found.objects.into_iter().map(|object| (object.label, object.segments.len())).collect()
+    };
+    let object = |label: &str, codes| (label.to_owned(), codes);
+    assert_eq!(labels(BOX), [object("", 0)]);
+    assert_eq!(labels(&format!("{BOX}{codes}")), [object("", 16)]);
+    assert_eq!(labels(&format!("{BOX} ; ")), [object("", 0)]);
+    assert_eq!(labels(&format!("{BOX}{codes} ; {BOX} cat ; {BOX}")), [object("", 16), object("cat", 0), object("", 0)]);
+    assert_eq!(labels(&format!("{BOX}{BOX} cat{BOX}")), [object("", 0), object("cat", 0), object("", 0)]);
+    assert_eq!(labels(&format!("{BOX}{codes}{BOX}{codes}")), [object("", 16), object("", 16)]);
+}
+
+#[test]
+fn overlaps_are_in_double_precision() {
+    // Half of each box, at every location and odd sides: exactly one third and one half, in pixels and as shares.
+    for (left, width) in (1..=200).flat_map(|left| [7, 640, 1021, 1023].map(|width| (left, width))) {
+        let right = left + 2 * left;
+        let found = read(&format!("<loc0000><loc{left:04}><loc1023><loc{right:04}>"), 1.0).objects;
+        let [x_min, _, x_max, y_max] = found[0].bounds.pixels(width, 333);
+        let half = gemmule::answer::overlap([x_min, 0.0, x_max, y_max], [x_min, 0.0, x_min + (x_max - x_min) / 2.0, y_max]);
+        assert!(half >= 0.5, "{left} {width}: {half}");
+        assert_eq!((y_max, x_max), (333.0, f64::from(right) * f64::from(width) / 1023.0));
+    }
+    let nothing = gemmule::answer::Bounds { x_min: 0.0, y_min: 0.0, x_max: 0.0, y_max: 1.0 };
+    assert_eq!(nothing.overlap(&nothing), 0.0);
+}
+
+#[test]
+fn masks_of_any_bounds_are_pasted() {
+    let inside = [1.0; 64 * 64];
+    for (edges, area) in [
+        ([0.1, 0.2, 0.999, 0.75], (99 - 10) * (37 - 10)),
+        ([-1e30, -5.0, 1e30, f64::INFINITY], 100 * 50),
+        ([f64::NAN, 0.0, 0.5, 0.5], 50 * 25),
+        ([0.9, 0.9, 0.1, 0.1], 0),
+        ([2.0, 2.0, 3.0, 3.0], 0),
+    ] {
+        let [x_min, y_min, x_max, y_max] = edges;
+        let bounds = gemmule::answer::Bounds { x_min, y_min, x_max, y_max };
+        assert_eq!(Mask::paste(&inside, &bounds, 100, 50).area(), area, "{edges:?}");
+    }
 }
 
 #[test]
@@ -239,7 +287,8 @@ fn the_bundled_model_finds_the_circle() {
             most[side] = most[side].max(at as f32 + 1.0);
         }
     }
-    let [x_min, y_min, x_max, y_max] = circle.bounds.pixels(picture.width(), picture.height());
+    let [x_min, y_min, x_max, y_max] =
+        circle.bounds.pixels(picture.width(), picture.height()).map(|edge| edge as f32);
     let overlap =
         (x_max.min(most[0]) - x_min.max(least[0])).max(0.0) * (y_max.min(most[1]) - y_min.max(least[1])).max(0.0);
     let area = |a: [f32; 2], b: [f32; 2]| (b[0] - a[0]) * (b[1] - a[1]);

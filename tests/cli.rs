@@ -158,10 +158,10 @@ fn features_and_hidden_states_are_written() {
 fn films_are_shown_as_frames() {
     let directory = tempfile::tempdir().unwrap();
     let film = directory.path().join("film.gif");
-    let mut encoder = image::codecs::gif::GifEncoder::new(std::fs::File::create(&film).unwrap());
+    let mut encoder = gif::Encoder::new(std::fs::File::create(&film).unwrap(), 30, 20, &[]).unwrap();
     for level in 0..12u8 {
-        let frame = image::RgbaImage::from_pixel(30, 20, image::Rgba([level * 20, 0, 0, 255]));
-        encoder.encode_frame(image::Frame::new(frame)).unwrap();
+        let palette = vec![level * 20, 0, 0];
+        encoder.write_frame(&gif::Frame::from_palette_pixels(30, 20, vec![0; 600], palette, None)).unwrap();
     }
     drop(encoder);
     let frames = gemmule::image::frames(&film, 3).unwrap();

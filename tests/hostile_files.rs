@@ -92,6 +92,8 @@ fn lengths_that_lie_are_errors() {
         ("data outside", header(1, 0, &tensor(&[64], 0, 0))),
         ("offset overflow", header(1, 0, &tensor(&[8], 0, u64::MAX - 31))),
         ("partial block", header(1, 0, &tensor(&[33], 8, 0))),
+        ("tensor type 40", header(1, 0, &tensor(&[8], 40, 0))),
+        ("tensor type", header(1, 0, &tensor(&[8], u32::MAX, 0))),
         ("twice", header(2, 0, &[tensor(&[1], 24, 0), tensor(&[1], 24, 0)].concat())),
     ];
     for (what, bytes) in cases {

@@ -54,11 +54,11 @@ fn cider_is_pycocoevalcaps() {
 fn overlaps_are_pycocotools() {
     for case in goldens("boxes") {
         let bounds = |index: usize| {
-            let edge = |edge: usize| case["boxes"][index][edge].as_f64().unwrap() as f32;
+            let edge = |edge: usize| case["boxes"][index][edge].as_f64().unwrap();
             Bounds { x_min: edge(0), y_min: edge(1), x_max: edge(2), y_max: edge(3) }
         };
-        let overlap = f64::from(bounds(0).overlap(&bounds(1)));
-        assert!((overlap - case["overlap"].as_f64().unwrap()).abs() < 1e-5, "{overlap}: {case}");
+        let overlap = bounds(0).overlap(&bounds(1));
+        assert!((overlap - case["overlap"].as_f64().unwrap()).abs() < 1e-12, "{overlap}: {case}");
     }
     for case in goldens("masks") {
         let side = |index: usize| case["size"][index].as_u64().unwrap() as u32;

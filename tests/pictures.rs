@@ -40,3 +40,51 @@ fn colours_of_films_are_those_of_ffmpeg() {
     assert!(worst(PixelFormat::Yuyv, &yuyv, "yuyv.rgb") <= 1);
     assert!(worst(PixelFormat::Uyvy, &uyvy, "yuyv.rgb") <= 1);
 }
+
+/// Damaged JPEG and PNG files against PIL (`tools/reference/damaged_goldens.py`): what it reads has its pixels, and is said to be
+/// damaged.
+#[test]
+fn damaged_files_have_the_pixels_of_pil() {
+    let path = std::env::var("GEMMULE_DAMAGED_GOLDENS").map_or_else(
+        |_| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/damaged.json"),
+        std::path::PathBuf::from,
+    );
+    let rows: Vec<(String, String, Option<(u32, u32, u32)>)> =
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let (mut read, mut more, mut wrong) = (0, 0, Vec::new());
+    for (name, file, expected) in &rows {
+        let file = base64(file);
+        match (Picture::from_bytes(name, &file), expected) {
+            (Ok(picture), Some(expected)) => {
+                let found = (picture.width(), picture.height(), crc32(picture.rgb()));
+                if found != *expected {
+                    wrong.push(format!("{name}: other pixels"));
+                }
+                read += usize::from(picture.damage().is_some());
+            }
+            (Err(error), Some(_)) => wrong.push(format!("{error}")),
+            // Files without their end are read here; they are said to be damaged, too.
+            (Ok(_), None) => more += 1,
+            (Err(_), None) => {}
+        }
+    }
+    println!("{read} damaged files read of {}; {more} that PIL refuses", rows.len());
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    assert!(read > 60);
+}
+
+/// ISO 3309's CRC-32, as zlib computes it.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    let value = |byte: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|b| *b == byte);
+    let values: Vec<u32> = text.bytes().filter_map(value).map(|value| value as u32).collect();
+    let bytes = |group: &[u32]| {
+        let bits = group.iter().fold(0, |bits, value| bits << 6 | value) << (6 * (4 - group.len()));
+        bits.to_be_bytes()[1..group.len()].to_vec()
+    };
+    values.chunks(4).flat_map(bytes).collect()
+}

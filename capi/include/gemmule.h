@@ -362,7 +362,7 @@ void gemmule_session_free(gemmule_session *session);
 gemmule_status gemmule_session_show(gemmule_session *session, const gemmule_image *images, size_t count);
 
 /**
- * As gemmule_session_show(), from picture files (JPEG, PNG, WebP, GIF, BMP).
+ * As gemmule_session_show(), from picture files (JPEG, PNG, WebP, GIF, BMP, TIFF).
  *
  * The caller promises:
  * `session` came from gemmule_session_new(); `paths` points to `count` strings that end with a zero byte.

@@ -77,8 +77,8 @@ impl gemmule_answer {
         let labels: Vec<CString> = found.objects.iter().map(|object| text(&object.label)).collect();
         let objects = found.objects.iter().zip(&labels).map(|(object, label)| gemmule_object {
             label: label.as_ptr(),
-            normalized_box: object.bounds.normalized(),
-            pixel_box: size.map_or([0.0; 4], |(width, height)| object.bounds.pixels(width, height)),
+            normalized_box: object.bounds.normalized().map(|edge| edge as f32),
+            pixel_box: size.map_or([0.0; 4], |(width, height)| object.bounds.pixels(width, height).map(|edge| edge as f32)),
             score: object.score,
             segments: if object.segments.is_empty() { std::ptr::null() } else { object.segments.as_ptr() },
         });

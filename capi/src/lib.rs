@@ -264,7 +264,7 @@ pub unsafe extern "C" fn gemmule_session_show(
     })
 }
 
-/// As gemmule_session_show(), from picture files (JPEG, PNG, WebP, GIF, BMP).
+/// As gemmule_session_show(), from picture files (JPEG, PNG, WebP, GIF, BMP, TIFF).
 ///
 /// # Safety
 /// `session` came from gemmule_session_new(); `paths` points to `count` strings that end with a zero byte.

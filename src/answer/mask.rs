@@ -21,10 +21,10 @@ pub struct Mask {
 impl Mask {
     /// Stretches a decoded mask, `[64][64]` values, into a box of a picture of this size. A pixel belongs to the object
     /// where the value is above zero, and no pixel does outside the box, whose edges are rounded down to whole pixels
-    /// (big_vision's evaluation, `segmentation.py`).
+    /// (big_vision's evaluation, `segmentation.py`). A box that goes beyond the picture is cut at its edges first.
     ///
     /// # Panics
-    /// When there are not 64 × 64 values.
+    /// When there are not 64 × 64 values, or the picture has more pixels than memory can hold.
     pub fn paste(values: &[f32], bounds: &Bounds, width: u32, height: u32) -> Self {
         assert_eq!(values.len(), SIDE * SIDE, "values of a decoded mask");
         let [x_min, y_min, x_max, y_max] = bounds.whole_pixels(width, height);

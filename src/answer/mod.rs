@@ -15,61 +15,70 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
     /// Left edge.
-    pub x_min: f32,
+    pub x_min: f64,
     /// Upper edge.
-    pub y_min: f32,
+    pub y_min: f64,
     /// Right edge.
-    pub x_max: f32,
+    pub x_max: f64,
     /// Lower edge.
-    pub y_max: f32,
+    pub y_max: f64,
 }
 
 impl Bounds {
     /// `[x_min, y_min, x_max, y_max]`, as shares.
-    pub fn normalized(&self) -> [f32; 4] {
+    pub fn normalized(&self) -> [f64; 4] {
         [self.x_min, self.y_min, self.x_max, self.y_max]
     }
 
-    /// `[x_min, y_min, x_max, y_max]` in whole pixels, rounded down as big_vision's evaluation does.
+    /// `[x_min, y_min, x_max, y_max]` in whole pixels of the picture, rounded down as big_vision's evaluation does; edges beyond
+    /// the picture become its edges.
     fn whole_pixels(&self, width: u32, height: u32) -> [usize; 4] {
-        let sides = [width, height, width, height];
-        let edges = self.normalized().into_iter().zip(sides);
-        // From the location's number, in double precision: a share that is rounded twice may miss a pixel.
-        let whole = edges.map(|(share, side)| {
-            let far = f64::from(FAR_EDGE);
-            ((f64::from(share) * far).round() / far * f64::from(side)) as usize
-        });
-        whole.collect::<Vec<_>>().try_into().expect("four edges")
+        let [x_min, y_min, x_max, y_max] = self.pixels(width, height);
+        // What is no number becomes zero.
+        let whole = |edge: f64, side: u32| (edge as usize).min(side as usize);
+        [whole(x_min, width), whole(y_min, height), whole(x_max, width), whole(y_max, height)]
     }
 
     /// The part of the picture that it covers.
-    pub fn area(&self) -> f32 {
-        (self.x_max - self.x_min).max(0.0) * (self.y_max - self.y_min).max(0.0)
+    pub fn area(&self) -> f64 {
+        area(self.normalized())
     }
 
     /// Intersection over union with another; zero where neither has an area.
-    pub fn overlap(&self, other: &Self) -> f32 {
-        let common = Self {
-            x_min: self.x_min.max(other.x_min),
-            y_min: self.y_min.max(other.y_min),
-            x_max: self.x_max.min(other.x_max),
-            y_max: self.y_max.min(other.y_max),
-        };
-        let union = self.area() + other.area() - common.area();
-        if union > 0.0 { common.area() / union } else { 0.0 }
+    pub fn overlap(&self, other: &Self) -> f64 {
+        overlap(self.normalized(), other.normalized())
     }
 
     /// `[x_min, y_min, x_max, y_max]` in pixels of a picture of this size.
-    pub fn pixels(&self, width: u32, height: u32) -> [f32; 4] {
-        let (width, height) = (width as f32, height as f32);
-        [self.x_min * width, self.y_min * height, self.x_max * width, self.y_max * height]
+    pub fn pixels(&self, width: u32, height: u32) -> [f64; 4] {
+        let (x, y) = (|share| pixel(share, width), |share| pixel(share, height));
+        [x(self.x_min), y(self.y_min), x(self.x_max), y(self.y_max)]
     }
+}
+
+/// A share of a side in pixels. The share of a location gives that location's pixel, not one rounding beside it.
+fn pixel(share: f64, side: u32) -> f64 {
+    let far = f64::from(FAR_EDGE);
+    let location = (share * far).round();
+    let is_location = (location - share * far).abs() < 1e-9;
+    if is_location { location * f64::from(side) / far } else { share * f64::from(side) }
+}
+
+fn area([x_min, y_min, x_max, y_max]: [f64; 4]) -> f64 {
+    (x_max - x_min).max(0.0) * (y_max - y_min).max(0.0)
+}
+
+/// Intersection over union of two boxes `[x_min, y_min, x_max, y_max]` in any one unit; zero where neither has an area.
+pub fn overlap(one: [f64; 4], other: [f64; 4]) -> f64 {
+    let common = [one[0].max(other[0]), one[1].max(other[1]), one[2].min(other[2]), one[3].min(other[3])];
+    let union = area(one) + area(other) - area(common);
+    if union > 0.0 { area(common) / union } else { 0.0 }
 }
 
 /// An object that an answer names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
-    /// What the model calls it.
+    /// What the model calls it; empty where it gives a place only, as checkpoints for referring expressions do.
     pub label: String,
     /// Where it is.
     pub bounds: Bounds,
@@ -101,8 +110,9 @@ pub struct Detections {
 /// Reads the objects in an answer's tokens, each of which had one of the `probabilities`. An answer without a location token
 /// is prose and holds none.
 ///
-/// The form is big_vision's: four location tokens (y_min, x_min, y_max, x_max), perhaps sixteen segment tokens, a label;
+/// The form is big_vision's: four location tokens (y_min, x_min, y_max, x_max), perhaps sixteen segment tokens, perhaps a label;
 /// objects are joined by " ; ". Only a separator that an object follows ends a label, so that labels may hold any punctuation.
+/// Objects without a label may also follow each other directly.
 ///
 /// # Errors
 /// When there are not as many probabilities as tokens, or the tokenizer fails.
@@ -114,9 +124,7 @@ pub fn detections(tokenizer: &Tokenizer, tokens: &[u32], probabilities: &[f32]) 
         return Err(Error::Request(reason));
     }
     let kinds: Vec<TokenKind> = tokens.iter().map(|token| tokenizer.kind(*token)).collect();
-    let is_location = |at: usize| kinds[at].location().is_some();
-    let starts: Vec<usize> =
-        (0..kinds.len()).filter(|&at| is_location(at) && (at == 0 || !is_location(at - 1))).collect();
+    let starts = starts(&kinds);
     let mut found = Detections::default();
     let Some(&first) = starts.first() else { return Ok(found) };
     let before = tokenizer.decode(&tokens[..first])?;
@@ -132,11 +140,12 @@ pub fn detections(tokenizer: &Tokenizer, tokens: &[u32], probabilities: &[f32]) 
         let label = tokenizer.decode(&tokens[codes..])?;
         let label = label.trim();
         let followed = index + 1 < starts.len();
-        let label = label.strip_suffix(';').filter(|_| followed).unwrap_or(label).trim_end();
-        match read(&locations, &segments, label) {
+        let separated = followed || label == ";";
+        let label = label.strip_suffix(';').filter(|_| separated).unwrap_or(label).trim_end();
+        match read(&locations, &segments) {
             Ok(bounds) => {
                 // The separator at the end says nothing about the object; a semicolon within the label does.
-                let separator = kinds.iter().rposition(|kind| *kind == TokenKind::Separator).filter(|_| followed);
+                let separator = kinds.iter().rposition(|kind| *kind == TokenKind::Separator).filter(|_| separated);
                 let made = tokens.iter().zip(&probabilities[start..end]).enumerate();
                 let made = made.filter(|(at, (token, _))| Some(*at) != separator && !tokenizer.is_end(**token));
                 let score = geometric_mean(made.map(|(_, (_, probability))| *probability));
@@ -151,6 +160,21 @@ pub fn detections(tokenizer: &Tokenizer, tokens: &[u32], probabilities: &[f32]) 
     Ok(found)
 }
 
+/// Where objects begin: with a run of locations, or with every fourth of a run that is whole boxes.
+fn starts(kinds: &[TokenKind]) -> Vec<usize> {
+    let mut starts = Vec::new();
+    let mut at = 0;
+    while at < kinds.len() {
+        let run = kinds[at..].iter().map_while(TokenKind::location).count();
+        if run > 0 {
+            let step = if run.is_multiple_of(LOCATIONS) { LOCATIONS } else { run };
+            starts.extend((at..at + run).step_by(step));
+        }
+        at += run.max(1);
+    }
+    starts
+}
+
 /// Of at least one probability.
 fn geometric_mean(probabilities: impl Iterator<Item = f32>) -> f32 {
     let (count, sum) =
@@ -161,13 +185,14 @@ fn geometric_mean(probabilities: impl Iterator<Item = f32>) -> f32 {
 /// Merges what an answer names twice: of objects of one label whose boxes overlap by more than `overlap` (intersection over
 /// union, 0 … 1) the one with the highest score stays. The order is kept.
 pub fn merge_duplicates(objects: &mut Vec<Object>, overlap: f32) {
+    let least = f64::from(overlap);
     let mut best: Vec<usize> = (0..objects.len()).collect();
     best.sort_by(|a, b| objects[*b].score.total_cmp(&objects[*a].score).then(a.cmp(b)));
     let mut kept: Vec<usize> = Vec::new();
     for index in best {
         let object = &objects[index];
         let same = |other: &usize| {
-            objects[*other].label == object.label && objects[*other].bounds.overlap(&object.bounds) > overlap
+            objects[*other].label == object.label && objects[*other].bounds.overlap(&object.bounds) > least
         };
         if !kept.iter().any(same) {
             kept.push(index);
@@ -181,19 +206,16 @@ pub fn merge_duplicates(objects: &mut Vec<Object>, overlap: f32) {
 }
 
 /// The box of one object, or why there is none.
-fn read(locations: &[u16], segments: &[u16], label: &str) -> std::result::Result<Bounds, String> {
+fn read(locations: &[u16], segments: &[u16]) -> std::result::Result<Bounds, String> {
     let &[y_min, x_min, y_max, x_max] = locations else {
         return Err(format!("{} location tokens in place of {LOCATIONS}", locations.len()));
     };
     if !segments.is_empty() && segments.len() != SEGMENTS {
         return Err(format!("{} segment tokens in place of {SEGMENTS}", segments.len()));
     }
-    if label.is_empty() {
-        return Err("no label".to_owned());
-    }
     if x_max < x_min || y_max < y_min {
         return Err("its far edges lie before its near ones".to_owned());
     }
-    let share = |location: u16| f32::from(location) / f32::from(FAR_EDGE);
+    let share = |location: u16| f64::from(location) / f64::from(FAR_EDGE);
     Ok(Bounds { x_min: share(x_min), y_min: share(y_min), x_max: share(x_max), y_max: share(y_max) })
 }

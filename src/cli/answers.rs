@@ -95,7 +95,8 @@ impl Found {
         let (width, height) = (whole.width(), whole.height());
         for (object, mask) in self.detections.objects.iter_mut().zip(&mut self.masks) {
             let [x_min, y_min, x_max, y_max] = object.bounds.pixels(part.width(), part.height());
-            let (x, y) = (|x: f32| (x + left as f32) / width as f32, |y: f32| (y + top as f32) / height as f32);
+            let share = |edge: f64, start: u32, side: u32| (edge + f64::from(start)) / f64::from(side);
+            let (x, y) = (|edge| share(edge, left, width), |edge| share(edge, top, height));
             object.bounds = Bounds { x_min: x(x_min), y_min: y(y_min), x_max: x(x_max), y_max: y(y_max) };
             *mask = mask.take().map(|mask| mask.within((left, top), (width, height)));
         }

@@ -9,7 +9,7 @@ use gemmule::{GenerateOptions, Model};
 use serde_json::{Value, json};
 
 use super::answers::{self, Found, ObjectArguments};
-use super::rows::{self, Shown, Work, as_value, lines};
+use super::rows::{self, Line, Shown, Work, lines};
 use super::{ComputeArguments, ModelArguments, print_note};
 
 /// Answer a file of prompts about many pictures.
@@ -149,7 +149,7 @@ impl Batch {
                 break;
             }
             let value: Option<Value> = serde_json::from_slice(&line).ok();
-            let row = rows.next().transpose()?.map(|line| as_value(&line));
+            let row = rows.next().transpose()?.as_ref().map(Line::value);
             let fits = value
                 .as_ref()
                 .zip(row.as_ref())

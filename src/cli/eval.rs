@@ -180,7 +180,7 @@ impl Eval {
         let answered: Vec<&str> = found.detections.objects.iter().map(|object| object.label.as_str()).collect();
         let overlap =
             metrics::match_objects(&labels, &answered, |one, other| match (&there[one].1, &found.masks[other]) {
-                (Shape::Box(bounds), _) => f64::from(bounds.overlap(&found.detections.objects[other].bounds)),
+                (Shape::Box(bounds), _) => bounds.overlap(&found.detections.objects[other].bounds),
                 (Shape::Mask(mask), Some(other)) => mask.overlap(other),
                 (Shape::Mask(_), None) => 0.0,
             });
@@ -243,16 +243,16 @@ fn right_objects(input: &Value, picture: &Picture, masks: bool) -> Result<Vec<(S
             (size[0].as_u64()? == u64::from(height) && size[1].as_u64()? == u64::from(width)).then_some(())?;
             return Some((label, Shape::Mask(Mask::from_counts(object["mask"]["counts"].as_str()?, width, height)?)));
         }
-        let edges: Vec<f32> = object["box"]
+        let edges: Vec<f64> = object["box"]
             .as_array()?
             .iter()
-            .map(|edge| edge.as_f64().map(|edge| edge as f32))
+            .map(Value::as_f64)
             .collect::<Option<_>>()?;
         let [x_min, y_min, x_max, y_max] = edges.try_into().ok()?;
         // Boxes of width and height in the place of far edges show up here.
-        let within = |low: f32, high: f32, side: u32| low < high && low >= -1.0 && high <= side as f32 + 1.0;
+        let within = |low: f64, high: f64, side: u32| low < high && low >= -1.0 && high <= f64::from(side) + 1.0;
         (within(x_min, x_max, width) && within(y_min, y_max, height)).then_some(())?;
-        let (width, height) = (width as f32, height as f32);
+        let (width, height) = (f64::from(width), f64::from(height));
         let bounds =
             Bounds { x_min: x_min / width, y_min: y_min / height, x_max: x_max / width, y_max: y_max / height };
         Some((label, Shape::Box(bounds)))

@@ -64,7 +64,7 @@ struct ModelArguments {
 /// What to show the model.
 #[derive(Args, Clone)]
 struct ImageArguments {
-    /// A picture: JPEG, PNG, WebP, GIF or BMP; - is stdin. Several are shown to the model in order.
+    /// A picture: JPEG, PNG, WebP, GIF, BMP or TIFF; - is stdin. Several are shown to the model in order.
     #[arg(short, long = "image", value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
     /// Take IMAGE as a file of an animated GIF or WebP, or as a directory of pictures, and show N frames of it, evenly spaced.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use gemmule::{Picture, Session};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
@@ -22,6 +22,8 @@ pub(super) struct Row {
     image: Option<PathBuf>,
     #[serde(default)]
     images: Vec<PathBuf>,
+    /// big_vision's data calls it the prefix.
+    #[serde(alias = "prefix")]
     pub(super) prompt: String,
     pub(super) max_tokens: Option<usize>,
 }
@@ -44,23 +46,58 @@ pub(super) struct Work {
 /// A line as JSON, and what it asks.
 pub(super) type Asked = (Value, Result<Work>);
 
+/// A line of a file of rows, without its end.
+pub(super) enum Line {
+    /// What it says.
+    Text(Vec<u8>),
+    /// It is as long as no row may be, and was passed over.
+    TooLong,
+}
+
+impl Line {
+    /// The line as JSON, or as a string where it is none.
+    pub(super) fn value(&self) -> Value {
+        match self {
+            Self::Text(text) => serde_json::from_slice(text).unwrap_or_else(|_| String::from_utf8_lossy(text).into()),
+            Self::TooLong => Value::Null,
+        }
+    }
+
+    /// What the line says as the row that it must be.
+    pub(super) fn row(&self) -> Result<Row> {
+        let Self::Text(text) = self else { bail!("the line has {LONGEST_LINE} bytes or more") };
+        serde_json::from_slice(text).context("not a row such as {\"image\": \"a.jpg\", \"prompt\": \"caption en\"}")
+    }
+}
+
 /// The lines of a file that are not blank; an error is the last.
-pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
+pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Line>>> {
     let context = || path.display().to_string();
     let file = File::open(path).with_context(context)?;
     // It is read twice: to count, then to answer.
     let regular = file.metadata().with_context(context)?.is_file();
     ensure!(regular, "{}: it is no regular file; write the rows to one", path.display());
     let mut reader = BufReader::new(file);
-    let mut failed = false;
-    let mut next = move || -> Result<Option<Vec<u8>>> {
+    skip_mark(&mut reader).with_context(context)?;
+    let (mut failed, mut first) = (false, true);
+    let mut next = move || -> Result<Option<Line>> {
         loop {
             let mut line = Vec::new();
             (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-            ensure!((line.len() as u64) < LONGEST_LINE, "a line has {LONGEST_LINE} bytes or more");
-            if line.is_empty() || !line.trim_ascii().is_empty() {
-                return Ok(Some(line).filter(|line| !line.is_empty()));
+            if line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
+                reader.skip_until(b'\n')?;
+                return Ok(Some(Line::TooLong));
             }
+            if line.is_empty() {
+                return Ok(None);
+            }
+            let text = line.trim_ascii();
+            if text.is_empty() {
+                continue;
+            }
+            let is_array = std::mem::take(&mut first) && text.starts_with(b"[");
+            ensure!(!is_array, "it is a JSON array; write one object on each line, as `jq -c '.[]'` does");
+            return Ok(Some(Line::Text(text.to_owned())));
         }
     };
     let path = path.to_owned();
@@ -69,6 +106,18 @@ pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>
         failed = matches!(line, Some(Err(_)));
         line
     }))
+}
+
+/// Passes over the mark that some editors put before UTF-8.
+fn skip_mark(reader: &mut impl BufRead) -> Result<()> {
+    let start = reader.fill_buf()?;
+    ensure!(
+        !start.starts_with(&[0xff, 0xfe]) && !start.starts_with(&[0xfe, 0xff]),
+        "it is UTF-16; save it as UTF-8, as `iconv -f utf-16 -t utf-8` does"
+    );
+    let mark = if start.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    reader.consume(mark);
+    Ok(())
 }
 
 /// The number of rows, which is not zero.
@@ -86,11 +135,6 @@ pub(super) fn progress(total: usize, done: usize) -> Result<ProgressBar> {
     Ok(bar)
 }
 
-/// A line as JSON, or as a string where it is none.
-pub(super) fn as_value(line: &[u8]) -> Value {
-    serde_json::from_slice(line).unwrap_or_else(|_| String::from_utf8_lossy(line).trim_end().into())
-}
-
 /// Reads the rows of a file from row `first` on in a thread of `scope`, so that one row's pictures are decoded while the row
 /// before is answered.
 pub(super) fn read<'scope, 'env>(
@@ -103,9 +147,9 @@ pub(super) fn read<'scope, 'env>(
     scope.spawn(move || {
         let mut last: Option<(Vec<PathBuf>, Arc<Vec<Picture>>)> = None;
         for line in lines {
-            let input = line.as_ref().map_or(Value::Null, |line| as_value(line));
+            let input = line.as_ref().map_or(Value::Null, Line::value);
             // Nobody takes more rows: the work has failed.
-            if send.send((input, line.and_then(|line| ask(&line, directory, &mut last)))).is_err() {
+            if send.send((input, line.and_then(|line| ask(line.row()?, directory, &mut last)))).is_err() {
                 return;
             }
         }
@@ -113,9 +157,7 @@ pub(super) fn read<'scope, 'env>(
     Ok(receive)
 }
 
-fn ask(line: &[u8], directory: &Path, last: &mut Option<(Vec<PathBuf>, Arc<Vec<Picture>>)>) -> Result<Work> {
-    let row: Row =
-        serde_json::from_slice(line).context("not a row such as {\"image\": \"a.jpg\", \"prompt\": \"caption en\"}")?;
+fn ask(row: Row, directory: &Path, last: &mut Option<(Vec<PathBuf>, Arc<Vec<Picture>>)>) -> Result<Work> {
     let paths = row.paths(directory)?;
     if let Some((_, pictures)) = last.as_ref().filter(|(known, _)| *known == paths) {
         return Ok(Work { row, pictures: Arc::clone(pictures), same: true });

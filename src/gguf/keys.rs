@@ -76,7 +76,9 @@ pub mod own {
     pub const EOS_TOKENS: &str = "paligemma.eos_token_ids";
     /// u32: PIL's number of the resampling filter (2 bilinear, 3 bicubic).
     pub const RESAMPLE: &str = "paligemma.resample";
-    /// f32: factor from 0…255 to the range that mean and deviation refer to.
+    /// string: whose resampling it is: pillow or torchvision.
+    pub const RESIZE_RULE: &str = "paligemma.resize_rule";
+    /// f64: factor from 0…255 to the range that mean and deviation refer to.
     pub const RESCALE: &str = "paligemma.rescale_factor";
     /// bool array, one per layer: whether it has the sliding window.
     pub const SLIDING_LAYERS: &str = "paligemma.sliding_layers";

@@ -155,7 +155,15 @@ impl Gguf {
     /// # Errors
     /// When the key holds something else.
     pub fn float(&self, key: &str) -> Result<Option<f32>> {
-        self.typed(key, "a number", |value| value.as_f64().map(|value| value as f32))
+        Ok(self.double(key)?.map(|value| value as f32))
+    }
+
+    /// A floating-point number in double precision.
+    ///
+    /// # Errors
+    /// When the key holds something else.
+    pub fn double(&self, key: &str) -> Result<Option<f64>> {
+        self.typed(key, "a number", Value::as_f64)
     }
 
     /// A short array of numbers.

@@ -67,6 +67,9 @@ pub(super) struct Header {
     pub(super) tensors: Range<usize>,
 }
 
+/// The last of ggml's tensor types that the parser behind knows (MXFP4); it panics on others.
+const LAST_TYPE: u32 = 39;
+
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -164,7 +167,12 @@ impl Header {
                 return Err(format!("tensor '{name}' has {dimensions} dimensions"));
             }
             walk.take(8 * u64::from(dimensions), "a tensor's shape")?;
-            walk.u32("a tensor's type")?;
+            let kind = walk.u32("a tensor's type")?;
+            if kind > LAST_TYPE {
+                return Err(format!(
+                    "tensor '{name}' has type {kind}, which is not known: it was made by a newer program, or is damaged"
+                ));
+            }
             walk.u64("a tensor's offset")?;
         }
         Ok(Self { tensor_count, entries, tensors: start..walk.at })

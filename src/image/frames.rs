@@ -3,15 +3,14 @@
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use image::codecs::gif::GifDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat};
 
-use super::{Picture, limits, read_file, to_rgb};
+use super::{Picture, gif, limits, read_file, to_rgb};
 use crate::{Error, Result};
 
 /// Endings of the files that count as frames of a directory.
-const ENDINGS: [&str; 6] = ["bmp", "gif", "jpeg", "jpg", "png", "webp"];
+const ENDINGS: [&str; 8] = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 
 /// `count` frames of a film, evenly spaced: the middles of so many equal parts. The film is an animated GIF or WebP file, or
 /// a directory whose pictures are its frames in the order of their names. Of a film with fewer frames, all.
@@ -28,19 +27,16 @@ pub fn frames(path: &Path, count: usize) -> Result<Vec<Picture>> {
     let fail = |reason: String| Error::Picture { name: name.clone(), reason };
     // Two passes: frames are counted before any is kept, so that memory holds the chosen ones only.
     let mut total = 0;
-    for frame in decode(&bytes).map_err(fail)? {
-        frame.map_err(|error| fail(error.to_string()))?;
-        total += 1;
-    }
+    each_frame(&bytes, |_| total += 1).map_err(fail)?;
     let mut chosen = chosen(total, count).peekable();
-    let mut pictures = Vec::new();
-    for (index, frame) in decode(&bytes).map_err(fail)?.enumerate() {
+    let (mut pictures, mut index) = (Vec::new(), 0);
+    each_frame(&bytes, |frame| {
         if chosen.next_if_eq(&index).is_some() {
-            let frame = frame.map_err(|error| fail(error.to_string()))?;
-            let rgb = to_rgb(DynamicImage::ImageRgba8(frame.into_buffer()));
-            pictures.push(Picture::from_rgb(rgb.width(), rgb.height(), rgb.into_raw())?);
+            pictures.push(frame);
         }
-    }
+        index += 1;
+    })
+    .map_err(fail)?;
     if pictures.is_empty() { Err(fail("it has no frames".to_owned())) } else { Ok(pictures) }
 }
 
@@ -50,21 +46,30 @@ fn chosen(total: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |part| (2 * part + 1) * total / (2 * count))
 }
 
-fn decode(bytes: &[u8]) -> std::result::Result<image::Frames<'_>, String> {
-    let failed = |error: image::ImageError| error.to_string();
-    match image::guess_format(bytes) {
-        Ok(ImageFormat::Gif) => {
-            let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(failed)?;
-            decoder.set_limits(limits()).map_err(failed)?;
-            Ok(decoder.into_frames())
+/// Hands the frames of an animated picture to `take`, one after the other.
+fn each_frame(bytes: &[u8], mut take: impl FnMut(Picture)) -> std::result::Result<(), String> {
+    if gif::is_gif(bytes) {
+        let mut frames = gif::Frames::new(bytes)?;
+        while let Some(frame) = frames.next()? {
+            take(frame);
         }
-        Ok(ImageFormat::WebP) => {
-            let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
-            decoder.set_limits(limits()).map_err(failed)?;
-            if decoder.has_animation() { Ok(decoder.into_frames()) } else { Err(still()) }
-        }
-        _ => Err(still()),
+        return Ok(());
     }
+    let failed = |error: image::ImageError| error.to_string();
+    if !matches!(image::guess_format(bytes), Ok(ImageFormat::WebP)) {
+        return Err(still());
+    }
+    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+    decoder.set_limits(limits()).map_err(failed)?;
+    if !decoder.has_animation() {
+        return Err(still());
+    }
+    for frame in decoder.into_frames() {
+        let rgb = to_rgb(DynamicImage::ImageRgba8(frame.map_err(failed)?.into_buffer()));
+        let picture = Picture::from_rgb(rgb.width(), rgb.height(), rgb.into_raw());
+        take(picture.map_err(|error| error.to_string())?);
+    }
+    Ok(())
 }
 
 fn still() -> String {
@@ -88,7 +93,7 @@ pub fn pictures_in(directory: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     if files.is_empty() {
-        let reason = "the directory holds no JPEG, PNG, WebP, GIF or BMP file".to_owned();
+        let reason = "the directory holds no JPEG, PNG, WebP, GIF, BMP or TIFF file".to_owned();
         return Err(Error::Picture { name: directory.display().to_string(), reason });
     }
     Ok(files)

@@ -4,7 +4,11 @@
 mod camera;
 mod frame;
 mod frames;
+mod gif;
 mod jpeg;
+mod kinds;
+mod orientation;
+mod png;
 mod resample;
 mod stream;
 
@@ -17,11 +21,11 @@ pub use frame::{Frame, PixelFormat};
 pub use frames::{frames, pictures_in};
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, Limits};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
 pub(crate) use resample::{Filter, numbers as resample_numbers};
 pub use stream::{FrameStream, StreamFormat, StreamFrame};
 
-use crate::model::config::{PreprocessConfig, VisionConfig};
+use crate::model::config::{PreprocessConfig, ResizeRule, VisionConfig};
 use crate::{Error, Result};
 
 /// Largest picture file that is read.
@@ -37,14 +41,18 @@ pub struct Picture {
     width: u32,
     height: u32,
     rgb: Vec<u8>,
+    damage: Option<String>,
 }
 
 impl Picture {
-    /// Reads a JPEG, PNG, WebP, GIF (first frame) or BMP file.
+    /// Reads a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF (first page) file.
     ///
     /// # Errors
-    /// When it cannot be read, is damaged or is larger than the limits.
+    /// When it cannot be read, is damaged so that PIL refuses it, or is larger than the limits.
     pub fn open(path: &Path) -> Result<Self> {
+        if let Some(reason) = kinds::of_path(path) {
+            return Err(Error::Picture { name: kinds::shortened(path), reason });
+        }
         Self::from_bytes(&path.display().to_string(), &read_file(path)?)
     }
 
@@ -69,14 +77,22 @@ impl Picture {
         if bytes.is_empty() {
             return Err(fail("the file is empty".to_owned()));
         }
-        let (mut picture, orientation) = if jpeg::is_jpeg(bytes) {
-            jpeg::decode(bytes).map_err(fail)?
-        } else {
-            decode_other(bytes).map_err(fail)?
-        };
+        if gif::is_gif(bytes) {
+            let first = gif::Frames::new(bytes).and_then(|mut frames| frames.next()).map_err(fail)?;
+            return first.ok_or_else(|| fail("it has no pictures".to_owned()));
+        }
+        let decoded = if jpeg::is_jpeg(bytes) { jpeg::decode(bytes) } else { decode_other(bytes) };
+        let Decoded { mut picture, orientation, damage } = decoded.map_err(fail)?;
         picture.apply_orientation(orientation);
         let rgb = to_rgb(picture);
-        Self::from_rgb(rgb.width(), rgb.height(), rgb.into_raw()).map_err(|_| fail("it has no pixels".to_owned()))
+        let picture = Self::from_rgb(rgb.width(), rgb.height(), rgb.into_raw());
+        picture.map(|picture| Self { damage, ..picture }).map_err(|_| fail("it has no pixels".to_owned()))
+    }
+
+    /// What is wrong with the file, where it is damaged and was read all the same, as PIL reads it: some of the pixels are not
+    /// those that were photographed.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// A picture from raw pixels, `[height][width][3]`.
@@ -89,7 +105,7 @@ impl Picture {
             let reason = format!("{width} × {height} RGB pixels do not make {} bytes", rgb.len());
             return Err(Error::Picture { name: "raw pixels".to_owned(), reason });
         }
-        Ok(Self { width, height, rgb })
+        Ok(Self { width, height, rgb, damage: None })
     }
 
     /// Width in pixels.
@@ -138,15 +154,33 @@ impl Picture {
         let filter = Filter::from_pil(preprocess.resample).ok_or_else(|| {
             Error::Request(format!("the model asks for resampling filter {}, which is unknown", preprocess.resample))
         })?;
-        let resized = resample::to_square(&self.rgb, (self.width as usize, self.height as usize), size, filter);
+        let rule = preprocess.resize_rule;
+        if !filter.is_of(rule) {
+            return Err(Error::Request(format!("{} has no resampling filter {}", rule.name(), preprocess.resample)));
+        }
+        let sides = (self.width as usize, self.height as usize);
+        let resized = resample::to_square(&self.rgb, sides, size, (filter, rule));
         let mut out = vec![0.0; 3 * size * size];
         for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
             let (mean, deviation) = (preprocess.mean[channel], preprocess.deviation[channel]);
+            let levels: [f32; 256] = std::array::from_fn(|level| normalized(level as u8, (mean, deviation), preprocess));
             for (out, pixel) in plane.iter_mut().zip(resized.chunks_exact(3)) {
-                *out = (f32::from(pixel[channel]) * preprocess.rescale - mean) / deviation;
+                *out = levels[usize::from(pixel[channel])];
             }
         }
         Ok(out)
+    }
+}
+
+/// A level as the tower takes it, rounded where `transformers` rounds: with Pillow after the factor, with torchvision once mean and
+/// deviation are multiplied by its inverse.
+fn normalized(level: u8, (mean, deviation): (f32, f32), preprocess: &PreprocessConfig) -> f32 {
+    match preprocess.resize_rule {
+        ResizeRule::Pillow => ((f64::from(level) * preprocess.rescale) as f32 - mean) / deviation,
+        ResizeRule::Torchvision => {
+            let inverse = (1.0 / preprocess.rescale) as f32;
+            (f32::from(level) - mean * inverse) / (deviation * inverse)
+        }
     }
 }
 
@@ -179,20 +213,43 @@ pub(crate) fn encode_png(samples: &[u8], (width, height): (u32, u32), kind: Exte
     bytes
 }
 
-/// PNG, WebP, GIF or BMP: the picture as stored, and how it is to be turned.
-fn decode_other(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation), String> {
+/// A decoded file.
+struct Decoded {
+    /// The picture as stored.
+    picture: DynamicImage,
+    /// How it is to be turned.
+    orientation: Orientation,
+    /// What is wrong with the file.
+    damage: Option<String>,
+}
+
+/// PNG, WebP, BMP or TIFF. What is refused is mended first, if it is a PNG file that PIL reads.
+fn decode_other(bytes: &[u8]) -> std::result::Result<Decoded, String> {
+    let (decoded, damage) = match decode_sound(bytes) {
+        Err(reason) => match png::repaired(bytes) {
+            Some(repaired) => (decode_sound(&repaired).map_err(|_| reason.clone())?, Some(reason)),
+            None => return Err(reason),
+        },
+        Ok(decoded) => (decoded, None),
+    };
+    Ok(Decoded { picture: decoded.0, orientation: decoded.1, damage })
+}
+
+/// The picture as stored, and how it is to be turned.
+fn decode_sound(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation), String> {
     let failed = |error: image::ImageError| error.to_string();
     let mut reader = ImageReader::new(Cursor::new(bytes));
     reader.limits(limits());
     let reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
-    if reader.format().is_none() {
-        return Err("unknown format; JPEG, PNG, WebP, GIF and BMP can be read".to_owned());
-    }
+    let Some(format) = reader.format() else { return Err(kinds::unreadable(bytes)) };
     let mut decoder = reader.into_decoder().map_err(failed)?;
     decoder.set_limits(limits()).map_err(failed)?;
     check_size(decoder.dimensions(), decoder.total_bytes())?;
-    // A damaged orientation is no reason to refuse a sound picture.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let exif = decoder.exif_metadata().unwrap_or_default();
+    let xmp = decoder.xmp_metadata().unwrap_or_default();
+    // A TIFF file is what Exif's structure was made after.
+    let exif = if format == ImageFormat::Tiff { Some(bytes) } else { exif.as_deref() };
+    let orientation = orientation::of(exif, xmp.as_deref());
     Ok((DynamicImage::from_decoder(decoder).map_err(failed)?, orientation))
 }
 

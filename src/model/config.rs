@@ -122,12 +122,40 @@ pub struct VisionConfig {
 pub struct PreprocessConfig {
     /// PIL's number of the resampling filter.
     pub resample: u32,
+    /// Whose resampling it is.
+    pub resize_rule: ResizeRule,
     /// Factor on bytes.
-    pub rescale: f32,
+    pub rescale: f64,
     /// Subtracted per channel.
     pub mean: [f32; 3],
     /// Divided by per channel.
     pub deviation: [f32; 3],
+}
+
+/// Whose resampling a model's pictures go through. `transformers` takes torchvision where that is installed, and Pillow
+/// otherwise; the two differ by a few levels (docs/quantization.md).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResizeRule {
+    /// Pillow 13.
+    #[default]
+    Pillow,
+    /// torchvision on unsigned bytes, antialiased.
+    Torchvision,
+}
+
+impl ResizeRule {
+    /// All rules with their names in files and on command lines.
+    pub const NAMES: [(&'static str, Self); 2] = [("pillow", Self::Pillow), ("torchvision", Self::Torchvision)];
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].0
+    }
+
+    /// A rule by its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|row| row.0 == name).map(|row| row.1)
+    }
 }
 
 /// Tokens with a meaning of their own.
@@ -299,7 +327,8 @@ impl Config {
         }
         let preprocess = PreprocessConfig {
             resample: vision_reader.token(own::RESAMPLE)?.unwrap_or(3),
-            rescale: vision_reader.0.float(own::RESCALE)?.unwrap_or(1.0 / 255.0),
+            resize_rule: read_resize_rule(&vision_reader, vision_file)?,
+            rescale: read_rescale(&vision_reader)?,
             mean: vision_reader.channels(vision::IMAGE_MEAN)?,
             deviation: vision_reader.channels(vision::IMAGE_STD)?,
         };
@@ -362,7 +391,8 @@ impl Config {
             channels(vision::IMAGE_MEAN, &p.mean),
             channels(vision::IMAGE_STD, &p.deviation),
             size(own::RESAMPLE, p.resample as usize),
-            float(own::RESCALE, p.rescale),
+            (own::RESIZE_RULE.to_owned(), MetadataValue::String(p.resize_rule.name().to_owned())),
+            (own::RESCALE.to_owned(), MetadataValue::Float64(p.rescale)),
         ]
     }
 }
@@ -417,6 +447,19 @@ fn read_text(reader: &Reader<'_>, family: Family) -> Result<TextConfig> {
     };
     config.check().map_err(|reason| reader.error(reason))?;
     Ok(config)
+}
+
+fn read_resize_rule(reader: &Reader<'_>, file: &GgufFile) -> Result<ResizeRule> {
+    let Some(name) = file.string(own::RESIZE_RULE)? else { return Ok(ResizeRule::default()) };
+    let rule = ResizeRule::from_name(name);
+    rule.ok_or_else(|| reader.error(format!("key '{}' is '{name}', which is not known: use a newer gemmule", own::RESIZE_RULE)))
+}
+
+/// Earlier files have it in single precision, which is not enough for the last bit of a pixel's value.
+fn read_rescale(reader: &Reader<'_>) -> Result<f64> {
+    const USUAL: f64 = 1.0 / 255.0;
+    let value = reader.0.double(own::RESCALE)?.unwrap_or(USUAL);
+    Ok(if value == f64::from(USUAL as f32) { USUAL } else { value })
 }
 
 /// Rows of the embedding; llama.cpp's tools leave the key out.

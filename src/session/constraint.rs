@@ -1,6 +1,6 @@
 //! Answers of a given form: of the tokens only those are chosen that can still lead to one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use regex_automata::dfa::{Automaton, StartKind, dense};
 use regex_automata::nfa::thompson;
@@ -20,8 +20,8 @@ pub enum Constraint {
     Choices(Vec<String>),
     /// The whole text matches this regular expression (the syntax of the `regex` crate).
     Pattern(String),
-    /// Objects: four location tokens whose far edges do not lie before the near ones, perhaps sixteen segment tokens, a
-    /// label; joined by semicolons. Or nothing at all.
+    /// Objects: four location tokens whose far edges do not lie before the near ones, perhaps sixteen segment tokens,
+    /// perhaps a label; joined by semicolons. Or nothing at all.
     Objects,
 }
 
@@ -32,7 +32,7 @@ impl Constraint {
     /// When a pattern cannot be used, or there are no choices.
     pub fn check(&self) -> Result<()> {
         match self {
-            Self::Pattern(pattern) => TextForm::new(pattern).map(|_| ()),
+            Self::Pattern(pattern) => TextForm::new(pattern, true).map(|_| ()),
             Self::Choices(choices) if choices.is_empty() => Err(Error::Request("there are no choices".to_owned())),
             Self::Choices(_) | Self::Objects => Ok(()),
         }
@@ -57,15 +57,16 @@ enum Form {
 
 impl<'a> Matcher<'a> {
     pub(super) fn new(constraint: &Constraint, tokenizer: &'a Tokenizer) -> Result<Self> {
+        let has_codes = tokenizer.has_codes();
         let form = match constraint {
             Constraint::Choices(choices) => {
                 if choices.is_empty() {
                     return Err(Error::Request("there are no choices".to_owned()));
                 }
                 let alternatives: Vec<String> = choices.iter().map(|choice| escape(choice)).collect();
-                Form::Text(Box::new(TextForm::new(&alternatives.join("|"))?))
+                Form::Text(Box::new(TextForm::new(&alternatives.join("|"), has_codes)?))
             }
-            Constraint::Pattern(pattern) => Form::Text(Box::new(TextForm::new(pattern)?)),
+            Constraint::Pattern(pattern) => Form::Text(Box::new(TextForm::new(pattern, has_codes)?)),
             Constraint::Objects => Form::Objects(ObjectsForm::default()),
         };
         Ok(Self { tokenizer, form, masked: Vec::new() })
@@ -97,38 +98,46 @@ impl<'a> Matcher<'a> {
     /// Whether the answer may end as it is.
     pub(super) fn may_end(&mut self) -> bool {
         match &mut self.form {
-            Form::Text(form) => form.allows(true, &[]),
+            Form::Text(form) => form.allows(TokenKind::Text, true, &[]),
             Form::Objects(form) => form.allows(TokenKind::Text, true, &[]),
         }
     }
 
     fn allows(&mut self, token: u32) -> bool {
         let (end, bytes) = (self.tokenizer.is_end(token), self.tokenizer.bytes(token));
+        let kind = self.tokenizer.kind(token);
         match &mut self.form {
-            Form::Text(form) => form.allows(end, bytes),
-            Form::Objects(form) => form.allows(self.tokenizer.kind(token), end, bytes),
+            Form::Text(form) => form.allows(kind, end, bytes),
+            Form::Objects(form) => form.allows(kind, end, bytes),
         }
     }
 
     fn accept(&mut self, token: u32) {
-        let bytes = self.tokenizer.bytes(token);
+        let kind = self.tokenizer.kind(token);
         match &mut self.form {
-            Form::Text(form) => form.state = form.walk(bytes),
-            Form::Objects(form) => form.accept(self.tokenizer.kind(token), bytes),
+            Form::Text(form) => form.accept(kind, self.tokenizer.bytes(token)),
+            Form::Objects(form) => form.accept(kind),
         }
     }
 }
 
-/// How far a text has come on its way to match a pattern.
+/// How far a text has come on its way to match a pattern. Where it has the text of a location or a segment, that is the token,
+/// never its characters one by one, which the model was not taught to read.
 struct TextForm {
     automaton: dense::DFA<Vec<u32>>,
     state: StateID,
+    /// What the text ends with that could become a location or segment in characters.
+    spelled: Spelled,
+    /// Whether the vocabulary has locations and segments.
+    has_codes: bool,
     /// Match states, and whether the text may go on in them.
     open: HashMap<StateID, bool>,
+    /// Whether a text that ends with a part of a code can still become one of the form.
+    leads_on: HashMap<(StateID, Spelled), bool>,
 }
 
 impl TextForm {
-    fn new(pattern: &str) -> Result<Self> {
+    fn new(pattern: &str, has_codes: bool) -> Result<Self> {
         let failed =
             |error: &dyn std::fmt::Display| Error::Request(format!("the pattern '{pattern}' cannot be used: {error}"));
         let config = dense::Config::new()
@@ -143,23 +152,78 @@ impl TextForm {
         let automaton = automaton.map_err(|error| failed(&deepest(&error)))?;
         let start = start::Config::new().anchored(Anchored::Yes);
         let state = automaton.start_state(&start).map_err(|error| failed(&error))?;
-        Ok(Self { automaton, state, open: HashMap::new() })
+        let spelled = Spelled::default();
+        Ok(Self { automaton, state, spelled, has_codes, open: HashMap::new(), leads_on: HashMap::new() })
     }
 
-    fn allows(&mut self, end: bool, bytes: &[u8]) -> bool {
+    fn allows(&mut self, kind: TokenKind, end: bool, bytes: &[u8]) -> bool {
         if end {
             return self.is_match_at_end(self.state);
         }
         let state = self.walk(bytes);
-        if bytes.is_empty() || self.automaton.is_dead_state(state) {
+        if bytes.is_empty() || !self.is_open(state) {
+            return false;
+        }
+        match self.spelled_after(kind, bytes) {
+            None => false,
+            Some(Spelled::NOTHING) => true,
+            Some(spelled) => self.leads_on(state, spelled),
+        }
+    }
+
+    fn accept(&mut self, kind: TokenKind, bytes: &[u8]) {
+        self.state = self.walk(bytes);
+        self.spelled = self.spelled_after(kind, bytes).unwrap_or_default();
+    }
+
+    /// What the text ends with after a token; none where that spells a code.
+    fn spelled_after(&self, kind: TokenKind, bytes: &[u8]) -> Option<Spelled> {
+        let is_code = kind.location().is_some() || kind.segment().is_some();
+        if is_code || !self.has_codes || (self.spelled == Spelled::NOTHING && !bytes.contains(&b'<')) {
+            return Some(Spelled::NOTHING);
+        }
+        bytes.iter().try_fold(self.spelled, |spelled, byte| spelled.after(*byte))
+    }
+
+    /// Whether a text that is at `state` and ends with a part of a code can become one of the form without spelling that code.
+    /// Once it has left the code, it can: codes further on have their tokens.
+    fn leads_on(&mut self, state: StateID, spelled: Spelled) -> bool {
+        if let Some(known) = self.leads_on.get(&(state, spelled)) {
+            return *known;
+        }
+        let mut seen = HashSet::from([(state, spelled)]);
+        let mut left = vec![(state, spelled)];
+        let mut leads = false;
+        while let Some((state, spelled)) = left.pop() {
+            leads = self.is_match_at_end(state);
+            for byte in 0..=255 {
+                if leads {
+                    break;
+                }
+                let next = self.automaton.next_state(state, byte);
+                let after = spelled.after(byte).filter(|_| self.is_open(next));
+                leads = after == Some(Spelled::NOTHING);
+                left.extend(after.map(|after| (next, after)).filter(|place| seen.insert(*place)));
+            }
+            if leads {
+                break;
+            }
+        }
+        self.leads_on.insert((state, spelled), leads);
+        leads
+    }
+
+    /// Whether a text can go on, or end, where the automaton is.
+    fn is_open(&mut self, state: StateID) -> bool {
+        if self.automaton.is_dead_state(state) {
             return false;
         }
         // The automaton notices a match one byte late: a match state may stand for a text that is one byte too long.
         if !self.automaton.is_match_state(state) {
             return true;
         }
-        let leads_on = || (0..=255).any(|byte| !self.automaton.is_dead_state(self.automaton.next_state(state, byte)));
-        let open = self.open.get(&state).copied().unwrap_or_else(|| leads_on() || self.is_match_at_end(state));
+        let goes_on = || (0..=255).any(|byte| !self.automaton.is_dead_state(self.automaton.next_state(state, byte)));
+        let open = self.open.get(&state).copied().unwrap_or_else(|| goes_on() || self.is_match_at_end(state));
         self.open.insert(state, open);
         open
     }
@@ -177,6 +241,32 @@ impl TextForm {
             }
         }
         state
+    }
+}
+
+/// The beginning of a code's text, such as `<loc01`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Spelled {
+    text: [u8; Self::LONGEST],
+    len: u8,
+}
+
+impl Spelled {
+    /// Bytes of `<loc0000>`.
+    const LONGEST: usize = 9;
+    const NOTHING: Self = Self { text: [0; Self::LONGEST], len: 0 };
+
+    /// After another byte; none where the code is whole.
+    fn after(mut self, byte: u8) -> Option<Self> {
+        self.text[usize::from(self.len)] = byte;
+        self.len += 1;
+        let text = std::str::from_utf8(&self.text[..usize::from(self.len)]).unwrap_or_default();
+        match TokenKind::of(text) {
+            TokenKind::Location(_) | TokenKind::Segment(_) => None,
+            _ if TokenKind::begins_code(text) => Some(self),
+            _ if byte == b'<' => Self::NOTHING.after(byte),
+            _ => Some(Self::NOTHING),
+        }
     }
 }
 
@@ -208,17 +298,16 @@ struct ObjectsForm {
     segments: usize,
     /// Text has begun, so that no segments follow.
     text: bool,
-    /// The label has a visible character.
-    labelled: bool,
-    /// The last token was a semicolon after a label.
+    /// The last token was a semicolon after an object.
     separated: bool,
 }
 
 impl ObjectsForm {
     fn allows(&self, kind: TokenKind, end: bool, bytes: &[u8]) -> bool {
         let locations = self.locations.len();
+        let whole = locations == LOCATIONS && [0, SEGMENTS].contains(&self.segments);
         if end {
-            return locations == 0 || (self.labelled && !self.separated);
+            return locations == 0 || (whole && !self.separated);
         }
         match kind {
             // Far edges come two after near ones.
@@ -227,9 +316,8 @@ impl ObjectsForm {
             }
             TokenKind::Location(_) => self.separated,
             TokenKind::Segment(_) => locations == LOCATIONS && self.segments < SEGMENTS && !self.text,
-            TokenKind::Separator => self.labelled && !self.separated,
+            TokenKind::Separator => whole && !self.separated,
             TokenKind::Text => {
-                let whole = locations == LOCATIONS && [0, SEGMENTS].contains(&self.segments);
                 // Nothing but the next object follows a semicolon, so that an answer ends in one that is whole.
                 let fits = if self.separated { bytes == b" " } else { !bytes.contains(&b'\n') };
                 whole && fits && !bytes.is_empty()
@@ -237,7 +325,7 @@ impl ObjectsForm {
         }
     }
 
-    fn accept(&mut self, kind: TokenKind, bytes: &[u8]) {
+    fn accept(&mut self, kind: TokenKind) {
         match kind {
             TokenKind::Location(location) => {
                 if self.separated {
@@ -247,10 +335,7 @@ impl ObjectsForm {
             }
             TokenKind::Segment(_) => self.segments += 1,
             TokenKind::Separator => self.separated = true,
-            TokenKind::Text => {
-                self.text = true;
-                self.labelled |= !bytes.trim_ascii().is_empty();
-            }
+            TokenKind::Text => self.text = true,
         }
     }
 }

@@ -309,8 +309,9 @@ impl<'m> Session<'m> {
         let (config, model, mut timings) = (self.config(), self.model, self.shown);
         let hidden = config.text.hidden;
         let image_tokens = self.features.len() / hidden;
+        let tokens_of_picture = config.vision.tokens();
         // After the pictures: a large tokenizer is read while they are encoded.
-        let prefix = model.tokenizer()?.prefix(image_tokens, prompt)?;
+        let prefix = model.tokenizer()?.prefix(image_tokens / tokens_of_picture, tokens_of_picture, prompt)?;
         let total = self.check_length(prefix.len(), room)?;
         let start = Instant::now();
         self.x.clear();

@@ -41,6 +41,18 @@ impl TokenKind {
         }
     }
 
+    /// Whether a text is the beginning of a location's or a segment's, and not all of it.
+    pub(crate) fn begins_code(text: &str) -> bool {
+        let codes = |prefix: &str, digits: usize, limit: u16| {
+            let Some(number) = text.strip_prefix(prefix) else { return !text.is_empty() && prefix.starts_with(text) };
+            // The least number that begins so.
+            let least = || format!("{number:0<digits$}").parse::<u16>();
+            let is_number = number.len() <= digits && number.bytes().all(|byte| byte.is_ascii_digit());
+            is_number && least().is_ok_and(|least| least < limit)
+        };
+        codes("<loc", 4, FAR_EDGE + 1) || codes("<seg", 3, SEGMENT_CODES)
+    }
+
     /// The coordinate, if it is one.
     pub fn location(&self) -> Option<u16> {
         if let Self::Location(location) = self { Some(*location) } else { None }
@@ -72,6 +84,16 @@ mod tests {
             ("", Text),
         ] {
             assert_eq!(TokenKind::of(text), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn beginnings_are_known() {
+        for text in ["<", "<l", "<loc", "<loc1", "<loc102", "<loc1023", "<s", "<seg", "<seg127"] {
+            assert!(TokenKind::begins_code(text), "{text}");
+        }
+        for text in ["", "l", "<loc0000>", "<loc1024", "<loc2", "<loc00000", "<loc ", "<seg128", "<seg0000", "<<"] {
+            assert!(!TokenKind::begins_code(text), "{text}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The checkpoint's own tokenizer, the prompt's layout, and text that grows token by token.
 
 mod kind;
+mod structure;
 pub mod table;
 
 use std::sync::OnceLock;
@@ -47,6 +48,7 @@ impl Tokenizer {
     /// # Errors
     /// When it is not one for byte-pair encoding, or lacks the tokens that the configuration names.
     pub fn from_json(json: &str, special: &SpecialTokens) -> Result<Self> {
+        structure::check(json).map_err(Error::Tokenizer)?;
         let mut inner: BytePairTokenizer =
             serde_json::from_str(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
         // A file keeps what its trainer cut or filled up batches to; a prompt alone is neither cut nor filled up.
@@ -77,17 +79,30 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The prefix of a request: the image tokens, begin-of-text, the prompt, a newline.
+    /// The prefix of a request: the image tokens of `pictures`, begin-of-text, the prompt, a newline. A prompt may begin with
+    /// the mark of each picture (`<image>`), as model cards print it.
     ///
     /// # Errors
-    /// When the prompt contains the text of the image token.
-    pub fn prefix(&self, image_tokens: usize, prompt: &str) -> Result<Vec<u32>> {
-        let text = self.encode(&format!("{}{prompt}\n", self.bos_text))?;
-        if text.contains(&self.special.image) {
-            let token = self.inner.id_to_token(self.special.image).unwrap_or_default();
-            return Err(Error::Request(format!("leave '{token}' out of the prompt: pictures are given beside it")));
+    /// When the prompt has other marks than one for each picture at its beginning.
+    pub fn prefix(&self, pictures: usize, tokens_of_picture: usize, prompt: &str) -> Result<Vec<u32>> {
+        let mark = self.inner.id_to_token(self.special.image).unwrap_or_default();
+        let mut rest = prompt;
+        let mut marks = 0;
+        while let Some(after) = rest.strip_prefix(&mark).filter(|_| !mark.is_empty()) {
+            (rest, marks) = (after, marks + 1);
         }
-        let mut ids = vec![self.special.image; image_tokens];
+        if marks > 0 && marks != pictures {
+            return Err(Error::Request(format!(
+                "the prompt begins with {marks} times '{mark}', and {pictures} pictures are given: leave '{mark}' out"
+            )));
+        }
+        let text = self.encode(&format!("{}{rest}\n", self.bos_text))?;
+        if text.contains(&self.special.image) {
+            return Err(Error::Request(format!(
+                "'{mark}' stands within the prompt: pictures are given beside it and come first; leave '{mark}' out"
+            )));
+        }
+        let mut ids = vec![self.special.image; pictures * tokens_of_picture];
         ids.extend(text);
         Ok(ids)
     }
@@ -104,6 +119,11 @@ impl Tokenizer {
         let Some((end, _)) = pieces.tokens.get(id) else { return &[] };
         let start = id.checked_sub(1).map_or(0, |before| pieces.tokens[before].0);
         &pieces.bytes[start..*end]
+    }
+
+    /// Whether the vocabulary has location tokens.
+    pub(crate) fn has_codes(&self) -> bool {
+        self.inner.token_to_id("<loc0000>").is_some()
     }
 
     /// What a token is in an answer about objects.

@@ -120,7 +120,7 @@ pub fn detections(header: &Header, objects: &[Object], size: (u32, u32)) -> Vec<
         for value in [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0].into_iter().chain([0.0; 36]) {
             out.f64(value);
         }
-        let [left, top, right, bottom] = object.bounds.pixels(size.0, size.1).map(f64::from);
+        let [left, top, right, bottom] = object.bounds.pixels(size.0, size.1);
         for value in [(left + right) / 2.0, (top + bottom) / 2.0, 0.0, right - left, bottom - top] {
             out.f64(value);
         }

@@ -12,7 +12,9 @@ use gemmule::quant::{Format, isa};
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
 
-use crate::lora::Delta;
+use crate::advice;
+use crate::changes::Change;
+use crate::json;
 
 /// Longest header of a safetensors file that is read (the format's own limit).
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -47,10 +49,21 @@ pub(crate) struct Source {
     pub(crate) format: Format,
     /// Its name in the file.
     pub(crate) name: String,
-    /// What adapters add to it.
-    deltas: Vec<Arc<Delta>>,
+    /// What adapters do to it, in their order.
+    changes: Vec<Arc<Change>>,
     /// An adapter has put it in the place of the checkpoint's.
     replaced: bool,
+}
+
+impl Source {
+    fn new(file: usize, name: &str, shape: Vec<usize>, (format, data): (Format, Data)) -> Self {
+        Self { file, data, shape, format, name: name.to_owned(), changes: Vec::new(), replaced: false }
+    }
+
+    /// Values of a row: all but the first dimension; of a vector, all.
+    pub(crate) fn columns(&self) -> usize {
+        if self.shape.len() > 1 { self.shape[1..].iter().product() } else { self.shape.iter().product() }
+    }
 }
 
 /// All tensors, by names without the prefixes in which the layouts differ.
@@ -58,7 +71,13 @@ pub(crate) struct Source {
 pub(crate) struct Checkpoint {
     files: Vec<(PathBuf, File)>,
     tensors: HashMap<String, Source>,
+    /// Tensors of a type that is not read, by canonical name: the name in the file and the type.
+    unread: HashMap<String, (String, Dtype)>,
 }
+
+/// Canonical names of the token embedding and the output head, which Gemma shares.
+pub(crate) const EMBEDDING: &str = "language_model.embed_tokens.weight";
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// A name without the prefixes that differ between the layouts of `transformers` 4 and 5.
 pub(crate) fn canonical(name: &str) -> String {
@@ -75,24 +94,21 @@ pub(crate) fn canonical(name: &str) -> String {
 }
 
 impl Checkpoint {
+    /// The weights in a directory. Of a single file and an index the file counts, as for `transformers`.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let mut checkpoint = Self::empty();
         let single = directory.join("model.safetensors");
         let index = directory.join("model.safetensors.index.json");
-        if index.exists() {
-            for (name, tensors) in shards(&index)? {
-                checkpoint.add(&directory.join(name), Some(&tensors))?;
-            }
-        } else if single.exists() {
+        if single.exists() {
             checkpoint.add(&single, None)?;
-        } else if !directory.is_dir() {
-            bail!("{}: there is no such directory; give that of a Hugging Face checkpoint", directory.display());
+        } else if index.exists() {
+            for (name, tensors) in shards(&index)? {
+                let path = directory.join(name);
+                ensure!(path.exists(), "{}: it is missing, {} names it: fetch it", path.display(), index.display());
+                checkpoint.add(&path, Some(&tensors))?;
+            }
         } else {
-            bail!(
-                "{}: neither model.safetensors nor model.safetensors.index.json is here; give the directory of a Hugging \
-                 Face checkpoint",
-                directory.display()
-            );
+            bail!("{}", advice::no_weights(directory));
         }
         Ok(checkpoint)
     }
@@ -113,6 +129,9 @@ impl Checkpoint {
         let mut size = [0; 8];
         file.read_exact(&mut size).with_context(context)?;
         let header = u64::from_le_bytes(size);
+        if let Some(reason) = advice::not_safetensors(path, &size) {
+            bail!("{}: {reason}", path.display());
+        }
         ensure!(
             header <= LONGEST_HEADER && header + 8 <= length,
             "{}: its header would be {header} bytes long: truncated or no safetensors file",
@@ -144,17 +163,13 @@ impl Checkpoint {
                 Dtype::F16 => Format::F16,
                 Dtype::BF16 => Format::BF16,
                 // Buffers such as position ids; a weight of such a type is reported when it is looked for.
-                _ => continue,
+                other => {
+                    self.unread.insert(canonical(&name), (name, other));
+                    continue;
+                }
             };
-            let source = Source {
-                file: self.files.len(),
-                data: Data::File(Place::Straight(8 + header + info.data_offsets.0 as u64)),
-                shape: info.shape.clone(),
-                format,
-                name: name.clone(),
-                deltas: Vec::new(),
-                replaced: false,
-            };
+            let place = Data::File(Place::Straight(8 + header + info.data_offsets.0 as u64));
+            let source = Source::new(self.files.len(), &name, info.shape.clone(), (format, place));
             if let Some(other) = self.tensors.insert(canonical(&name), source) {
                 bail!("{}: tensors '{}' and '{name}' mean the same", path.display(), other.name);
             }
@@ -165,7 +180,7 @@ impl Checkpoint {
 
     /// A checkpoint without tensors, to be filled.
     pub(crate) fn empty() -> Self {
-        Self { files: Vec::new(), tensors: HashMap::new() }
+        Self { files: Vec::new(), tensors: HashMap::new(), unread: HashMap::new() }
     }
 
     /// Adds a file that tensors lie in; returns its number.
@@ -181,15 +196,7 @@ impl Checkpoint {
         shape: Vec<usize>,
         (file, format, place): (usize, Format, Place),
     ) -> Result<()> {
-        let source = Source {
-            file,
-            data: Data::File(place),
-            shape,
-            format,
-            name: name.clone(),
-            deltas: Vec::new(),
-            replaced: false,
-        };
+        let source = Source::new(file, &name, shape, (format, Data::File(place)));
         let other = self.tensors.insert(name, source);
         ensure!(other.is_none(), "two tensors mean the same");
         Ok(())
@@ -203,15 +210,7 @@ impl Checkpoint {
     ) -> Result<()> {
         let file = self.add_opened(path, File::open(path).with_context(|| path.display().to_string())?);
         for (name, shape, values) in tensors {
-            let source = Source {
-                file,
-                data: Data::Memory(values.into()),
-                shape,
-                format: Format::F32,
-                name: name.clone(),
-                deltas: Vec::new(),
-                replaced: false,
-            };
+            let source = Source::new(file, &name, shape, (Format::F32, Data::Memory(values.into())));
             self.tensors.insert(name, source);
         }
         Ok(())
@@ -219,10 +218,7 @@ impl Checkpoint {
 
     /// The tensor of a canonical name, checked to have `shape`.
     pub(crate) fn find(&self, name: &str, shape: &[usize]) -> Result<&Source> {
-        let source = self.tensors.get(name).with_context(|| {
-            let files: Vec<String> = self.files.iter().map(|file| file.0.display().to_string()).collect();
-            format!("{}: tensor '{name}' is missing (or not of type f32, f16 or bf16)", files.join(", "))
-        })?;
+        let source = self.tensors.get(name).with_context(|| self.why_missing(name))?;
         ensure!(
             source.shape == shape,
             "{}: tensor '{}' has shape {:?}, config.json asks for {shape:?}",
@@ -231,6 +227,21 @@ impl Checkpoint {
             source.shape
         );
         Ok(source)
+    }
+
+    /// Why there is no tensor of a canonical name.
+    fn why_missing(&self, name: &str) -> String {
+        let files: Vec<String> = self.files.iter().map(|file| file.0.display().to_string()).collect();
+        let reason = match self.unread.get(name) {
+            Some((stored, kind)) => advice::unread_type(stored, *kind),
+            None => advice::missing(name, self.tensors.values().map(|source| source.name.as_str()).chain(self.unread_names())),
+        };
+        format!("{}: {reason}", files.join(", "))
+    }
+
+    /// Names of tensors of a type that is not read.
+    pub(crate) fn unread_names(&self) -> impl Iterator<Item = &str> {
+        self.unread.values().map(|(name, _)| name.as_str())
     }
 
     pub(crate) fn path(&self, source: &Source) -> &Path {
@@ -264,7 +275,8 @@ impl Checkpoint {
             }
             Data::File(place @ Place::Turned { .. }) => self.read_turned(source, *place, start, (values, bytes))?,
         }
-        source.deltas.iter().for_each(|delta| delta.add_to(values, start));
+        let columns = source.columns();
+        source.changes.iter().for_each(|change| change.apply(values, start, columns));
         Ok(())
     }
 
@@ -310,50 +322,103 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// All names.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+    /// Names of all tensors that are read.
+    pub(crate) fn stored_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// Rows and columns of a matrix.
+    pub(crate) fn shape(&self, name: &str) -> Result<(usize, usize)> {
+        let source = self.tensors.get(name).with_context(|| self.why_missing(name))?;
+        Ok((source.shape[0], source.columns()))
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
 
     /// Shape and values of a tensor, which is there.
     pub(crate) fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         let source = &self.tensors[name];
-        ensure!(source.shape.len() >= 2, "{}: '{name}' has shape {:?}", self.path(source).display(), source.shape);
-        Ok((source.shape.clone(), self.read(source, 0, source.shape.iter().product())?))
+        let values = self.read(source, 0, source.shape.iter().product())?;
+        let (path, stored) = (self.path(source).display(), &source.name);
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            bail!("{path}: value {at} of tensor '{stored}' is {}: the file is damaged, or its training failed", values[at]);
+        }
+        Ok((source.shape.clone(), values))
     }
 
     /// Takes a tensor from another checkpoint in place of one that is here.
     pub(crate) fn replace(&mut self, name: &str, other: &Self, other_name: &str) -> Result<()> {
-        check_tied(name)?;
-        let source = &other.tensors[other_name];
+        let (shape, values) = other.values(other_name)?;
         let here = self.tensors.get_mut(name).context("the checkpoint has no such tensor")?;
-        ensure!(here.shape == source.shape, "its shape {:?} is not the checkpoint's {:?}", source.shape, here.shape);
-        ensure!(!here.replaced && here.deltas.is_empty(), "another adapter changes it too");
-        let values = other.read(source, 0, source.shape.iter().product())?;
+        ensure!(here.shape == shape, "its shape {shape:?} is not the checkpoint's {:?}", here.shape);
+        ensure!(!here.replaced && here.changes.is_empty(), "another adapter changes it too");
         (here.data, here.format, here.replaced) = (Data::Memory(values.into()), Format::F32, true);
         Ok(())
     }
 
-    /// Adds a product of low rank to a matrix of the sizes given.
-    pub(crate) fn add_delta(&mut self, name: &str, (rows, columns): (usize, usize), delta: Arc<Delta>) -> Result<()> {
-        check_tied(name)?;
-        let source = self.tensors.get_mut(name).with_context(|| format!("the checkpoint has no tensor '{name}'"))?;
-        let fits = source.shape.len() >= 2
-            && source.shape[0] == rows
-            && source.shape[1..].iter().product::<usize>() == columns;
+    /// The tensor that an adapter changes, checked to be a matrix of the sizes given.
+    pub(crate) fn matrix(&self, name: &str, (rows, columns): (usize, usize)) -> Result<&Source> {
+        let source = self.tensors.get(name).with_context(|| format!("the checkpoint has no tensor '{name}'"))?;
+        let fits = source.shape.len() >= 2 && source.shape[0] == rows && source.columns() == columns;
         ensure!(fits, "the adapter's {rows} × {columns} do not fit '{}' of shape {:?}", source.name, source.shape);
-        ensure!(!source.replaced, "'{name}': another adapter replaces it");
-        source.deltas.push(delta);
+        Ok(source)
+    }
+
+    /// Changes a tensor, which is there, after what changes it already.
+    pub(crate) fn change(&mut self, name: &str, change: Change) {
+        self.tensors.get_mut(name).expect("it was found before").changes.push(Arc::new(change));
+    }
+
+    /// Whether an adapter changes some of these rows of a matrix already.
+    pub(crate) fn has_other_rows(&self, name: &str, rows: impl Iterator<Item = usize>) -> bool {
+        let changes = self.tensors.get(name).map_or(&[][..], |source| &source.changes);
+        let changed = |row: usize| changes.iter().any(|change| matches!(&**change, Change::Rows(rows) if rows.contains_key(&row)));
+        rows.into_iter().any(changed)
+    }
+
+    /// Euclidean norms of a matrix's rows, or of its columns, as changed so far.
+    pub(crate) fn norms(&self, name: &str, of_rows: bool) -> Result<Vec<f64>> {
+        let source = &self.tensors[name];
+        let (rows, columns) = (source.shape[0], source.columns());
+        let mut squares = vec![0.0; if of_rows { rows } else { columns }];
+        let at_once = ((1 << 20) / columns).max(1);
+        for first in (0..rows).step_by(at_once) {
+            let count = at_once.min(rows - first);
+            let values = self.read(source, first * columns, count * columns)?;
+            for (row, values) in values.chunks_exact(columns).enumerate() {
+                for (column, value) in values.iter().enumerate() {
+                    squares[if of_rows { first + row } else { column }] += f64::from(*value).powi(2);
+                }
+            }
+        }
+        Ok(squares.into_iter().map(f64::sqrt).collect())
+    }
+
+    /// Gemma's output head is its embedding. A checkpoint may hold both, if they are the same, or the head only (safetensors'
+    /// `save_model`); which it is does not follow from names. With `tied` false they are two tensors, and have to be there.
+    pub(crate) fn settle_head(&mut self, tied: bool) -> Result<()> {
+        let (has_head, has_embedding) = (self.contains(HEAD), self.contains(EMBEDDING));
+        if has_head && has_embedding {
+            self.check_head()?;
+            self.tensors.remove(HEAD);
+        } else if has_head && tied {
+            let head = self.tensors.remove(HEAD).expect("it is there");
+            self.tensors.insert(EMBEDDING.to_owned(), head);
+        } else if has_embedding && !tied {
+            bail!(
+                "{}: config.json says 'tie_word_embeddings': false, and there is no 'lm_head.weight': the output head is missing",
+                self.path(&self.tensors[EMBEDDING]).display()
+            );
+        }
         Ok(())
     }
 
     /// A separate output head is only understood when it is a copy of the embedding.
-    pub(crate) fn check_head(&self) -> Result<()> {
-        let (Some(head), Some(embedding)) =
-            (self.tensors.get("lm_head.weight"), self.tensors.get("language_model.embed_tokens.weight"))
-        else {
-            return Ok(());
-        };
+    fn check_head(&self) -> Result<()> {
+        let (head, embedding) = (&self.tensors[HEAD], &self.tensors[EMBEDDING]);
         let path = self.path(head).display();
         ensure!(head.shape == embedding.shape, "{path}: 'lm_head.weight' has another shape than the embedding");
         let total: usize = head.shape.iter().product();
@@ -369,19 +434,9 @@ impl Checkpoint {
     }
 }
 
-/// Fails for the tensors that must stay the same as each other.
-fn check_tied(name: &str) -> Result<()> {
-    ensure!(
-        !["language_model.embed_tokens.weight", "lm_head.weight"].contains(&name),
-        "'{name}': an adapter on the embedding or the output head separates the two, which is not supported"
-    );
-    Ok(())
-}
-
 /// File names in order, each with the tensors that the index lists for it.
 fn shards(index: &Path) -> Result<Vec<(String, Vec<String>)>> {
-    let text = std::fs::read_to_string(index).with_context(|| index.display().to_string())?;
-    let value: Value = serde_json::from_str(&text).with_context(|| format!("{}: not JSON", index.display()))?;
+    let value: Value = json::read(index)?;
     let map = value["weight_map"].as_object().with_context(|| format!("{}: no 'weight_map'", index.display()))?;
     let mut files: Vec<(String, Vec<String>)> = Vec::new();
     for (tensor, file) in map {

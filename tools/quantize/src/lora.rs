@@ -1,111 +1,90 @@
-//! LoRA adapters in PEFT's layout, merged while weights are read: W + scale · B · A.
+//! LoRA adapters in PEFT's layout, merged while weights are read, as PEFT's `merge_and_unload` merges them: W + s · B · A, and
+//! with magnitudes (DoRA) m / ‖W + s · B · A‖ times that. (peft 0.21, `tuners/lora`.)
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use fancy_regex::Regex;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, canonical};
+use crate::changes::{Change, Delta};
+use crate::checkpoint::{Checkpoint, EMBEDDING, HEAD, canonical};
+use crate::{advice, json, note};
 
-/// A product of low rank that is added to a matrix.
-#[derive(Debug)]
-pub(crate) struct Delta {
-    /// `[rank][columns]`.
-    pub(crate) down: Vec<f32>,
-    /// `[rows][rank]`, with the scale.
-    pub(crate) up: Vec<f32>,
-    pub(crate) rank: usize,
-}
-
-impl Delta {
-    /// Adds the part that belongs to `values`, which begin with value `start` of the matrix.
-    pub(crate) fn add_to(&self, values: &mut [f32], start: usize) {
-        let columns = self.down.len() / self.rank;
-        let mut at = start;
-        let mut rest = values;
-        while !rest.is_empty() {
-            let (row, column) = (at / columns, at % columns);
-            let (part, after) = rest.split_at_mut((columns - column).min(rest.len()));
-            for (factor, down) in self.up[row * self.rank..][..self.rank].iter().zip(self.down.chunks_exact(columns)) {
-                for (value, down) in part.iter_mut().zip(&down[column..]) {
-                    *value += factor * down;
-                }
-            }
-            at += part.len();
-            rest = after;
-        }
-    }
-}
-
-/// Keys of `adapter_config.json` that change what is computed, and the values at which they change nothing.
-const NEUTRAL: [(&str, &[Value]); 9] = [
-    ("fan_in_fan_out", &[Value::Null, Value::Bool(false)]),
-    ("use_dora", &[Value::Null, Value::Bool(false)]),
-    ("use_qalora", &[Value::Null, Value::Bool(false)]),
-    ("use_bdlora", &[Value::Null, Value::Bool(false)]),
-    ("megatron_config", &[Value::Null]),
-    ("layer_replication", &[Value::Null]),
-    ("trainable_token_indices", &[Value::Null]),
-    ("target_parameters", &[Value::Null]),
-    ("alora_invocation_tokens", &[Value::Null]),
+/// Keys of `adapter_config.json` that change what is computed in ways that are not supported, and whether an empty value turns
+/// them on, too.
+const UNSUPPORTED: [(&str, bool); 8] = [
+    ("use_qalora", false),
+    ("use_bdlora", true),
+    ("arrow_config", true),
+    ("kasa_config", true),
+    ("megatron_config", true),
+    ("layer_replication", false),
+    ("target_parameters", false),
+    ("alora_invocation_tokens", false),
 ];
 
-/// `adapter_config.json`.
-struct Config {
-    json: Value,
-    name: String,
+/// Ways to begin that leave the base weights as they are. Others change what the adapter is added to.
+const NEUTRAL_BEGINNINGS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
+
+/// What PEFT takes where 'r' or 'lora_alpha' is absent.
+const DEFAULT_RANK: f64 = 8.0;
+
+/// A map in its file's order: of several patterns that fit, the first counts.
+#[derive(Default)]
+struct Ordered(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Ordered {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Ordered;
+
+            fn expecting(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+                out.write_str("a map from patterns to numbers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Ordered, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Ordered(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
-impl Config {
-    fn read(directory: &Path) -> Result<Self> {
-        let path = directory.join("adapter_config.json");
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(&path).with_context(|| name.clone())?;
-        let json: Value = serde_json::from_str(&text).with_context(|| format!("{name}: not JSON"))?;
-        let kind = json["peft_type"].as_str().unwrap_or("unknown");
-        ensure!(kind == "LORA", "{name}: adapters of type '{kind}' are not supported, only LORA");
-        for (key, values) in NEUTRAL {
-            let value = &json[key];
-            let empty = value.as_array().is_some_and(Vec::is_empty);
-            ensure!(values.contains(value) || empty, "{name}: '{key}' is {value}, which is not supported");
-        }
-        // Other ways to begin change the weights that the adapter is added to.
-        let start = &json["init_lora_weights"];
-        let neutral =
-            start.is_null() || start.is_boolean() || ["gaussian", "eva", "orthogonal"].iter().any(|way| start == way);
-        ensure!(
-            neutral,
-            "{name}: 'init_lora_weights' is {start}, which changes the base weights; convert the adapter first"
-        );
-        Ok(Self { json, name })
+#[derive(serde::Deserialize, Default)]
+struct PatternMaps {
+    #[serde(default)]
+    rank_pattern: Option<Ordered>,
+    #[serde(default)]
+    alpha_pattern: Option<Ordered>,
+}
+
+/// Numbers for the modules whose names a pattern fits.
+struct Patterns(Vec<(Regex, Value)>);
+
+impl Patterns {
+    /// PEFT takes a pattern as a regular expression for the end of a name, from a dot on.
+    fn new(entries: Option<Ordered>, key: &str, name: &str) -> Result<Self> {
+        let compile = |(pattern, value): (String, Value)| {
+            let regex = Regex::new(&format!(r"\A(?:.*\.)?(?:{pattern})\z"));
+            let regex = regex.map_err(|error| {
+                anyhow::anyhow!("{name}: '{key}': '{pattern}' is no regular expression that can be used: {error}")
+            })?;
+            Ok((regex, value))
+        };
+        entries.unwrap_or_default().0.into_iter().map(compile).collect::<Result<_>>().map(Self)
     }
 
-    /// The factor on B · A for a module and the rank that it has.
-    fn scale(&self, module: &str, rank: usize) -> Result<f32> {
-        let expected = self.for_module("rank_pattern", module)?.unwrap_or(&self.json["r"]);
-        ensure!(
-            expected.as_u64() == Some(rank as u64),
-            "{}: the rank for '{module}' is {expected}, its matrices have {rank}",
-            self.name
-        );
-        let alpha = self.for_module("alpha_pattern", module)?.unwrap_or(&self.json["lora_alpha"]);
-        let alpha = alpha.as_f64().with_context(|| format!("{}: 'lora_alpha' is no number", self.name))?;
-        // Rank-stabilized adapters (rsLoRA) divide by the square root.
-        let divisor = if self.json["use_rslora"] == true { (rank as f64).sqrt() } else { rank as f64 };
-        Ok((alpha / divisor) as f32)
-    }
-
-    /// The value of a pattern that fits a module. PEFT takes patterns as regular expressions that match at the end of a name,
-    /// from a dot on; of those only plain names are understood here.
-    fn for_module(&self, key: &str, module: &str) -> Result<Option<&Value>> {
-        let Some(patterns) = self.json[key].as_object() else { return Ok(None) };
-        for (pattern, value) in patterns {
-            let plain = pattern.chars().all(|char| char.is_ascii_alphanumeric() || "_.".contains(char));
-            ensure!(plain, "{}: '{key}' has the pattern '{pattern}'; only names are supported", self.name);
-            let before = module.strip_suffix(pattern.as_str());
-            if before.is_some_and(|before| before.is_empty() || before.ends_with('.')) {
+    fn of(&self, module: &str) -> Result<Option<&Value>> {
+        for (regex, value) in &self.0 {
+            if regex.is_match(module)? {
                 return Ok(Some(value));
             }
         }
@@ -113,68 +92,400 @@ impl Config {
     }
 }
 
-/// Adds the adapter in `directory` to the checkpoint, its part multiplied by `strength`.
-pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) -> Result<()> {
-    let config = Config::read(directory)?;
-    let path = directory.join("adapter_model.safetensors");
-    let adapter = Checkpoint::open_file(&path)?;
-    let file = path.display().to_string();
-    let mut pairs: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
-    let mut names: Vec<&str> = adapter.names().collect();
-    names.sort_unstable();
-    for name in names {
-        let module = name.strip_prefix("base_model.model.").unwrap_or(name);
-        // A saved adapter has no name in its keys, one taken from a model in use has.
-        let part = [".lora_A.weight", ".lora_B.weight", ".lora_A.default.weight", ".lora_B.default.weight"]
-            .iter()
-            .enumerate()
-            .find_map(|(index, ending)| module.strip_suffix(ending).map(|module| (module, index % 2)));
-        if let Some((module, side)) = part {
-            pairs.entry(module.to_owned()).or_default()[side] = Some(name.to_owned());
-        } else if module.contains("lora_") {
-            bail!("{file}: '{name}' is no part of an adapter that is supported (lora_A and lora_B of matrices are)");
-        } else if strength == 1.0 {
-            // A module that was trained whole (modules_to_save, bias).
-            let target = canonical(&module.replace(".base_layer.", "."));
-            checkpoint.replace(&target, &adapter, name).with_context(|| format!("{file}: '{name}'"))?;
-        } else {
-            bail!("{file}: '{name}' replaces a module, so the adapter can only be merged at its full strength");
+/// `adapter_config.json`.
+struct Config {
+    json: Value,
+    name: String,
+    ranks: Patterns,
+    alphas: Patterns,
+}
+
+impl Config {
+    fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join("adapter_config.json");
+        let name = path.display().to_string();
+        let json = json::read(&path)?;
+        ensure!(json.is_object(), "{name}: it is no JSON object");
+        if json.get("peft_type").is_none() && (json.get("fine_tune_type").is_some() || json.get("lora_parameters").is_some()) {
+            bail!("{name}: it is an adapter of MLX, which is not read: fuse it with `mlx_lm.fuse`, or train with PEFT");
+        }
+        let kind = json["peft_type"].as_str().unwrap_or("unknown");
+        ensure!(kind == "LORA", "{name}: adapters of type '{kind}' are not supported, only LORA");
+        for (key, when_empty) in UNSUPPORTED {
+            let value = &json[key];
+            let empty = match value {
+                Value::Array(list) => list.is_empty() && !when_empty,
+                Value::Object(map) => map.is_empty() && !when_empty,
+                value => value.is_null() || *value == false,
+            };
+            ensure!(empty, "{name}: '{key}' is {value}, which is not supported");
+        }
+        let start = &json["init_lora_weights"];
+        let neutral = start.is_null() || start.is_boolean() || NEUTRAL_BEGINNINGS.iter().any(|way| start == way);
+        ensure!(
+            neutral,
+            "{name}: 'init_lora_weights' is {start}, which changes the base weights; convert the adapter first"
+        );
+        let maps: PatternMaps = serde_json::from_str(&json::read_text(&path)?).unwrap_or_default();
+        let ranks = Patterns::new(maps.rank_pattern, "rank_pattern", &name)?;
+        let alphas = Patterns::new(maps.alpha_pattern, "alpha_pattern", &name)?;
+        Ok(Self { json, name, ranks, alphas })
+    }
+
+    fn is_on(&self, key: &str) -> Result<bool> {
+        match &self.json[key] {
+            Value::Null => Ok(false),
+            Value::Bool(value) => Ok(*value),
+            value => bail!("{}: '{key}' is {value} in place of true or false", self.name),
         }
     }
-    ensure!(!pairs.is_empty(), "{file}: it holds no lora_A and lora_B");
-    for (module, sides) in pairs {
-        let [Some(down), Some(up)] = sides else { bail!("{file}: '{module}' has one of lora_A and lora_B only") };
-        let (down_shape, down) = adapter.values(&down)?;
-        let (up_shape, mut up) = adapter.values(&up)?;
+
+    /// A number for a module: of the first pattern that fits, or of the key.
+    fn number(&self, patterns: &Patterns, key: &str, module: &str) -> Result<f64> {
+        let value = patterns.of(module)?.or_else(|| self.json.get(key));
+        let Some(value) = value else { return Ok(DEFAULT_RANK) };
+        value.as_f64().with_context(|| format!("{}: '{key}' for '{module}' is {value}, no number", self.name))
+    }
+
+    /// The factor on B · A for a module and the rank that it has.
+    fn scale(&self, module: &str, rank: usize) -> Result<f32> {
+        let expected = self.number(&self.ranks, "r", module)?;
+        ensure!(
+            expected == rank as f64,
+            "{}: the rank for '{module}' is {expected}, its matrices have {rank}",
+            self.name
+        );
+        let alpha = self.number(&self.alphas, "lora_alpha", module)?;
+        // Rank-stabilized adapters (rsLoRA) divide by the square root.
+        let divisor = if self.is_on("use_rslora")? { (rank as f64).sqrt() } else { rank as f64 };
+        Ok((alpha / divisor) as f32)
+    }
+
+    fn lists(&self, key: &str, module: &str) -> bool {
+        let list = self.json[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(Value::as_str).any(|name| module.ends_with(name))
+    }
+
+    /// Rows of the embedding that the adapter replaces, in the order of its tensor. They are listed, or listed by module.
+    fn tokens(&self) -> Result<Option<Vec<usize>>> {
+        let key = "trainable_token_indices";
+        let value = &self.json[key];
+        let lists: Vec<(&str, &Value)> = match value {
+            Value::Null => return Ok(None),
+            Value::Object(map) => map.iter().map(|(module, list)| (module.as_str(), list)).collect(),
+            list => vec![("embed_tokens", list)],
+        };
+        for (module, list) in &lists {
+            ensure!(
+                module.ends_with("embed_tokens") || module.ends_with("lm_head"),
+                "{}: '{key}' of '{module}' is not supported, only of the embedding",
+                self.name
+            );
+            ensure!(
+                *list == lists[0].1,
+                "{}: '{key}' of the embedding and the output head differ, which separates the two",
+                self.name
+            );
+        }
+        ensure!(
+            lists.iter().any(|(module, _)| module.ends_with("embed_tokens")),
+            "{}: '{key}' of the output head alone separates it from the embedding",
+            self.name
+        );
+        let rows: Option<Vec<usize>> =
+            lists[0].1.as_array().and_then(|list| list.iter().map(|row| row.as_u64().map(|row| row as usize)).collect());
+        let rows = rows.with_context(|| format!("{}: '{key}' is {value}, no list of tokens", self.name))?;
+        let mut sorted = rows.clone();
+        sorted.sort_unstable();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            bail!("{}: '{key}' has the token {} twice", self.name, pair[0]);
+        }
+        Ok(Some(rows))
+    }
+}
+
+/// The names of one module's tensors in the adapter's file.
+#[derive(Default)]
+struct Parts {
+    down: Option<String>,
+    up: Option<String>,
+    bias: Option<String>,
+    magnitude: Option<String>,
+    /// The matrices are those of an embedding, which lie the other way around.
+    of_embedding: bool,
+}
+
+/// What a tensor of an adapter is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Down,
+    Up,
+    DownOfEmbedding,
+    UpOfEmbedding,
+    Bias,
+    Magnitude,
+    /// Rows of the embedding.
+    Tokens,
+    /// Nothing that counts once training is over.
+    Training,
+    /// A tensor that was trained whole.
+    Whole,
+}
+
+/// A tensor's module and what the tensor is; none for a kind of adapter that is not known. A saved adapter has no name in its
+/// keys, one taken from a model in use has ("default").
+fn role(name: &str) -> Option<(&str, Role)> {
+    let Some((module, end)) = name.split_once(".lora_") else {
+        let tokens = name.strip_suffix(".default").unwrap_or(name).strip_suffix(".token_adapter.trainable_tokens_delta");
+        return Some(tokens.map_or((name, Role::Whole), |module| (module, Role::Tokens)));
+    };
+    if end.starts_with("velora_embed") || end.starts_with("monteclora_sampler") {
+        return Some((module, Role::Training));
+    }
+    let (end, is_bias) = match end.strip_suffix(".bias") {
+        Some(end) => (end, true),
+        None => (end.strip_suffix(".weight").unwrap_or(end), false),
+    };
+    let role = match (end.strip_suffix(".default").unwrap_or(end), is_bias) {
+        ("A", false) => Role::Down,
+        ("B", false) => Role::Up,
+        ("B", true) => Role::Bias,
+        ("embedding_A", false) => Role::DownOfEmbedding,
+        ("embedding_B", false) => Role::UpOfEmbedding,
+        ("magnitude_vector", false) => Role::Magnitude,
+        _ => return None,
+    };
+    Some((module, role))
+}
+
+/// An adapter's files, sorted by what they do.
+struct Adapter {
+    config: Config,
+    tensors: Checkpoint,
+    /// Name of the file with the tensors.
+    file: String,
+    modules: BTreeMap<String, Parts>,
+    /// Tensors that take the place of the checkpoint's, by the canonical names of these.
+    whole: BTreeMap<String, String>,
+    tokens: Option<String>,
+}
+
+impl Adapter {
+    fn read(directory: &Path) -> Result<Self> {
+        let config = Config::read(directory)?;
+        let path = directory.join("adapter_model.safetensors");
+        let pickled = directory.join("adapter_model.bin");
+        ensure!(path.exists() || !pickled.exists(), "{}: {}", pickled.display(), advice::PICKLED_ADAPTER);
+        let tensors = Checkpoint::open_file(&path)?;
+        let file = path.display().to_string();
+        if let Some(name) = tensors.unread_names().next() {
+            bail!("{file}: tensor '{name}' is of a type that is not read; F32, F16 and BF16 are");
+        }
+        let mut adapter =
+            Self { config, tensors, file, modules: BTreeMap::new(), whole: BTreeMap::new(), tokens: None };
+        let mut names: Vec<String> = adapter.tensors.stored_names().map(str::to_owned).collect();
+        names.sort_unstable();
+        for name in names {
+            adapter.sort(&name)?;
+        }
+        let empty = adapter.modules.is_empty() && adapter.whole.is_empty() && adapter.tokens.is_none();
+        ensure!(!empty, "{}: it holds no lora_A and lora_B", adapter.file);
+        Ok(adapter)
+    }
+
+    fn sort(&mut self, name: &str) -> Result<()> {
+        let file = &self.file;
+        let module = name.strip_prefix("base_model.model.").unwrap_or(name);
+        let Some((module, role)) = role(module) else {
+            bail!("{file}: '{name}' is no part of an adapter that is supported (LoRA and DoRA are)");
+        };
+        let target = |parts: &mut Parts, role| {
+            parts.of_embedding |= matches!(role, Role::DownOfEmbedding | Role::UpOfEmbedding);
+            let place = match role {
+                Role::Down | Role::DownOfEmbedding => &mut parts.down,
+                Role::Up | Role::UpOfEmbedding => &mut parts.up,
+                Role::Bias => &mut parts.bias,
+                _ => &mut parts.magnitude,
+            };
+            place.replace(name.to_owned())
+        };
+        let before = match role {
+            Role::Training => None,
+            Role::Tokens => self.tokens.replace(name.to_owned()),
+            Role::Whole if module.contains(".original_module.") => None,
+            Role::Whole => {
+                let plain = module.replace(".base_layer.", ".").replace(".token_adapter.", ".");
+                let plain = plain.replace(".modules_to_save.default.", ".").replace(".modules_to_save.", ".");
+                self.whole.insert(canonical(&plain), name.to_owned())
+            }
+            _ => target(self.modules.entry(module.to_owned()).or_default(), role),
+        };
+        match before {
+            Some(before) => bail!("{file}: '{before}' and '{name}' mean the same"),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the tensors that were trained whole in their places.
+    fn replace_whole(&mut self, checkpoint: &mut Checkpoint) -> Result<()> {
+        let (embedding, head) = (self.whole.remove(EMBEDDING), self.whole.remove(HEAD));
+        let separate = || format!("{}: the embedding and the output head are not the same any more", self.file);
+        if let Some(head) = &head {
+            let values = self.tensors.values(head)?.1;
+            let other = match &embedding {
+                Some(embedding) => self.tensors.values(embedding)?.1,
+                None => checkpoint.values(EMBEDDING)?.1,
+            };
+            ensure!(values == other, "{}, which is not supported", separate());
+        }
+        if let Some(name) = embedding {
+            // Without a place in the list it was written into what the two share.
+            let shared = head.is_some() || name.contains(".base_layer.") || !self.config.lists("modules_to_save", "embed_tokens");
+            ensure!(shared, "{}, which is not supported: 'modules_to_save' has one of them", separate());
+            self.whole.insert(EMBEDDING.to_owned(), name);
+        }
+        for (target, name) in &self.whole {
+            let replaced = checkpoint.replace(target, &self.tensors, name);
+            replaced.with_context(|| format!("{}: '{name}'", self.file))?;
+        }
+        Ok(())
+    }
+
+    fn replace_tokens(&self, checkpoint: &mut Checkpoint) -> Result<()> {
+        let (file, config) = (&self.file, &self.config.name);
+        let (rows, name) = match (self.config.tokens()?, &self.tokens) {
+            (None, None) => return Ok(()),
+            (Some(rows), Some(name)) => (rows, name),
+            (Some(_), None) => bail!("{file}: 'trainable_tokens_delta' is missing, {config} has 'trainable_token_indices'"),
+            (None, Some(name)) => bail!("{config}: 'trainable_token_indices' is missing, {file} has '{name}'"),
+        };
+        let (shape, values) = self.tensors.values(name)?;
+        let (vocabulary, hidden) = checkpoint.shape(EMBEDDING)?;
+        ensure!(
+            shape == [rows.len(), hidden],
+            "{file}: '{name}' has shape {shape:?}, {} tokens of {hidden} values are listed",
+            rows.len()
+        );
+        if let Some(row) = rows.iter().find(|row| **row >= vocabulary) {
+            bail!("{config}: token {row} lies outside the vocabulary of {vocabulary}");
+        }
+        let others = checkpoint.has_other_rows(EMBEDDING, rows.iter().copied());
+        ensure!(!others, "{config}: another adapter replaces some of these tokens, too");
+        let rows = rows.into_iter().zip(values.chunks_exact(hidden).map(<[f32]>::to_vec)).collect();
+        checkpoint.change(EMBEDDING, Change::Rows(rows));
+        Ok(())
+    }
+
+    /// A module's B · A with the factor on it, its rows and columns, and that factor.
+    fn delta(&self, module: &str, parts: &Parts, strength: f32) -> Result<(Delta, (usize, usize), f32)> {
+        let file = &self.file;
+        let (Some(down), Some(up)) = (&parts.down, &parts.up) else {
+            bail!("{file}: '{module}' has one of lora_A and lora_B only")
+        };
+        let (down_shape, down) = self.tensors.values(down)?;
+        let (up_shape, mut up) = self.tensors.values(up)?;
+        ensure!(
+            down_shape.len() >= 2 && up_shape.len() >= 2,
+            "{file}: '{module}': its lora_A has shape {down_shape:?}, its lora_B {up_shape:?}"
+        );
         let rank = down_shape[0];
         ensure!(
             rank > 0 && up_shape[1] == rank && up_shape[2..].iter().all(|size| *size == 1),
             "{file}: the ranks of lora_A and lora_B of '{module}' differ"
         );
-        let scale = config.scale(&module, rank)? * strength;
+        let scale = self.config.scale(module, rank)? * strength;
+        let (inner, outer) = (down.len() / rank, up_shape[0]);
+        if parts.of_embedding {
+            // A is [rank][rows], B [columns][rank]: what is added is the transpose of B · A.
+            let rows = (0..inner).flat_map(|row| (0..rank).map(move |part| (row, part)));
+            let rows = rows.map(|(row, part)| down[part * inner + row] * scale).collect();
+            let columns = (0..rank).flat_map(|part| (0..outer).map(move |column| (part, column)));
+            let columns = columns.map(|(part, column)| up[column * rank + part]).collect();
+            return Ok((Delta { down: columns, up: rows, rank }, (inner, outer), scale));
+        }
         up.iter_mut().for_each(|value| *value *= scale);
-        let target = canonical(&format!("{module}.weight"));
-        let sizes = (up_shape[0], down.len() / rank);
-        checkpoint.add_delta(&target, sizes, Arc::new(Delta { down, up, rank })).with_context(|| file.clone())?;
+        Ok((Delta { down, up, rank }, (outer, inner), scale))
     }
-    Ok(())
+
+    /// Adds one module's part.
+    fn add(&self, checkpoint: &mut Checkpoint, module: &str, (parts, strength): (&Parts, f32)) -> Result<()> {
+        let file = &self.file;
+        let with_magnitude = self.config.is_on("use_dora")?;
+        ensure!(
+            with_magnitude || parts.magnitude.is_none(),
+            "{file}: '{module}' has magnitudes, and 'use_dora' is off in {}",
+            self.config.name
+        );
+        let (delta, sizes, scale) = self.delta(module, parts, strength)?;
+        let target = canonical(&format!("{module}.weight"));
+        checkpoint.matrix(&target, sizes).with_context(|| file.clone())?;
+        checkpoint.change(&target, Change::Product(delta));
+        if with_magnitude {
+            let name = parts.magnitude.as_ref();
+            let name = name.with_context(|| format!("{file}: 'lora_magnitude_vector' of '{module}' is missing"))?;
+            let magnitudes = self.tensors.values(name)?.1;
+            let norms = checkpoint.norms(&target, !parts.of_embedding)?;
+            ensure!(
+                magnitudes.len() == norms.len(),
+                "{file}: '{name}' has {} values in place of {}",
+                magnitudes.len(),
+                norms.len()
+            );
+            let factors = magnitudes.iter().zip(&norms).map(|(magnitude, norm)| (f64::from(*magnitude) / norm) as f32);
+            let factors: Vec<f32> = factors.collect();
+            ensure!(factors.iter().all(|factor| factor.is_finite()), "{file}: '{module}': a row of its weights is zero");
+            checkpoint.change(
+                &target,
+                if parts.of_embedding { Change::ScaledColumns(factors) } else { Change::ScaledRows(factors) },
+            );
+        }
+        if let Some(name) = &parts.bias {
+            let (shape, mut values) = self.tensors.values(name)?;
+            let target = canonical(&format!("{module}.bias"));
+            let fits = checkpoint.find(&target, &shape);
+            fits.with_context(|| format!("{file}: '{name}' is to be added to the bias of '{module}'"))?;
+            values.iter_mut().for_each(|value| *value *= scale);
+            checkpoint.change(&target, Change::Values(values));
+        }
+        Ok(())
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::Delta;
-
-    #[test]
-    fn a_delta_is_added_from_any_place_on() {
-        let delta =
-            Delta { down: vec![1.0, 2.0, 3.0, 10.0, 20.0, 30.0], up: vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0], rank: 2 };
-        let whole = [1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 11.0, 22.0, 33.0];
-        for start in 0..9 {
-            for end in start..=9 {
-                let mut values = vec![100.0; end - start];
-                delta.add_to(&mut values, start);
-                assert!(values.iter().zip(&whole[start..]).all(|(value, added)| *value == 100.0 + added));
-            }
-        }
+/// Adds the adapter in `directory` to the checkpoint, its part multiplied by `strength`.
+pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) -> Result<()> {
+    let mut adapter = Adapter::read(directory)?;
+    if let Some(name) = adapter.whole.values().chain(&adapter.tokens).next().filter(|_| strength != 1.0) {
+        bail!("{}: '{name}' replaces a module, so the adapter can only be merged at its full strength", adapter.file);
     }
+    let head_is_whole = adapter.whole.contains_key(HEAD);
+    adapter.replace_whole(checkpoint)?;
+    adapter.replace_tokens(checkpoint)?;
+    let find = |target: &str| adapter.modules.iter().find(|(module, _)| canonical(&format!("{module}.weight")) == target);
+    let (embedding, head) = (find(EMBEDDING), find(HEAD));
+    let file = &adapter.file;
+    match (embedding, head) {
+        (Some(_), None) if head_is_whole => {
+            bail!("{file}: it changes the embedding and replaces the output head, which separates the two")
+        }
+        // What PEFT does; the head was trained without.
+        (Some(_), None) => note(&format!(
+            "{file}: an adapter of the embedding changes the output head with it, as PEFT's merge does: answers differ from those \
+             in training"
+        )),
+        (None, Some(_)) => bail!("{file}: an adapter of the output head separates it from the embedding, which is not supported"),
+        (Some((one, parts)), Some((other, other_parts))) => {
+            let same = parts.of_embedding && !other_parts.of_embedding && {
+                let (delta, sizes, _) = adapter.delta(one, parts, strength)?;
+                let (other, other_sizes, _) = adapter.delta(other, other_parts, strength)?;
+                sizes == other_sizes && delta.is_same(&other)
+            };
+            ensure!(same, "{file}: it changes the embedding and the output head differently, which separates the two");
+        }
+        (None, None) => {}
+    }
+    let head = head.map(|(module, _)| module.clone());
+    for (module, parts) in adapter.modules.iter().filter(|(module, _)| head.as_ref() != Some(*module)) {
+        adapter.add(checkpoint, module, (parts, strength))?;
+    }
+    Ok(())
 }

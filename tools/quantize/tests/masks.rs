@@ -67,7 +67,7 @@ fn every_stage_is_that_of_torch() {
 /// The mask in the picture, as PIL pastes it and pycocotools writes it.
 fn compare_mask(values: &[f32], golden: &serde_json::Value) {
     let number = |value: &serde_json::Value| value.as_u64().unwrap() as u32;
-    let share = |index: usize| golden["locations"][index].as_f64().unwrap() as f32 / 1023.0;
+    let share = |index: usize| golden["locations"][index].as_f64().unwrap() / 1023.0;
     let bounds = Bounds { y_min: share(0), x_min: share(1), y_max: share(2), x_max: share(3) };
     let mask = Mask::paste(values, &bounds, number(&golden["size"][1]), number(&golden["size"][0]));
     // Values within rounding of zero may fall to either side.

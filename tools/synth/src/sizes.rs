@@ -52,7 +52,7 @@ pub(crate) fn config(size: Size, image_size: usize) -> Config {
             heads: 16,
             epsilon: 1e-6,
         },
-        preprocess: PreprocessConfig { resample: 3, rescale: 1.0 / 255.0, mean: [0.5; 3], deviation: [0.5; 3] },
+        preprocess: PreprocessConfig { resample: 3, resize_rule: Default::default(), rescale: 1.0 / 255.0, mean: [0.5; 3], deviation: [0.5; 3] },
         special: SpecialTokens { image: IMAGE_TOKEN, bos: 2, eos: vec![1], pad: 0 },
     }
 }

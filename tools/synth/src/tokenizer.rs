@@ -77,7 +77,7 @@ mod tests {
             tokenizer.encode("<loc0000><loc1023><seg000><seg127>").unwrap(),
             [256_000, 257_023, 257_024, 257_151]
         );
-        let prefix = tokenizer.prefix(2, "caption en").unwrap();
+        let prefix = tokenizer.prefix(1, 2, "caption en").unwrap();
         assert_eq!((&prefix[..3], prefix.last()), (&[257_152, 257_152, 2][..], Some(&108)));
     }
 }

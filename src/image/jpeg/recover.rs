@@ -1,0 +1,566 @@
+//! Damaged JPEG files as libjpeg-turbo 3 reads them on behalf of Pillow 13: entropy-coded data is decoded to coefficients by its
+//! rules of recovery (`jdmarker.c`, `jdhuff.c`, `jdphuff.c`, `jdcoefct.c`), which are then written as a sound file for the strict
+//! decoder. The file is read in windows as Pillow gives them, since what is there when the data ends decides what is refused.
+
+use std::rc::Rc;
+
+use super::coefficients::{Component, ZIGZAG, blocks_of_mcus};
+use super::huffman::{STANDARD_TABLES, Table};
+
+/// Pillow's `ImageFile.MAXBLOCK`.
+const WINDOW: usize = 1 << 16;
+/// Most pixels of a damaged picture: its coefficients take six bytes for each.
+const MOST_PIXELS: usize = 1 << 26;
+
+/// Why decoding does not go on.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The window is used up; the same is tried again with a larger one.
+    Suspend,
+    /// libjpeg or Pillow refuses the file.
+    Refused(&'static str),
+    /// Coded in a way that is not read here.
+    Unknown,
+}
+
+pub(super) type Step<T> = Result<T, Stop>;
+
+fn refused<T>(reason: &'static str) -> Step<T> {
+    Err(Stop::Refused(reason))
+}
+
+/// What marker segments lead to.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Scan,
+    End,
+}
+
+/// The header of the scan at hand.
+#[derive(Default)]
+pub(super) struct Scan {
+    /// Places of its components in the frame.
+    pub(super) components: Vec<usize>,
+    /// For each, the tables for DC and AC that it names.
+    table_numbers: Vec<(u8, u8)>,
+    /// For each, the tables themselves, where the scan needs them.
+    pub(super) tables: Rc<[(Option<Table>, Option<Table>)]>,
+    /// First and last coefficient.
+    pub(super) band: (usize, usize),
+    /// Successive approximation: the bit before, and the bit of this scan.
+    pub(super) bits: (u8, u8),
+}
+
+/// A file on its way to coefficients.
+pub(super) struct Recovery<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) at: usize,
+    pub(super) end: usize,
+    /// A marker that was met and is not dealt with yet; 0 for none.
+    pub(super) unread: u8,
+    quantization: [Option<[u16; 64]>; 4],
+    tables: [[Option<([u8; 16], Vec<u8>)>; 4]; 2],
+    pub(super) interval: usize,
+    pub(super) size: Option<(usize, usize)>,
+    pub(super) components: Vec<Component>,
+    pub(super) is_progressive: bool,
+    pub(super) scans: usize,
+    pub(super) scan: Scan,
+    restart_number: u8,
+    pub(super) last_good_row: usize,
+    /// The application segments, which say what the components mean.
+    pub(super) applications: Vec<u8>,
+    // The state of the entropy decoder.
+    pub(super) buffer: u64,
+    pub(super) left: u32,
+    pub(super) insufficient: bool,
+    pub(super) last_dc: [i32; 4],
+    pub(super) end_of_band_run: u32,
+    pub(super) to_go: usize,
+}
+
+impl<'a> Recovery<'a> {
+    /// Decodes a file to its end.
+    pub(super) fn run(data: &'a [u8]) -> Step<Self> {
+        let mut recovery = Self {
+            data,
+            at: 0,
+            end: WINDOW.min(data.len()),
+            unread: 0,
+            quantization: [None; 4],
+            tables: Default::default(),
+            interval: 0,
+            size: None,
+            components: Vec::new(),
+            is_progressive: false,
+            scans: 0,
+            scan: Scan::default(),
+            restart_number: 0,
+            last_good_row: 0,
+            applications: Vec::new(),
+            buffer: 0,
+            left: 0,
+            insufficient: false,
+            last_dc: [0; 4],
+            end_of_band_run: 0,
+            to_go: 0,
+        };
+        recovery.read()?;
+        Ok(recovery)
+    }
+
+    fn read(&mut self) -> Step<()> {
+        self.begin_stream()?;
+        while self.markers()? == Next::End {
+            // Tables alone: another stream follows at once, and they stay.
+            if self.size.is_some() {
+                return refused("it has no scan");
+            }
+            self.begin_stream()?;
+            self.interval = 0;
+            self.applications.clear();
+        }
+        if !self.is_progressive {
+            for (class, numbers) in STANDARD_TABLES.iter().enumerate() {
+                for (number, (counts, symbols)) in numbers.iter().enumerate() {
+                    self.tables[class][number].get_or_insert_with(|| (*counts, symbols.to_vec()));
+                }
+            }
+        }
+        let is_single = self.is_single();
+        self.read_scan(is_single)?;
+        if is_single {
+            // The picture is done: what follows may only be wrong, not missing.
+            return match self.try_markers() {
+                Ok(Next::Scan) => refused("it has another scan"),
+                Ok(Next::End) | Err(Stop::Suspend) => Ok(()),
+                Err(other) => Err(other),
+            };
+        }
+        while self.markers()? == Next::Scan {
+            self.read_scan(false)?;
+        }
+        if self.is_progressive {
+            super::smoothing::smooth(self);
+        }
+        Ok(())
+    }
+
+    /// The start of image, which begins a stream.
+    fn begin_stream(&mut self) -> Step<()> {
+        while self.at + 2 > self.end {
+            self.enlarge()?;
+        }
+        if self.data[self.at..self.at + 2] != [0xff, 0xd8] {
+            return refused("it does not begin with a start of image");
+        }
+        self.at += 2;
+        Ok(())
+    }
+
+    /// Whether one scan holds the whole picture.
+    fn is_single(&self) -> bool {
+        !self.is_progressive && self.scan.components.len() == self.components.len()
+    }
+
+    /// Pillow gives the next window, or gives up.
+    fn enlarge(&mut self) -> Step<()> {
+        if self.end == self.data.len() {
+            return refused("the file is truncated");
+        }
+        self.end = (self.end + WINDOW).min(self.data.len());
+        Ok(())
+    }
+
+    pub(super) fn byte(&mut self) -> Step<u8> {
+        if self.at >= self.end {
+            return Err(Stop::Suspend);
+        }
+        self.at += 1;
+        Ok(self.data[self.at - 1])
+    }
+
+    fn word(&mut self) -> Step<usize> {
+        Ok(usize::from(self.byte()?) << 8 | usize::from(self.byte()?))
+    }
+
+    /// Marker segments up to a scan or the end, with as large a window as that takes.
+    fn markers(&mut self) -> Step<Next> {
+        loop {
+            match self.try_markers() {
+                Err(Stop::Suspend) => self.enlarge()?,
+                other => return other,
+            }
+        }
+    }
+
+    fn try_markers(&mut self) -> Step<Next> {
+        loop {
+            if self.unread == 0 {
+                self.next_marker()?;
+            }
+            let start = self.at;
+            let next = self.segment(self.unread).inspect_err(|_| self.at = start)?;
+            self.unread = 0;
+            if let Some(next) = next {
+                return Ok(next);
+            }
+        }
+    }
+
+    /// The next marker; whatever is before it is passed over.
+    pub(super) fn next_marker(&mut self) -> Step<()> {
+        let start = self.at;
+        let mut find = || loop {
+            while self.byte()? != 0xff {}
+            let mut code = 0xff;
+            while code == 0xff {
+                code = self.byte()?;
+            }
+            if code != 0 {
+                return Ok(code);
+            }
+        };
+        self.unread = find().inspect_err(|_| self.at = start)?;
+        Ok(())
+    }
+
+    fn segment(&mut self, marker: u8) -> Step<Option<Next>> {
+        match marker {
+            0xd8 => return refused("a second start of image"),
+            0xc0..=0xc2 => self.frame(marker)?,
+            // Without loss, and arithmetic coding.
+            0xc3 | 0xc9..=0xcb if self.size.is_none() => return Err(Stop::Unknown),
+            0xda => {
+                self.scan_header()?;
+                return Ok(Some(Next::Scan));
+            }
+            0xd9 => return Ok(Some(Next::End)),
+            0xc4 => self.huffman_tables()?,
+            0xdb => self.quantization_tables()?,
+            0xcc => self.arithmetic_conditions()?,
+            0xdd => {
+                if self.word()? != 4 {
+                    return refused("a restart interval of a wrong length");
+                }
+                self.interval = self.word()?;
+            }
+            0xe0..=0xef | 0xfe | 0xdc => self.skip_segment(marker)?,
+            // A TEM in the header is refused by Pillow's own parser.
+            0xd0..=0xd7 => {}
+            0x01 if self.scans > 0 => {}
+            _ => return refused("a marker that is not known"),
+        }
+        Ok(None)
+    }
+
+    /// Application data, comments, numbers of lines.
+    fn skip_segment(&mut self, marker: u8) -> Step<()> {
+        let length = self.word()?.saturating_sub(2);
+        let is_kept = marker != 0xfe && marker != 0xdc && self.scans == 0;
+        let body = self.at..(self.at + length).min(self.data.len());
+        let read = if matches!(marker, 0xe0 | 0xee) { length.min(14) } else { 0 };
+        for _ in 0..read {
+            self.byte()?;
+        }
+        // It may go beyond the window.
+        self.at += length - read;
+        if is_kept {
+            self.applications.extend([0xff, marker]);
+            self.applications.extend(((length + 2) as u16).to_be_bytes());
+            self.applications.extend_from_slice(&self.data[body]);
+        }
+        Ok(())
+    }
+
+    fn arithmetic_conditions(&mut self) -> Step<()> {
+        let mut length = self.word()? as i64 - 2;
+        while length > 0 {
+            let (index, value) = (self.byte()?, self.byte()?);
+            length -= 2;
+            if index >= 32 || index < 16 && value & 15 > value >> 4 {
+                return refused("conditions of arithmetic coding that cannot be");
+            }
+        }
+        if length == 0 { Ok(()) } else { refused("conditions of arithmetic coding of a wrong length") }
+    }
+
+    fn frame(&mut self, marker: u8) -> Step<()> {
+        if self.size.is_some() {
+            return refused("a second frame");
+        }
+        let (length, bits) = (self.word()?, self.byte()?);
+        let (height, width, count) = (self.word()?, self.word()?, usize::from(self.byte()?));
+        if width == 0 || height == 0 || count == 0 || length != 8 + 3 * count || bits != 8 || count > 4 {
+            return refused("a frame that cannot be");
+        }
+        if width * height > MOST_PIXELS {
+            return refused("it is damaged, and too large to be recovered");
+        }
+        let mut heads = Vec::new();
+        for _ in 0..count {
+            let (id, sampling, table) = (self.byte()?, self.byte()?, self.byte()?);
+            let sampling = (usize::from(sampling >> 4), usize::from(sampling & 15));
+            if !(1..=4).contains(&sampling.0) || !(1..=4).contains(&sampling.1) {
+                return refused("sampling factors that cannot be");
+            }
+            heads.push((id, sampling, table));
+        }
+        let most = |of: fn(&(u8, (usize, usize), u8)) -> usize| heads.iter().map(of).max().unwrap_or(1);
+        let largest = (most(|head| head.1.0), most(|head| head.1.1));
+        if heads.iter().any(|(_, (h, v), _)| !largest.0.is_multiple_of(*h) || !largest.1.is_multiple_of(*v)) {
+            return refused("fractional sampling factors");
+        }
+        let component = |&(id, sampling, table): &(u8, (usize, usize), u8)| {
+            Component::new(id, sampling, usize::from(table), ((width, height), largest))
+        };
+        self.components = heads.iter().map(component).collect();
+        self.is_progressive = marker == 0xc2;
+        self.size = Some((width, height));
+        Ok(())
+    }
+
+    fn scan_header(&mut self) -> Step<()> {
+        if self.size.is_none() {
+            return refused("a scan before the frame");
+        }
+        let (length, count) = (self.word()?, usize::from(self.byte()?));
+        if length != 6 + 2 * count || !(1..=4).contains(&count) {
+            return refused("a scan of a wrong length");
+        }
+        let mut scan = Scan::default();
+        for index in 0..count {
+            let (id, tables) = (self.byte()?, self.byte()?);
+            // libjpeg looks for a component from the place on that it has in the scan.
+            let found = (index..self.components.len()).find(|place| self.components[*place].id == id);
+            match found.filter(|place| !scan.components.contains(place)) {
+                Some(place) => scan.components.push(place),
+                None => return refused("a scan of a component that the frame lacks"),
+            }
+            scan.table_numbers.push((tables >> 4, tables & 15));
+        }
+        scan.band = (usize::from(self.byte()?), usize::from(self.byte()?));
+        let bits = self.byte()?;
+        scan.bits = (bits >> 4, bits & 15);
+        self.scan = scan;
+        self.restart_number = 0;
+        self.scans += 1;
+        Ok(())
+    }
+
+    fn huffman_tables(&mut self) -> Step<()> {
+        let mut length = self.word()? as i64 - 2;
+        while length > 16 {
+            let index = self.byte()?;
+            let mut counts = [0; 16];
+            for count in &mut counts {
+                *count = self.byte()?;
+            }
+            let total: usize = counts.iter().map(|count| usize::from(*count)).sum();
+            length -= 17;
+            if total > 256 || total as i64 > length {
+                return refused("a Huffman table that cannot be");
+            }
+            let mut symbols = vec![0; 256];
+            for symbol in &mut symbols[..total] {
+                *symbol = self.byte()?;
+            }
+            length -= total as i64;
+            let (class, number) = (usize::from(index >> 4 & 1), usize::from(index & !16));
+            if number >= 4 {
+                return refused("a Huffman table of a number that cannot be");
+            }
+            self.tables[class][number] = Some((counts, symbols));
+        }
+        if length == 0 { Ok(()) } else { refused("Huffman tables of a wrong length") }
+    }
+
+    fn quantization_tables(&mut self) -> Step<()> {
+        let mut length = self.word()? as i64 - 2;
+        while length > 0 {
+            let index = self.byte()?;
+            let (is_wide, number) = (index >> 4 != 0, usize::from(index & 15));
+            if number >= 4 {
+                return refused("a quantization table of a number that cannot be");
+            }
+            for place in &ZIGZAG[..64] {
+                // As it is read: a table that is cut off stays half new.
+                let value = if is_wide { self.word()? as u16 } else { u16::from(self.byte()?) };
+                self.quantization[number].get_or_insert([0; 64])[*place] = value;
+            }
+            length -= if is_wide { 129 } else { 65 };
+        }
+        if length == 0 { Ok(()) } else { refused("quantization tables of a wrong length") }
+    }
+
+    fn start_scan(&mut self) -> Step<()> {
+        let (first, last) = self.scan.band;
+        let (high, low) = self.scan.bits;
+        let members = self.scan.components.clone();
+        let blocks: usize = members.iter().map(|at| self.components[*at].blocks_of_mcu()).sum();
+        if members.len() > 1 && blocks > 10 {
+            return refused("too many blocks at once");
+        }
+        for at in &members {
+            let component = &mut self.components[*at];
+            if component.quantization.is_none() {
+                let table = self.quantization.get(component.table).copied().flatten();
+                component.quantization = Some(table.ok_or(Stop::Refused("a quantization table is missing"))?);
+            }
+        }
+        if self.is_progressive {
+            let band = if first == 0 { last == 0 } else { first <= last && last <= 63 && members.len() == 1 };
+            if !band || high != 0 && low != high.wrapping_sub(1) || low > 13 {
+                return refused("a progression that cannot be");
+            }
+            for at in &members {
+                let component = &mut self.components[*at];
+                for k in first.min(1)..=last.max(9) {
+                    component.bits_before[k] = if self.scans > 1 { component.bits[k] } else { 0 };
+                }
+                component.bits[first..=last].fill(i32::from(low));
+            }
+        }
+        let wants_dc = !self.is_progressive || first == 0 && high == 0;
+        let wants_ac = !self.is_progressive || first != 0;
+        let mut tables = Vec::new();
+        for (dc, ac) in &self.scan.table_numbers {
+            let table = |class: usize, number: u8| {
+                let stored = self.tables[class].get(usize::from(number)).and_then(Option::as_ref);
+                let (counts, symbols) = stored.ok_or(Stop::Refused("a Huffman table is missing"))?;
+                Table::new(counts, symbols, class == 0).ok_or(Stop::Refused("a Huffman table that cannot be"))
+            };
+            tables.push((wants_dc.then(|| table(0, *dc)).transpose()?, wants_ac.then(|| table(1, *ac)).transpose()?));
+        }
+        self.scan.tables = tables.into();
+        (self.buffer, self.left, self.insufficient) = (0, 0, false);
+        (self.last_dc, self.end_of_band_run, self.to_go) = ([0; 4], 0, self.interval);
+        Ok(())
+    }
+
+    fn read_scan(&mut self, is_single: bool) -> Step<()> {
+        self.start_scan()?;
+        let components: Vec<&Component> = self.components.iter().collect();
+        let places = blocks_of_mcus(&components, &self.scan.components);
+        let mut mcu = Vec::new();
+        for index in 0..places.count() {
+            let row = places.blocks(index, &mut mcu);
+            loop {
+                if !self.insufficient {
+                    self.last_good_row = row;
+                }
+                match self.try_mcu(&mcu) {
+                    Ok(()) => break,
+                    Err(Stop::Suspend) => self.enlarge()?,
+                    Err(other) => return Err(other),
+                }
+                if is_single {
+                    mcu.iter().for_each(|(_, place, block)| self.components[*place].blocks[*block] = [0; 64]);
+                }
+            }
+            if self.interval > 0 {
+                self.to_go -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn try_mcu(&mut self, mcu: &[(usize, usize, usize)]) -> Step<()> {
+        if self.interval > 0 && self.to_go == 0 {
+            self.restart()?;
+        }
+        let state = (self.at, self.buffer, self.left);
+        let decoded = self.decode_mcu(mcu);
+        if matches!(decoded, Err(Stop::Suspend)) {
+            (self.at, self.buffer, self.left) = state;
+        }
+        decoded
+    }
+
+    /// The restart marker that has to come, or what comes in its place (`jpeg_resync_to_restart`).
+    fn restart(&mut self) -> Step<()> {
+        self.left = 0;
+        if self.unread == 0 {
+            self.next_marker()?;
+        }
+        let wanted = self.restart_number;
+        if self.unread == 0xd0 + wanted {
+            self.unread = 0;
+        } else {
+            loop {
+                match self.unread {
+                    // No marker at all: further on.
+                    ..0xc0 => self.next_marker()?,
+                    0xd0..=0xd7 => match (self.unread - 0xd0).wrapping_sub(wanted) & 7 {
+                        // One of the next two: the data up to it is lost.
+                        1 | 2 => break,
+                        // One of those before: further on.
+                        6 | 7 => self.next_marker()?,
+                        _ => {
+                            self.unread = 0;
+                            break;
+                        }
+                    },
+                    _ => break,
+                }
+            }
+        }
+        self.restart_number = (wanted + 1) & 7;
+        (self.last_dc, self.end_of_band_run, self.to_go) = ([0; 4], 0, self.interval);
+        if self.unread == 0 {
+            self.insufficient = false;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the markers within scans are such as the strict decoder and libjpeg read alike: no filled-up data bytes, and restarts in
+/// their order. Cheap, since only bytes of 255 matter; it says nothing about the codes.
+pub(super) fn is_orderly(data: &[u8]) -> bool {
+    let byte = |at: usize| data.get(at).copied();
+    let (mut at, mut interval) = (2, 0);
+    loop {
+        while byte(at).is_some_and(|byte| byte != 0xff) {
+            at += 1;
+        }
+        while byte(at) == Some(0xff) {
+            at += 1;
+        }
+        let Some(marker) = byte(at) else { return false };
+        at += 1;
+        match marker {
+            0xd9 => return true,
+            0 | 0xd0..=0xd8 => continue,
+            _ => {}
+        }
+        let word = |at: usize| usize::from(byte(at).unwrap_or(0)) << 8 | usize::from(byte(at + 1).unwrap_or(0));
+        if marker == 0xdd {
+            interval = word(at + 2);
+        }
+        at += word(at);
+        if marker != 0xda {
+            continue;
+        }
+        let mut wanted = 0;
+        loop {
+            let Some(found) = data.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == 0xff)) else { return false };
+            let first = at + found;
+            at = first;
+            while byte(at) == Some(0xff) {
+                at += 1;
+            }
+            match byte(at) {
+                None => return false,
+                Some(0) if at - first == 1 => {}
+                Some(0) => return false,
+                Some(restart @ 0xd0..=0xd7) if interval > 0 && restart & 7 == wanted => wanted = (wanted + 1) & 7,
+                Some(0xd0..=0xd7) => return false,
+                Some(_) => {
+                    at -= 1;
+                    break;
+                }
+            }
+            at += 1;
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! PNG files that PIL reads and the decoder refuses: wrong checksums of the pixels' chunks, and files that end behind them.
+
+const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+/// What is kept of a file: without any other chunk its pixels are the same.
+const KEPT: [&[u8; 4]; 4] = [b"IHDR", b"PLTE", b"tRNS", b"eXIf"];
+
+/// A sound file with the pixels that PIL gives; none where PIL refuses. (Pillow, `PngImagePlugin.py`: chunks before the pixels need
+/// their checksums, those of the pixels do not, and nothing has to follow.)
+pub(super) fn repaired(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = bytes.strip_prefix(SIGNATURE)?;
+    let mut out = SIGNATURE.to_vec();
+    let mut seen: Vec<[u8; 4]> = Vec::new();
+    let mut first = loop {
+        let (length, kind, body) = head(rest)?;
+        if kind == *b"IDAT" {
+            break (length, body);
+        }
+        let (data, behind) = body.split_at_checked(length)?;
+        let (sum, behind) = behind.split_first_chunk()?;
+        if kind == *b"IEND" || checksum(&[&kind, data]) != u32::from_be_bytes(*sum) {
+            return None;
+        }
+        if KEPT.contains(&&kind) && !seen.contains(&kind) {
+            chunk(&mut out, &kind, data);
+            seen.push(kind);
+        }
+        rest = behind;
+    };
+    // The last one may be cut off.
+    let mut pixels = Vec::new();
+    loop {
+        let (length, body) = first;
+        pixels.extend_from_slice(&body[..length.min(body.len())]);
+        match body.get(length.saturating_add(4)..).and_then(head) {
+            Some((length, kind, body)) if kind == *b"IDAT" => first = (length, body),
+            _ => break,
+        }
+    }
+    chunk(&mut out, b"IDAT", &pixels);
+    chunk(&mut out, b"IEND", &[]);
+    Some(out)
+}
+
+/// A chunk's length and kind, and what follows.
+fn head(bytes: &[u8]) -> Option<(usize, [u8; 4], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (kind, rest) = rest.split_first_chunk::<4>()?;
+    let is_name = kind.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    is_name.then_some((u32::from_be_bytes(*length) as usize, *kind, rest))
+}
+
+fn chunk(out: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
+    out.extend((data.len() as u32).to_be_bytes());
+    out.extend_from_slice(kind);
+    out.extend_from_slice(data);
+    out.extend(checksum(&[kind, data]).to_be_bytes());
+}
+
+/// ISO 3309's CRC-32.
+pub(super) fn checksum(parts: &[&[u8]]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut index = 0;
+        while index < 256 {
+            let (mut value, mut bit) = (index as u32, 0);
+            while bit < 8 {
+                value = if value & 1 == 1 { value >> 1 ^ 0xedb8_8320 } else { value >> 1 };
+                bit += 1;
+            }
+            table[index] = value;
+            index += 1;
+        }
+        table
+    };
+    let step = |sum: u32, byte: &u8| TABLE[usize::from(sum as u8 ^ byte)] ^ sum >> 8;
+    !parts.iter().flat_map(|part| part.iter()).fold(!0, step)
+}
