@@ -46,4 +46,4 @@ pub use gemmule_quant as quant;
 pub use image::Picture;
 pub use model::Model;
 pub use sched::CancelHandle;
-pub use session::{Answer, FinishReason, GenerateOptions, Session, SessionOptions, Timings, Trace};
+pub use session::{Answer, FinishReason, GenerateOptions, ProbabilityBase, Session, SessionOptions, Timings, Trace};

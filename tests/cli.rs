@@ -352,7 +352,14 @@ fn quality_is_measured_and_compared() {
     };
     assert_eq!((measure(0), measure(1).1), (("recall at IoU 0.5", 0.5), 0.5));
     assert!((0.35..0.5).contains(&measure(2).1), "{:?}", measure(2));
-    assert_fails(&["eval", &boxes, "--metric", "masks"], &["row 0", "--seg-vae"]);
+    assert_fails(&["eval", &boxes, "--metric", "masks"], &["row 0", "\"mask\""]);
+    let mask =
+        serde_json::json!({ "size": [64, 64], "counts": "UX1i0W100000000000000000000000000000000000000000000000kU1" });
+    let masks = file(
+        "masks.jsonl",
+        &[row("segment circle", serde_json::json!({ "objects": [{ "label": "circle", "mask": mask }] }))],
+    );
+    assert_fails(&["eval", &masks, "--metric", "masks"], &["bundled", "--seg-vae"]);
     assert_fails(&["eval", &boxes, "--metric", "exact"], &["row 0", "\"answers\""]);
     assert_fails(&["eval", &data, "--metric", "boxes"], &["row 0", "\"objects\""]);
     let short = file(

@@ -80,7 +80,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 fn base64(text: &str) -> Vec<u8> {
-    let value = |byte: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|b| *b == byte);
+    let value =
+        |byte: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|b| *b == byte);
     let values: Vec<u32> = text.bytes().filter_map(value).map(|value| value as u32).collect();
     let bytes = |group: &[u32]| {
         let bits = group.iter().fold(0, |bits, value| bits << 6 | value) << (6 * (4 - group.len()));

@@ -78,7 +78,8 @@ impl gemmule_answer {
         let objects = found.objects.iter().zip(&labels).map(|(object, label)| gemmule_object {
             label: label.as_ptr(),
             normalized_box: object.bounds.normalized().map(|edge| edge as f32),
-            pixel_box: size.map_or([0.0; 4], |(width, height)| object.bounds.pixels(width, height).map(|edge| edge as f32)),
+            pixel_box: size
+                .map_or([0.0; 4], |(width, height)| object.bounds.pixels(width, height).map(|edge| edge as f32)),
             score: object.score,
             segments: if object.segments.is_empty() { std::ptr::null() } else { object.segments.as_ptr() },
         });

@@ -103,6 +103,15 @@ impl Mask {
         if union == 0 { 0.0 } else { count(|(a, b)| *a && *b) as f64 / union as f64 }
     }
 
+    /// The share of its pixels that are another mask's, too; zero for masks of another size, or without a pixel.
+    pub fn share_within(&self, other: &Self) -> f64 {
+        if (self.width, self.height) != (other.width, other.height) || self.area() == 0 {
+            return 0.0;
+        }
+        let common = self.pixels.iter().zip(&other.pixels).filter(|(a, b)| **a && **b).count();
+        common as f64 / self.area() as f64
+    }
+
     /// Width of the picture.
     pub fn width(&self) -> u32 {
         self.width

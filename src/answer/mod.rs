@@ -8,6 +8,8 @@ mod mask;
 pub use draw::annotate;
 pub use mask::Mask;
 
+use std::ops::Range;
+
 use crate::text::{FAR_EDGE, LOCATIONS, SEGMENTS, TokenKind, Tokenizer};
 use crate::{Error, Result};
 
@@ -75,6 +77,12 @@ pub fn overlap(one: [f64; 4], other: [f64; 4]) -> f64 {
     if union > 0.0 { area(common) / union } else { 0.0 }
 }
 
+/// The share of a box that lies in another; zero for one without an area.
+pub fn share_within(one: [f64; 4], other: [f64; 4]) -> f64 {
+    let common = [one[0].max(other[0]), one[1].max(other[1]), one[2].min(other[2]), one[3].min(other[3])];
+    if area(one) > 0.0 { area(common) / area(one) } else { 0.0 }
+}
+
 /// An object that an answer names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
@@ -124,36 +132,66 @@ pub fn detections(tokenizer: &Tokenizer, tokens: &[u32], probabilities: &[f32]) 
         return Err(Error::Request(reason));
     }
     let kinds: Vec<TokenKind> = tokens.iter().map(|token| tokenizer.kind(*token)).collect();
-    let starts = starts(&kinds);
+    let score = |part: Range<usize>, separator: Option<usize>| {
+        // The separator at the end says nothing about the object; a semicolon within the label does.
+        let made = part.filter(|at| Some(*at) != separator && !tokenizer.is_end(tokens[*at]));
+        geometric_mean(made.map(|at| probabilities[at]))
+    };
+    collect(&kinds, |part| tokenizer.decode(&tokens[part]), score)
+}
+
+/// Reads the objects in an answer's text, in which locations and segments are written out (`<loc0100>`), as [`detections`] reads
+/// those of tokens. Each has the score 1.
+pub fn detections_in_text(text: &str) -> Detections {
+    let (mut kinds, mut parts) = (Vec::new(), Vec::new());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let code = rest.find('>').map(|end| &rest[..=end]).filter(|code| TokenKind::of(code) != TokenKind::Text);
+        let second = rest.chars().next().map_or(0, char::len_utf8);
+        let next = rest[second..].find(['<', ';']).map_or(rest.len(), |at| second + at);
+        let part = match code {
+            Some(code) => code,
+            None if rest.starts_with(';') => &rest[..1],
+            None => &rest[..next],
+        };
+        kinds.push(TokenKind::of(part));
+        parts.push(part);
+        rest = &rest[part.len()..];
+    }
+    let found = collect(&kinds, |part| Ok(parts[part].concat()), |_, _| 1.0);
+    found.expect("parts of a text are text")
+}
+
+/// Sorts an answer's pieces into objects. `text` and `score` are of pieces in a range; the score leaves one out.
+fn collect(
+    kinds: &[TokenKind],
+    text: impl Fn(Range<usize>) -> Result<String>,
+    score: impl Fn(Range<usize>, Option<usize>) -> f32,
+) -> Result<Detections> {
+    let starts = starts(kinds);
     let mut found = Detections::default();
     let Some(&first) = starts.first() else { return Ok(found) };
-    let before = tokenizer.decode(&tokens[..first])?;
+    let before = text(0..first)?;
     if !before.trim().is_empty() {
         found.malformed.push(Malformed { text: before.trim().to_owned(), reason: "no box before it".to_owned() });
     }
     for (index, &start) in starts.iter().enumerate() {
-        let end = starts.get(index + 1).copied().unwrap_or(tokens.len());
-        let (kinds, tokens) = (&kinds[start..end], &tokens[start..end]);
-        let locations: Vec<u16> = kinds.iter().map_while(TokenKind::location).collect();
-        let segments: Vec<u16> = kinds[locations.len()..].iter().map_while(TokenKind::segment).collect();
-        let codes = locations.len() + segments.len();
-        let label = tokenizer.decode(&tokens[codes..])?;
+        let end = starts.get(index + 1).copied().unwrap_or(kinds.len());
+        let own = &kinds[start..end];
+        let locations: Vec<u16> = own.iter().map_while(TokenKind::location).collect();
+        let segments: Vec<u16> = own[locations.len()..].iter().map_while(TokenKind::segment).collect();
+        let label = text(start + locations.len() + segments.len()..end)?;
         let label = label.trim();
-        let followed = index + 1 < starts.len();
-        let separated = followed || label == ";";
+        let separated = index + 1 < starts.len() || label == ";";
         let label = label.strip_suffix(';').filter(|_| separated).unwrap_or(label).trim_end();
         match read(&locations, &segments) {
             Ok(bounds) => {
-                // The separator at the end says nothing about the object; a semicolon within the label does.
-                let separator = kinds.iter().rposition(|kind| *kind == TokenKind::Separator).filter(|_| separated);
-                let made = tokens.iter().zip(&probabilities[start..end]).enumerate();
-                let made = made.filter(|(at, (token, _))| Some(*at) != separator && !tokenizer.is_end(**token));
-                let score = geometric_mean(made.map(|(_, (_, probability))| *probability));
+                let separator = own.iter().rposition(|kind| *kind == TokenKind::Separator).filter(|_| separated);
+                let score = score(start..end, separator.map(|at| start + at));
                 found.objects.push(Object { label: label.to_owned(), bounds, segments, score });
             }
             Err(reason) => {
-                let text = tokenizer.decode(tokens)?;
-                found.malformed.push(Malformed { text: text.trim().to_owned(), reason });
+                found.malformed.push(Malformed { text: text(start..end)?.trim().to_owned(), reason });
             }
         }
     }

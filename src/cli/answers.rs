@@ -9,7 +9,7 @@ use gemmule::answer::{Bounds, Detections, Malformed, Mask, Object, annotate, det
 use gemmule::files::{OutputFile, directory_of, same_file};
 use gemmule::model::Model;
 use gemmule::session::Constraint;
-use gemmule::{Answer, Picture, Session};
+use gemmule::{Answer, Picture, ProbabilityBase, Session};
 use serde_json::{Value, json};
 
 /// What an answer must look like.
@@ -35,6 +35,25 @@ impl FormArguments {
         let pattern = || self.pattern.clone().map(Constraint::Pattern);
         Some(self.choices.clone()).filter(|choices| !choices.is_empty()).map(Constraint::Choices).or_else(pattern)
     }
+}
+
+/// What probabilities are over.
+#[derive(Args, Clone)]
+pub(super) struct ProbabilityArguments {
+    /// What probabilities are over: full (the whole vocabulary, as for transformers, padding rows included), used (the tokens that
+    /// can be chosen) or form (those that the answer's form admits at each place).
+    #[arg(long, value_name = "BASE", default_value = "full", value_parser = parse_base)]
+    probabilities: ProbabilityBase,
+}
+
+impl ProbabilityArguments {
+    pub(super) fn base(&self) -> ProbabilityBase {
+        self.probabilities
+    }
+}
+
+fn parse_base(name: &str) -> Result<ProbabilityBase, String> {
+    ProbabilityBase::from_name(name).ok_or_else(|| "choose full, used or form".to_owned())
 }
 
 /// What becomes of the objects in an answer.
@@ -186,7 +205,12 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// What an answer says, without timings.
-pub(super) fn to_json(model: &Model, answer: &Answer, found: &Found, pictures: &[Picture]) -> Result<Value> {
+pub(super) fn to_json(
+    (model, base): (&Model, ProbabilityBase),
+    answer: &Answer,
+    found: &Found,
+    pictures: &[Picture],
+) -> Result<Value> {
     let (objects, malformed) = found.to_json(pictures);
     let mut value = json!({
         "text": answer.text,
@@ -196,7 +220,12 @@ pub(super) fn to_json(model: &Model, answer: &Answer, found: &Found, pictures: &
         "malformed": malformed,
         "prompt_tokens": answer.prompt_tokens,
         "finish": answer.finish.name(),
+        "probabilities_over": base.name(),
     });
+    // For each picture what is wrong with its file, where anything is.
+    if pictures.iter().any(|picture| picture.damage().is_some()) {
+        value["damaged"] = pictures.iter().map(Picture::damage).collect();
+    }
     if !answer.alternatives.is_empty() {
         let tokenizer = model.tokenizer()?;
         let one = |&(token, logarithm): &(u32, f32)| json!({ "token": token, "text": tokenizer.token(token), "logprob": logarithm });

@@ -8,7 +8,7 @@ use gemmule::files::{destination, same_file};
 use gemmule::{GenerateOptions, Model};
 use serde_json::{Value, json};
 
-use super::answers::{self, Found, ObjectArguments};
+use super::answers::{self, Found, ObjectArguments, ProbabilityArguments};
 use super::rows::{self, Line, Shown, Work, lines};
 use super::{ComputeArguments, ModelArguments, print_note};
 
@@ -39,6 +39,11 @@ pub(super) struct Batch {
     logprobs: usize,
     #[command(flatten)]
     objects: ObjectArguments,
+    #[command(flatten)]
+    probabilities: ProbabilityArguments,
+    /// Refuse damaged pictures, which are read as far as they go otherwise; their rows get "damaged".
+    #[arg(long)]
+    strict: bool,
     /// Replace OUT.jsonl, and forget what an interrupted run has done.
     #[arg(long)]
     force: bool,
@@ -71,7 +76,7 @@ impl Batch {
 
         let bar = rows::progress(total, done)?;
         std::thread::scope(|scope| -> Result<()> {
-            for (index, (input, work)) in (done..).zip(rows::read(scope, &self.manifest, done)?) {
+            for (index, (input, work)) in (done..).zip(rows::read(scope, &self.manifest, (done, self.strict))?) {
                 let answered = work.and_then(|work| self.answer(&model, &mut shown, &work));
                 let mut value = answered.unwrap_or_else(|error| {
                     failures += 1;
@@ -100,12 +105,13 @@ impl Batch {
         let options = GenerateOptions {
             max_tokens: work.row.max_tokens.unwrap_or(self.max_tokens),
             probabilities: true,
+            probability_base: self.probabilities.base(),
             alternatives: self.logprobs,
             ..GenerateOptions::default()
         };
         let answer = session.ask(&work.row.prompt, &options, |_| std::ops::ControlFlow::Continue(()))?;
         let found = Found::read(&self.objects, session, model, (&answer, &work.pictures))?;
-        answers::to_json(model, &answer, &found, &work.pictures)
+        answers::to_json((model, self.probabilities.base()), &answer, &found, &work.pictures)
     }
 
     /// Notes what the answers depend on beside the rows, and compares it where rows are there already.
@@ -117,6 +123,8 @@ impl Batch {
             "max_tokens": self.max_tokens,
             "logprobs": self.logprobs,
             "nms": self.objects.nms(),
+            "probabilities": self.probabilities.base().name(),
+            "strict": self.strict,
         });
         if goes_on {
             let noted = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use gemmule::quant::isa;
 use gemmule::sched::MOST_THREADS;
@@ -70,6 +70,9 @@ struct ImageArguments {
     /// Take IMAGE as a file of an animated GIF or WebP, or as a directory of pictures, and show N frames of it, evenly spaced.
     #[arg(long, value_name = "N", value_parser = parse_frames)]
     frames: Option<usize>,
+    /// Refuse damaged pictures, which are read as far as they go otherwise, with a note.
+    #[arg(long)]
+    strict: bool,
 }
 
 fn parse_threads(text: &str) -> Result<usize, String> {
@@ -161,15 +164,21 @@ impl ImageArguments {
     }
 
     fn open(&self) -> Result<Vec<Picture>> {
-        match self.frames {
-            None => open_pictures(&self.images),
-            Some(frames) => Ok(self
-                .images
-                .iter()
-                .map(|path| gemmule::image::frames(path, frames))
-                .collect::<gemmule::Result<Vec<_>>>()?
-                .concat()),
+        if let Some(frames) = self.frames {
+            let films = self.images.iter().map(|path| gemmule::image::frames(path, frames));
+            return Ok(films.collect::<gemmule::Result<Vec<_>>>()?.concat());
         }
+        let pictures = open_pictures(&self.images)?;
+        for (picture, path) in pictures.iter().zip(&self.images) {
+            if let Some(reason) = picture.damage() {
+                let path = path.display();
+                ensure!(!self.strict, "{path}: it is damaged: {reason}");
+                print_note(&format!(
+                    "gemmule: note: {path} is damaged ({reason}) and read as far as it goes; --strict refuses it"
+                ));
+            }
+        }
+        Ok(pictures)
     }
 
     /// Whether the model is sure to see one picture only.

@@ -135,12 +135,12 @@ pub(super) fn progress(total: usize, done: usize) -> Result<ProgressBar> {
     Ok(bar)
 }
 
-/// Reads the rows of a file from row `first` on in a thread of `scope`, so that one row's pictures are decoded while the row
+/// Reads the rows of a file from row `first` on, damaged pictures refused where `strict`, in a thread of `scope`, so that one row's pictures are decoded while the row
 /// before is answered.
 pub(super) fn read<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     path: &'env Path,
-    first: usize,
+    (first, strict): (usize, bool),
 ) -> Result<Receiver<Asked>> {
     let (lines, directory) = (lines(path)?.skip(first), path.parent().unwrap_or(Path::new("")));
     let (send, receive) = sync_channel(1);
@@ -149,7 +149,7 @@ pub(super) fn read<'scope, 'env>(
         for line in lines {
             let input = line.as_ref().map_or(Value::Null, Line::value);
             // Nobody takes more rows: the work has failed.
-            if send.send((input, line.and_then(|line| ask(line.row()?, directory, &mut last)))).is_err() {
+            if send.send((input, line.and_then(|line| ask(line.row()?, (directory, strict), &mut last)))).is_err() {
                 return;
             }
         }
@@ -157,13 +157,22 @@ pub(super) fn read<'scope, 'env>(
     Ok(receive)
 }
 
-fn ask(row: Row, directory: &Path, last: &mut Option<(Vec<PathBuf>, Arc<Vec<Picture>>)>) -> Result<Work> {
+fn ask(
+    row: Row,
+    (directory, strict): (&Path, bool),
+    last: &mut Option<(Vec<PathBuf>, Arc<Vec<Picture>>)>,
+) -> Result<Work> {
     let paths = row.paths(directory)?;
     if let Some((_, pictures)) = last.as_ref().filter(|(known, _)| *known == paths) {
         return Ok(Work { row, pictures: Arc::clone(pictures), same: true });
     }
     *last = None;
-    let pictures = paths.iter().map(|path| Picture::open(path)).collect::<gemmule::Result<_>>()?;
+    let pictures = paths.iter().map(|path| Picture::open(path)).collect::<gemmule::Result<Vec<_>>>()?;
+    for (picture, path) in pictures.iter().zip(&paths) {
+        if let (true, Some(reason)) = (strict, picture.damage()) {
+            bail!("{}: it is damaged: {reason}", path.display());
+        }
+    }
     let pictures = Arc::new(pictures);
     *last = Some((paths, Arc::clone(&pictures)));
     Ok(Work { row, pictures, same: false })

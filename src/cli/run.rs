@@ -9,7 +9,7 @@ use gemmule::session::Sampling;
 use gemmule::{Answer, GenerateOptions};
 use serde_json::{Value, json};
 
-use super::answers::{self, FormArguments, Found, ObjectArguments, Output};
+use super::answers::{self, FormArguments, Found, ObjectArguments, Output, ProbabilityArguments};
 use super::{ComputeArguments, ImageArguments, ModelArguments, print_json, print_note, wrong_usage};
 
 /// Answer prompts about one or more pictures.
@@ -46,6 +46,8 @@ pub(super) struct Run {
     /// With --json: the K likeliest tokens at each step, with the logarithms of their probabilities.
     #[arg(long, value_name = "K", default_value_t = 0, requires = "json")]
     logprobs: usize,
+    #[command(flatten)]
+    probabilities: ProbabilityArguments,
     #[command(flatten)]
     objects: ObjectArguments,
     /// Draw the objects found on the picture.
@@ -105,6 +107,7 @@ impl Run {
             max_tokens: self.max_tokens,
             sampling: Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed },
             probabilities: self.json || draws,
+            probability_base: self.probabilities.base(),
             alternatives: self.logprobs,
             constraint: self.form.constraint(),
             ..GenerateOptions::default()
@@ -143,7 +146,7 @@ impl Run {
             if self.json || draws {
                 let found = Found::read(&self.objects, &mut session, &model, (&answer, &pictures))?;
                 if self.json {
-                    let mut value = answers::to_json(&model, &answer, &found, &pictures)?;
+                    let mut value = answers::to_json((&model, self.probabilities.base()), &answer, &found, &pictures)?;
                     value["prompt"] = json!(prompt);
                     value["timings"] = timings_to_json(&answer, load, decode);
                     print_json(&value)?;

@@ -14,7 +14,7 @@ use gemmule::image::{FrameStream, PixelFormat, StreamFormat, StreamFrame, pictur
 use gemmule::{CancelHandle, GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
 
-use super::answers::{self, FormArguments, Found, ObjectArguments};
+use super::answers::{self, FormArguments, Found, ObjectArguments, ProbabilityArguments};
 use super::{ComputeArguments, ModelArguments, print_json, print_note, wrong_usage};
 
 /// Answer a prompt about every frame that a camera or film sends, as fast as the machine can.
@@ -63,6 +63,11 @@ pub(super) struct Watch {
     max_tokens: usize,
     #[command(flatten)]
     form: FormArguments,
+    #[command(flatten)]
+    probabilities: ProbabilityArguments,
+    /// Refuse damaged frames, which are read as far as they go otherwise; their lines get "damaged".
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     objects: ObjectArguments,
     #[command(flatten)]
@@ -297,6 +302,9 @@ impl Watch {
 
     fn answer(&self, model: &Model, session: &mut Session<'_>, arrived: &Arrived) -> Result<Value> {
         let whole = [arrived.frame.to_picture()?];
+        if let (true, Some(reason)) = (self.strict, whole[0].damage()) {
+            bail!("the frame is damaged: {reason}");
+        }
         let part = self.region.map(|[left, top, width, height]| whole[0].crop((left, top), (width, height)));
         let part = part.transpose()?.map(|part| [part]);
         let pictures = part.as_ref().unwrap_or(&whole);
@@ -304,6 +312,7 @@ impl Watch {
         let options = GenerateOptions {
             max_tokens: self.max_tokens,
             probabilities: true,
+            probability_base: self.probabilities.base(),
             constraint: self.form.constraint(),
             deadline: self.budget.map(|budget| arrived.at + Duration::from_millis(budget)),
             ..GenerateOptions::default()
@@ -313,7 +322,7 @@ impl Watch {
         if let Some([left, top, ..]) = self.region {
             found.move_into(&pictures[0], (left, top), &whole[0]);
         }
-        answers::to_json(model, &answer, &found, &whole)
+        answers::to_json((model, self.probabilities.base()), &answer, &found, &whole)
     }
 }
 

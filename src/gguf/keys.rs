@@ -84,6 +84,10 @@ pub mod own {
     pub const SLIDING_LAYERS: &str = "paligemma.sliding_layers";
     /// u32: the vision MLP's inner dimension with its zero padding.
     pub const VISION_PADDED_FEED_FORWARD: &str = "paligemma.vision_padded_feed_forward_length";
+    /// string, JSON: settings of `generation_config.json` that change answers and are obeyed.
+    pub const GENERATION: &str = "paligemma.generation";
+    /// string, JSON: those that change what transformers' `generate` answers and are not obeyed, for `inspect`.
+    pub const GENERATION_IGNORED: &str = "paligemma.generation_ignored";
     /// string: what the converter was told, for `inspect`.
     pub const CONVERSION: &str = "paligemma.conversion";
 }

@@ -1,6 +1,9 @@
 //! GIF as Pillow gives it (`GifImagePlugin.py`): frames of any place and size on a canvas that grows with them, no pixel of it
 //! transparent.
 
+use std::borrow::Cow;
+use std::io::Cursor;
+
 use gif::{ColorOutput, DecodeOptions, DisposalMethod, MemoryLimit};
 
 use super::{LARGEST_DECODED, Picture, check_size};
@@ -24,7 +27,7 @@ enum Disposal {
 
 /// Frames of a GIF file, in order, each as the whole canvas shows it.
 pub(super) struct Frames<'a> {
-    decoder: gif::Decoder<&'a [u8]>,
+    decoder: gif::Decoder<Cursor<Cow<'a, [u8]>>>,
     width: usize,
     height: usize,
     canvas: Vec<Rgb>,
@@ -44,7 +47,7 @@ impl<'a> Frames<'a> {
         let mut options = DecodeOptions::new();
         options.set_color_output(ColorOutput::Indexed);
         options.set_memory_limit(MemoryLimit::Bytes(LARGEST_DECODED.try_into().expect("it is not zero")));
-        let decoder = options.read_info(bytes).map_err(|error| error.to_string())?;
+        let decoder = options.read_info(Cursor::new(with_colours(bytes))).map_err(|error| error.to_string())?;
         let (width, height) = (usize::from(decoder.width()), usize::from(decoder.height()));
         let method = DisposalMethod::Any;
         Ok(Self { decoder, width, height, canvas: Vec::new(), frames: 0, disposal: None, method })
@@ -125,6 +128,23 @@ impl<'a> Frames<'a> {
     }
 }
 
+/// The file with a table of grey levels where it has no table for all frames, which the decoder wants.
+fn with_colours(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const HAS_TABLE: u8 = 0x80;
+    const OF_256: u8 = 7;
+    match bytes.split_at_checked(13) {
+        Some((head, rest)) if head[10] & HAS_TABLE == 0 => {
+            let mut head = head.to_vec();
+            head[10] = head[10] & !OF_256 | HAS_TABLE | OF_256;
+            // No colour of the background was given.
+            head[11] = 0;
+            let levels = (0..=u8::MAX).flat_map(|level| [level; 3]);
+            head.into_iter().chain(levels).chain(rest.iter().copied()).collect::<Vec<_>>().into()
+        }
+        _ => bytes.into(),
+    }
+}
+
 /// Colours of indices; grey levels where there are none.
 struct Palette(Option<Vec<u8>>);
 
@@ -155,7 +175,7 @@ mod tests {
             let golden = std::fs::read_to_string(path.with_extension("json")).unwrap();
             let golden: Vec<(u32, u32, String)> = serde_json::from_str(&golden).unwrap();
             for (at, (width, height, hex)) in golden.iter().enumerate() {
-                let picture = frames.next().unwrap().unwrap();
+                let picture = frames.next().unwrap_or_else(|error| panic!("{} {at}: {error}", path.display())).unwrap();
                 let found: String = picture.rgb().iter().map(|byte| format!("{byte:02x}")).collect();
                 assert_eq!((picture.width(), picture.height()), (*width, *height), "{} {at}", path.display());
                 assert_eq!(&found, hex, "{} frame {at}", path.display());

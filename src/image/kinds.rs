@@ -30,7 +30,9 @@ const KINDS: [(usize, &[u8], &str, &str); 19] = [
 
 /// Why bytes that no decoder knows are no picture.
 pub(super) fn unreadable(bytes: &[u8]) -> String {
-    let is = |(place, mark, ..): &&(usize, &[u8], &str, &str)| bytes.get(*place..).is_some_and(|rest| rest.starts_with(mark));
+    let is = |(place, mark, ..): &&(usize, &[u8], &str, &str)| {
+        bytes.get(*place..).is_some_and(|rest| rest.starts_with(mark))
+    };
     if let Some((_, _, kind, advice)) = KINDS.iter().find(is) {
         return format!("it is {kind}, which is not read; {READ} are: {advice}");
     }
@@ -42,7 +44,9 @@ pub(super) fn unreadable(bytes: &[u8]) -> String {
         return "it is a web page, not a picture: fetch the picture itself".to_owned();
     }
     if text.starts_with("<svg") || text.starts_with("<?xml") {
-        return format!("it is an SVG drawing or other XML, which is not read; {READ} are: convert it, as `rsvg-convert` does");
+        return format!(
+            "it is an SVG drawing or other XML, which is not read; {READ} are: convert it, as `rsvg-convert` does"
+        );
     }
     format!("unknown format; {READ} can be read")
 }
@@ -51,16 +55,23 @@ pub(super) fn unreadable(bytes: &[u8]) -> String {
 pub(super) fn of_path(path: &Path) -> Option<String> {
     let text = path.to_str().unwrap_or_default();
     if path.is_dir() {
-        return Some("it is a directory: name a picture of it, or give --frames N to take its pictures for frames".to_owned());
+        return Some(
+            "it is a directory: name a picture of it, or give --frames N to take its pictures for frames".to_owned(),
+        );
     }
     if path.exists() {
         return None;
     }
     if text.starts_with("data:") {
-        return Some("it is a data URI, which is not read: write its bytes to a file, or give them through stdin (-)".to_owned());
+        return Some(
+            "it is a data URI, which is not read: write its bytes to a file, or give them through stdin (-)".to_owned(),
+        );
     }
-    let is_url = ["http://", "https://", "file://", "s3://", "gs://", "ftp://"].iter().any(|start| text.starts_with(start));
-    is_url.then(|| "it is a URL, which is not fetched: download it first, or pipe it (`curl -s URL | gemmule run -i -`)".to_owned())
+    let is_url =
+        ["http://", "https://", "file://", "s3://", "gs://", "ftp://"].iter().any(|start| text.starts_with(start));
+    is_url.then(|| {
+        "it is a URL, which is not fetched: download it first, or pipe it (`curl -s URL | gemmule run -i -`)".to_owned()
+    })
 }
 
 /// A path as messages show it: a data URI is as long as its picture.

@@ -163,7 +163,8 @@ impl Picture {
         let mut out = vec![0.0; 3 * size * size];
         for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
             let (mean, deviation) = (preprocess.mean[channel], preprocess.deviation[channel]);
-            let levels: [f32; 256] = std::array::from_fn(|level| normalized(level as u8, (mean, deviation), preprocess));
+            let levels: [f32; 256] =
+                std::array::from_fn(|level| normalized(level as u8, (mean, deviation), preprocess));
             for (out, pixel) in plane.iter_mut().zip(resized.chunks_exact(3)) {
                 *out = levels[usize::from(pixel[channel])];
             }

@@ -69,7 +69,9 @@ mod tests {
 
     #[test]
     fn numbers_of_every_kind_are_read() {
-        for (kind, little, big) in [(3, [6, 0, 0, 0], [0, 6, 0, 0]), (4, [6, 0, 0, 0], [0, 0, 0, 6]), (1, [6; 4], [6; 4])] {
+        for (kind, little, big) in
+            [(3, [6, 0, 0, 0], [0, 6, 0, 0]), (4, [6, 0, 0, 0], [0, 0, 0, 6]), (1, [6; 4], [6; 4])]
+        {
             assert_eq!(of(Some(&exif(true, kind, little)), None), Orientation::Rotate90, "{kind}");
             assert_eq!(of(Some(&exif(false, kind, big)), None), Orientation::Rotate90, "{kind}");
         }

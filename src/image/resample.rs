@@ -202,7 +202,11 @@ pub(super) fn to_square(
     (filter, rule): (Filter, ResizeRule),
 ) -> Vec<u8> {
     let rows = |rgb: &[u8]| {
-        if width == size { rgb.to_vec() } else { stretch_rows(rgb, width, &FixedTaps::new(filter, (width, size), rule)) }
+        if width == size {
+            rgb.to_vec()
+        } else {
+            stretch_rows(rgb, width, &FixedTaps::new(filter, (width, size), rule))
+        }
     };
     let columns = |rgb: &[u8], width| {
         if height == size {
@@ -211,7 +215,11 @@ pub(super) fn to_square(
             stretch_columns(rgb, width, &FixedTaps::new(filter, (height, size), rule))
         }
     };
-    if columns_first((width, height), (size, size), rule) { rows(&columns(rgb, width)) } else { columns(&rows(rgb), size) }
+    if columns_first((width, height), (size, size), rule) {
+        rows(&columns(rgb, width))
+    } else {
+        columns(&rows(rgb), size)
+    }
 }
 
 /// Every row of `width` pixels.
@@ -336,7 +344,12 @@ mod tests {
                     continue;
                 };
                 let found = to_square(&rgb, (width, height), side, (filter, rule));
-                assert_eq!(u64::from(super::super::png::checksum(&[&found])), expected, "{rule:?} {case}: begins {:02x?}", &found[..6]);
+                assert_eq!(
+                    u64::from(super::super::png::checksum(&[&found])),
+                    expected,
+                    "{rule:?} {case}: begins {:02x?}",
+                    &found[..6]
+                );
             }
         }
         assert!(cases.len() > 150, "{} cases", cases.len());

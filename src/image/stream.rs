@@ -1,5 +1,6 @@
 //! Films as streams of bytes: raw frames, Motion JPEG, YUV4MPEG2.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 
 use super::{Frame, Picture, PixelFormat};
@@ -46,6 +47,8 @@ pub struct FrameStream<R> {
     frames: u64,
     /// A JPEG picture's first marker was read already.
     begun: bool,
+    /// Bytes that were read too far, and come next.
+    pending: VecDeque<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,18 +100,21 @@ impl<R: BufRead> FrameStream<R> {
         let format = match format {
             Some(format) => format,
             // One byte has to do: a pipe may give no more at first.
-            None => match reader.fill_buf().map_err(|error| failed(0, error.to_string()))?.first() {
-                // A picture, or a boundary before one.
-                Some(0xff | b'-' | b'\r' | b'\n') => StreamFormat::Mjpeg,
+            None => match reader.fill_buf().map_err(|error| failed(0, error.to_string()))?.first().copied() {
+                // A picture, or a boundary or an answer's header before one.
+                Some(0xff | b'-' | b'\r' | b'\n' | b'H') => StreamFormat::Mjpeg,
                 Some(b'Y') => StreamFormat::Y4m,
                 None => return Err(failed(0, "the stream is empty".to_owned())),
+                // Within a picture, with the next one in sight.
+                Some(_) if holds_picture(&mut reader)? => StreamFormat::Mjpeg,
                 Some(_) => {
                     let reason = "the stream is neither Motion JPEG nor YUV4MPEG2; raw frames need a format and a size";
                     return Err(failed(0, reason.to_owned()));
                 }
             },
         };
-        let mut stream = Self { reader, kind: Kind::Mjpeg, bytes: Vec::new(), frames: 0, begun: false };
+        let mut stream =
+            Self { reader, kind: Kind::Mjpeg, bytes: Vec::new(), frames: 0, begun: false, pending: VecDeque::new() };
         stream.kind = match format {
             StreamFormat::Mjpeg => Kind::Mjpeg,
             StreamFormat::Raw { format, size, row_step } => Kind::Raw { format, size, row_step, announced: false },
@@ -224,24 +230,30 @@ impl<R: BufRead> FrameStream<R> {
 
     /// A byte; none at the end of the stream.
     fn byte(&mut self) -> Result<Option<u8>> {
+        if let Some(byte) = self.pending.pop_front() {
+            return Ok(Some(byte));
+        }
         let available = self.reader.fill_buf().map_err(|error| failed(self.frames, error.to_string()))?;
         let byte = available.first().copied();
         self.reader.consume(usize::from(byte.is_some()));
         Ok(byte)
     }
 
-    /// The next byte of a JPEG picture, kept.
-    fn jpeg_byte(&mut self) -> Result<u8> {
-        let byte = self.byte()?.ok_or_else(|| self.failed("the stream ends within it"))?;
+    /// Keeps a byte of a JPEG picture.
+    fn keep(&mut self, byte: u8) -> Result<()> {
         if self.bytes.len() >= LARGEST_FRAME {
             return Err(self.failed(format!("it has more than {LARGEST_FRAME} bytes")));
         }
         self.bytes.push(byte);
-        Ok(byte)
+        Ok(())
     }
 
-    /// Reads a picture from its first marker (SOI) to its last (EOI); previews within it have markers of their own, so that
-    /// segments are skipped by their lengths. False at the end of the stream.
+    /// Reads a picture from its first marker (SOI) to its last (EOI); what is before the first, such as the rest of one that began
+    /// before the stream, is passed over. False at the end of the stream.
+    ///
+    /// Whatever the lengths of its segments say, the next picture is where the next SOI is: a length with a flipped bit loses this
+    /// picture alone. Previews within application data have markers of their own; they are told by what the segment's length says,
+    /// as long as that leads to another marker.
     fn read_jpeg(&mut self) -> Result<bool> {
         let mut before = 0;
         while !std::mem::take(&mut self.begun) {
@@ -252,50 +264,101 @@ impl<R: BufRead> FrameStream<R> {
         }
         self.bytes.clear();
         self.bytes.extend_from_slice(&[0xff, 0xd8]);
-        let mut marker = self.marker()?;
+        let mut before = 0;
+        // Bytes of application data that are left, in which markers do not count.
+        let mut hidden = 0usize;
+        let mut in_scan = false;
         loop {
-            match marker {
-                // The end.
+            let Some(byte) = self.byte()? else {
+                // A wrong length may have hidden all that came.
+                return if self.another().is_some() {
+                    self.resynchronize()
+                } else {
+                    Err(self.failed("the stream ends within it"))
+                };
+            };
+            self.keep(byte)?;
+            if hidden > 0 {
+                hidden -= 1;
+                before = 0;
+                // Behind a segment comes a marker, or its length was wrong.
+                if hidden == 0 && !self.at_marker()? {
+                    return self.resynchronize();
+                }
+                continue;
+            }
+            if std::mem::replace(&mut before, byte) != 0xff {
+                continue;
+            }
+            match byte {
                 0xd9 => return Ok(true),
-                // Without a length: restarts, TEM.
-                0x01 | 0xd0..=0xd7 => marker = self.marker()?,
-                // A picture within a picture, but not in a segment: the first one was cut, and shows it when it is decoded.
+                // Another picture: this one was cut, and shows it when it is decoded.
                 0xd8 => {
                     self.bytes.truncate(self.bytes.len() - 2);
                     self.begun = true;
                     return Ok(true);
                 }
-                _ => {
-                    let length = u16::from_be_bytes([self.jpeg_byte()?, self.jpeg_byte()?]);
-                    for _ in 2..length {
-                        self.jpeg_byte()?;
-                    }
-                    // Behind the header of a scan come its data, in which a marker's first byte is followed by zero.
-                    marker = if marker == 0xda { self.marker_behind_data()? } else { self.marker()? };
+                // Data, fillings and restarts.
+                0x00 | 0x01 | 0xff | 0xd0..=0xd7 => {}
+                0xda => in_scan = true,
+                // Application data and comments, where a preview may be; in a scan there is none.
+                0xe0..=0xef | 0xfe if !in_scan => {
+                    let (Some(high), Some(low)) = (self.byte()?, self.byte()?) else {
+                        return Err(self.failed("the stream ends within it"));
+                    };
+                    self.keep(high)?;
+                    self.keep(low)?;
+                    hidden = usize::from(u16::from_be_bytes([high, low])).saturating_sub(2);
+                    before = 0;
                 }
+                _ => {}
             }
         }
     }
 
-    /// The next marker; bytes before it are data or filling.
-    fn marker(&mut self) -> Result<u8> {
-        while self.jpeg_byte()? != 0xff {}
-        loop {
-            let byte = self.jpeg_byte()?;
-            if byte != 0xff {
-                return Ok(byte);
-            }
+    /// Whether the next byte begins a marker; at the stream's end there is none.
+    fn at_marker(&mut self) -> Result<bool> {
+        if let Some(byte) = self.pending.front() {
+            return Ok(*byte == 0xff);
         }
+        let available = self.reader.fill_buf().map_err(|error| failed(self.frames, error.to_string()))?;
+        Ok(available.first() == Some(&0xff))
     }
 
-    fn marker_behind_data(&mut self) -> Result<u8> {
+    /// Where another picture begins in what was read of this one.
+    fn another(&self) -> Option<usize> {
+        self.bytes[2..].windows(3).position(|window| window == [0xff, 0xd8, 0xff]).map(|at| at + 2)
+    }
+
+    /// Ends a picture whose application data had a wrong length where the next one begins, in what was read or behind it.
+    fn resynchronize(&mut self) -> Result<bool> {
+        if let Some(at) = self.another() {
+            // What was read too far is the next picture's beginning.
+            let mut next = VecDeque::from(self.bytes.split_off(at + 2));
+            next.append(&mut self.pending);
+            self.pending = next;
+            self.bytes.truncate(at);
+            self.begun = true;
+            return Ok(true);
+        }
+        let mut before = 0;
         loop {
-            match self.marker()? {
-                0x00 | 0xd0..=0xd7 => {}
-                marker => return Ok(marker),
+            let Some(byte) = self.byte()? else { return Ok(true) };
+            self.keep(byte)?;
+            if before == 0xff && byte == 0xd8 {
+                self.bytes.truncate(self.bytes.len() - 2);
+                self.begun = true;
+                return Ok(true);
             }
+            before = byte;
         }
     }
+}
+
+/// Whether a JPEG picture begins in what is there to be read.
+fn holds_picture(reader: &mut impl BufRead) -> Result<bool> {
+    let available = reader.fill_buf().map_err(|error| failed(0, error.to_string()))?;
+    Ok(available.windows(3).any(|window| window == [0xff, 0xd8, 0xff]))
 }
 
 /// Bytes of a raw frame, where every row takes its whole step, also the last one of a plane; none beyond the limit.
@@ -394,6 +457,28 @@ mod tests {
         assert!(first.to_picture().is_err() || first.number() == 0);
         let second = stream.next_frame().unwrap().unwrap();
         assert_eq!((second.number(), second.to_picture().unwrap().rgb()), (1, found[1].rgb()));
+        // An HTTP answer's header, or the rest of a picture, may come first.
+        let header = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n--b\r\n\r\n";
+        for start in [&header[..], &files[0][files[0].len() - 200..]] {
+            let found = pictures(&[start, &files[1]].concat(), None).unwrap();
+            assert_eq!(found[0].rgb(), pictures(&files[1], None).unwrap()[0].rgb());
+        }
+        // Whatever a segment's length says, the next picture is found.
+        let application = files[0].windows(2).position(|window| window == [0xff, 0xe0]).unwrap();
+        for length in [0u16, 1, 2, 5, 17, 400, 5000, u16::MAX] {
+            let mut broken = files[0].clone();
+            broken[application + 2..application + 4].copy_from_slice(&length.to_be_bytes());
+            let film = [broken, files[1].clone(), files[2].clone()].concat();
+            let mut stream = FrameStream::new(&film[..], None).unwrap();
+            let mut seen = Vec::new();
+            while let Ok(Some(frame)) = stream.next_frame() {
+                seen.extend(frame.to_picture().map(|picture| picture.rgb().to_vec()));
+            }
+            for file in &files[1..3] {
+                let whole = Picture::from_bytes("", file).unwrap();
+                assert!(seen.iter().any(|rgb| *rgb == whole.rgb()), "length {length}");
+            }
+        }
         assert!(pictures(b"", None).unwrap_err().to_string().contains("empty"));
         assert!(pictures(b"RIFF", None).unwrap_err().to_string().contains("neither"));
     }

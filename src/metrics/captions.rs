@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::penn::words;
+
 /// Longest sequences of words that are compared.
 const LONGEST: usize = 4;
 /// Spread of the penalty for another length.
@@ -74,63 +76,4 @@ fn count(words: &[String]) -> Counts {
         }
     }
     counts
-}
-
-/// Words as the Penn Treebank's tokenizer parts captions, in lower case and without punctuation: contractions become two
-/// words ("do n't", "dog 's"), numbers and words with inner hyphens stay whole, brackets become words. Its lists of
-/// abbreviations ("no. 5") are left out.
-fn words(text: &str) -> Vec<String> {
-    let text = text.to_lowercase().replace(['’', '‘'], "'");
-    let mut words = Vec::new();
-    for piece in text.split_whitespace() {
-        let chars: Vec<char> = piece.chars().collect();
-        let mut word = String::new();
-        for (at, &char) in chars.iter().enumerate() {
-            let near = |step: isize| at.checked_add_signed(step).and_then(|at| chars.get(at)).copied();
-            let between = |kind: fn(char) -> bool| near(-1).is_some_and(kind) && near(1).is_some_and(kind);
-            let inner = match char {
-                '-' | '\'' | '&' => between(char::is_alphanumeric),
-                '.' | ',' | ':' | '/' => between(|char| char.is_ascii_digit()),
-                _ => char.is_alphanumeric() || char == '_',
-            };
-            if inner {
-                word.push(char);
-                continue;
-            }
-            part(&mut words, &word);
-            word.clear();
-            words.extend(word_of(char));
-        }
-        part(&mut words, &word);
-    }
-    words
-}
-
-/// The word that a sign becomes; punctuation becomes none.
-fn word_of(char: char) -> Option<String> {
-    Some(match char {
-        '(' => "-lrb-".to_owned(),
-        ')' => "-rrb-".to_owned(),
-        '[' => "-lsb-".to_owned(),
-        ']' => "-rsb-".to_owned(),
-        '{' => "-lcb-".to_owned(),
-        '}' => "-rcb-".to_owned(),
-        '$' | '%' | '#' | '@' | '&' | '*' | '+' | '=' | '/' | '<' | '>' => char.to_string(),
-        _ => return None,
-    })
-}
-
-/// Parts a contraction.
-fn part(words: &mut Vec<String>, word: &str) {
-    if word.is_empty() {
-        return;
-    }
-    let endings = ["n't", "'s", "'re", "'ve", "'ll", "'d", "'m"];
-    let contraction = if word == "cannot" { Some(("can", "not")) } else { None };
-    let split =
-        |ending: &'static str| word.strip_suffix(ending).filter(|start| !start.is_empty()).map(|start| (start, ending));
-    match contraction.or_else(|| endings.into_iter().find_map(split)) {
-        Some((start, end)) => words.extend([start.to_owned(), end.to_owned()]),
-        None => words.push(word.to_owned()),
-    }
 }

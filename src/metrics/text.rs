@@ -24,16 +24,16 @@ pub fn anls(answer: &str, references: &[String]) -> f64 {
 }
 
 /// 1 where the answer is a reference without regard to case, or a number within 5 % of it (ChartQA's rule; "12%" is 0.12),
-/// else 0.
+/// else 0. (`relaxed_correctness` of pix2struct, big_vision and lmms-eval; texts are compared without outer space.)
 pub fn relaxed_accuracy(answer: &str, references: &[String]) -> f64 {
     let number = |text: &str| -> Option<f64> {
         let text = text.trim();
-        let (digits, factor) =
-            text.strip_suffix('%').map_or((text, 1.0), |digits| (digits.trim_end_matches('%'), 0.01));
-        digits.trim().parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number * factor)
+        let number = |digits: &str| digits.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+        // Divided, not multiplied by 0.01, which rounds to another side of the edge.
+        if text.ends_with('%') { number(text.trim_end_matches('%')).map(|number| number / 100.0) } else { number(text) }
     };
     let right = |reference: &String| match (number(answer), number(reference)) {
-        (Some(answer), Some(reference)) if reference != 0.0 => ((answer - reference) / reference).abs() <= 0.05,
+        (Some(answer), Some(reference)) if reference != 0.0 => (answer - reference).abs() / reference.abs() <= 0.05,
         _ => answer.trim().to_lowercase() == reference.trim().to_lowercase(),
     };
     f64::from(u8::from(references.iter().any(right)))

@@ -1,5 +1,6 @@
 //! Everything that differs between models, read from and written to GGUF metadata.
 
+use super::GenerationRules;
 use crate::gguf::Gguf;
 use crate::gguf::keys::{self, own, text, tokenizer, vision};
 use crate::gguf::writer::MetadataValue;
@@ -18,6 +19,8 @@ pub struct Config {
     pub preprocess: PreprocessConfig,
     /// Tokens with a meaning of their own.
     pub special: SpecialTokens,
+    /// Rules for the next token.
+    pub generation: GenerationRules,
 }
 
 /// The decoder's generation.
@@ -333,7 +336,8 @@ impl Config {
             deviation: vision_reader.channels(vision::IMAGE_STD)?,
         };
         let special = read_special(&text_reader, text_file, text.vocabulary)?;
-        Ok(Self { text, vision, preprocess, special })
+        let generation = read_generation(&text_reader, text_file, text.vocabulary)?;
+        Ok(Self { text, vision, preprocess, special, generation })
     }
 
     /// The text half's keys.
@@ -364,6 +368,10 @@ impl Config {
         ];
         let eos = self.special.eos.iter().map(|id| MetadataValue::Uint32(*id)).collect();
         metadata.push((own::EOS_TOKENS.to_owned(), MetadataValue::Array(eos)));
+        if !self.generation.is_empty() {
+            let rules = serde_json::to_string(&self.generation).expect("numbers have a form in JSON");
+            metadata.push((own::GENERATION.to_owned(), MetadataValue::String(rules)));
+        }
         metadata.extend(self.special.eos.first().map(|id| size(tokenizer::EOS, *id as usize)));
         metadata.extend(t.sliding_window.map(|window| text_size(text::SLIDING_WINDOW, window)));
         metadata
@@ -449,17 +457,26 @@ fn read_text(reader: &Reader<'_>, family: Family) -> Result<TextConfig> {
     Ok(config)
 }
 
+fn read_generation(reader: &Reader<'_>, file: &GgufFile, vocabulary: usize) -> Result<GenerationRules> {
+    let Some(text) = file.string(own::GENERATION)? else { return Ok(GenerationRules::default()) };
+    let rules = serde_json::from_str::<GenerationRules>(text).map_err(|error| error.to_string());
+    let rules = rules.and_then(|rules| rules.check(vocabulary).map(|()| rules));
+    rules.map_err(|reason| reader.error(format!("key '{}' cannot be obeyed: {reason}", own::GENERATION)))
+}
+
 fn read_resize_rule(reader: &Reader<'_>, file: &GgufFile) -> Result<ResizeRule> {
     let Some(name) = file.string(own::RESIZE_RULE)? else { return Ok(ResizeRule::default()) };
     let rule = ResizeRule::from_name(name);
-    rule.ok_or_else(|| reader.error(format!("key '{}' is '{name}', which is not known: use a newer gemmule", own::RESIZE_RULE)))
+    rule.ok_or_else(|| {
+        reader.error(format!("key '{}' is '{name}', which is not known: use a newer gemmule", own::RESIZE_RULE))
+    })
 }
 
 /// Earlier files have it in single precision, which is not enough for the last bit of a pixel's value.
 fn read_rescale(reader: &Reader<'_>) -> Result<f64> {
     const USUAL: f64 = 1.0 / 255.0;
     let value = reader.0.double(own::RESCALE)?.unwrap_or(USUAL);
-    Ok(if value == f64::from(USUAL as f32) { USUAL } else { value })
+    Ok(if value as f32 == USUAL as f32 { USUAL } else { value })
 }
 
 /// Rows of the embedding; llama.cpp's tools leave the key out.

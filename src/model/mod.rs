@@ -3,6 +3,7 @@
 pub mod config;
 #[doc(hidden)]
 pub mod decoder;
+mod generation;
 #[doc(hidden)]
 pub mod mask_decoder;
 #[doc(hidden)]
@@ -14,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 pub use config::Config;
+pub use generation::GenerationRules;
 
 use crate::gguf::keys;
 use crate::text::Tokenizer;

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub struct Choice {
     /// The answer.
     pub text: String,
-    /// Logarithm of the model's probability of exactly this answer, end token included.
+    /// Logarithm of the model's probability of exactly this answer, end token included, over the whole vocabulary.
     pub log_probability: f32,
     /// The same as a probability among the choices, which sum to one.
     pub probability: f32,
@@ -50,7 +50,7 @@ impl Session<'_> {
         let mut log_probabilities = vec![0.0f32; answers.len()];
         let mut path: Vec<u32> = Vec::new();
         // After each part of the path: the sum so far, and what it goes on with where another choice parts there.
-        let mut places = vec![(0.0, log_softmax(&self.logits[..used])?)];
+        let mut places = vec![(0.0, log_softmax(&self.logits, used)?)];
         for (position, (tokens, index)) in answers.iter().enumerate() {
             let common = |other: &[u32]| other.iter().zip(tokens).take_while(|(a, b)| a == b).count();
             let shared = common(&path);
@@ -64,7 +64,7 @@ impl Session<'_> {
                 // The end token is looked up, not fed.
                 if depth + 1 < tokens.len() {
                     self.step(*token)?;
-                    next = log_softmax(&self.logits[..used])?;
+                    next = log_softmax(&self.logits, used)?;
                     if depth < kept {
                         path.push(*token);
                         places.push((sum, next.clone()));
@@ -83,10 +83,11 @@ impl Session<'_> {
     }
 }
 
-fn log_softmax(logits: &[f32]) -> Result<Vec<f32>> {
+/// Logarithms of the probabilities of the first `used` tokens, over the whole vocabulary.
+fn log_softmax(logits: &[f32], used: usize) -> Result<Vec<f32>> {
     let normalizer = sampling::normalizer(logits);
     if !normalizer.is_finite() {
         return Err(sampling::damaged());
     }
-    Ok(logits.iter().map(|logit| logit - normalizer).collect())
+    Ok(logits[..used].iter().map(|logit| logit - normalizer).collect())
 }

@@ -39,6 +39,23 @@ impl Constraint {
     }
 }
 
+impl Constraint {
+    /// Whether an answer of these tokens has the form, or can become one that has it.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn admits(&self, tokenizer: &Tokenizer, tokens: &[u32]) -> Result<bool> {
+        let mut matcher = Matcher::new(self, tokenizer)?;
+        for token in tokens {
+            if !matcher.allows(*token) {
+                return Ok(false);
+            }
+            matcher.accept(*token);
+        }
+        Ok(true)
+    }
+}
+
 /// Largest automaton that a pattern may need, in bytes, and most memory to make it.
 const LARGEST_AUTOMATON: usize = 32 << 20;
 
@@ -79,13 +96,7 @@ impl<'a> Matcher<'a> {
         let token = if let Some(token) = likeliest.filter(|token| self.allows(*token)) {
             token
         } else {
-            self.masked.clear();
-            self.masked.extend_from_slice(logits);
-            for token in 0..logits.len() as u32 {
-                if !self.allows(token) {
-                    self.masked[token as usize] = f32::NEG_INFINITY;
-                }
-            }
+            self.mask(logits);
             if self.masked.iter().all(|logit| *logit == f32::NEG_INFINITY) {
                 return Err(Error::Request("no token of the vocabulary continues the answer as it must be".to_owned()));
             }
@@ -93,6 +104,22 @@ impl<'a> Matcher<'a> {
         };
         self.accept(token);
         Ok(token)
+    }
+
+    /// The logits, with those of tokens that the form forbids out of reach.
+    pub(super) fn admitted(&mut self, logits: &[f32]) -> &[f32] {
+        self.mask(logits);
+        &self.masked
+    }
+
+    fn mask(&mut self, logits: &[f32]) {
+        self.masked.clear();
+        self.masked.extend_from_slice(logits);
+        for token in 0..logits.len() as u32 {
+            if !self.allows(token) {
+                self.masked[token as usize] = f32::NEG_INFINITY;
+            }
+        }
     }
 
     /// Whether the answer may end as it is.

@@ -3,6 +3,7 @@
 mod choices;
 mod constraint;
 mod request;
+mod rules;
 mod sampling;
 
 use std::ops::ControlFlow;
@@ -11,7 +12,8 @@ use std::time::Instant;
 pub use choices::Choice;
 pub use constraint::Constraint;
 use constraint::Matcher;
-pub use request::{Answer, FinishReason, GenerateOptions, SessionOptions, Timings, Trace};
+pub use request::{Answer, FinishReason, GenerateOptions, ProbabilityBase, SessionOptions, Timings, Trace};
+use rules::Rules;
 use sampling::Sampler;
 pub use sampling::Sampling;
 
@@ -179,6 +181,14 @@ impl<'m> Session<'m> {
         let used = tokenizer.used_vocabulary().min(self.logits.len());
         let mut stream = TextStream::new(tokenizer);
         let mut answer = Answer::empty(prefix.len());
+        let special = tokenizer.special();
+        let ruled = Rules {
+            rules: &self.config().generation,
+            ends: &special.eos,
+            prefix: prefix.len(),
+            most: options.max_tokens,
+        };
+        let (has_rules, mut ids, mut allowed) = (!ruled.rules.is_empty(), prefix, Vec::new());
         while answer.tokens.len() < options.max_tokens {
             if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 answer.finish = FinishReason::Deadline;
@@ -193,16 +203,32 @@ impl<'m> Session<'m> {
                     other => other?,
                 }
             }
+            let mut logits = &self.logits[..used];
+            if has_rules {
+                allowed.clear();
+                allowed.extend_from_slice(logits);
+                ruled.apply(&ids, &mut allowed);
+                logits = &allowed;
+            }
+            let reports = options.probabilities || options.alternatives > 0;
+            let report = reports.then(|| {
+                let admitted = match (options.probability_base, &mut matcher) {
+                    (ProbabilityBase::Form, Some(matcher)) => matcher.admitted(logits),
+                    (ProbabilityBase::Form, None) => logits,
+                    _ => &self.logits[..used],
+                };
+                let base = if options.probability_base == ProbabilityBase::Full { &self.logits } else { admitted };
+                (sampling::normalizer(base), sampling::likeliest(admitted, options.alternatives))
+            });
             let token = match &mut matcher {
-                Some(matcher) => matcher.next(&mut sampler, &self.logits[..used])?,
-                None => sampler.next(&self.logits[..used])?,
+                Some(matcher) => matcher.next(&mut sampler, logits)?,
+                None => sampler.next(logits)?,
             };
             answer.tokens.push(token);
-            if options.probabilities || options.alternatives > 0 {
-                let normalizer = sampling::normalizer(&self.logits[..used]);
+            ids.push(token);
+            if let Some((normalizer, likeliest)) = report {
                 answer.probabilities.push((self.logits[token as usize] - normalizer).exp());
                 if options.alternatives > 0 {
-                    let likeliest = sampling::likeliest(&self.logits[..used], options.alternatives);
                     let alternatives = likeliest.into_iter().map(|(logit, token)| (token, logit - normalizer));
                     answer.alternatives.push(alternatives.collect());
                 }

@@ -20,6 +20,34 @@ pub struct SessionOptions {
     pub cancel: CancelHandle,
 }
 
+/// The tokens whose probabilities sum to one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProbabilityBase {
+    /// Every row of the model's output, as for `transformers`, padding rows that stand for no token included: the model's own.
+    #[default]
+    Full,
+    /// The tokens that the tokenizer has: those that can be chosen.
+    Used,
+    /// The tokens that the answer's form, and the model's rules, admit at each place.
+    Form,
+}
+
+impl ProbabilityBase {
+    /// All with their names on command lines and in JSON.
+    pub const NAMES: [(&'static str, Self); 3] = [("full", Self::Full), ("used", Self::Used), ("form", Self::Form)];
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].0
+    }
+
+    /// By its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|row| row.0 == name).map(|row| row.1)
+    }
+}
+
 /// What to generate.
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
@@ -31,6 +59,8 @@ pub struct GenerateOptions {
     pub ignore_end: bool,
     /// Report each token's probability.
     pub probabilities: bool,
+    /// What probabilities are over.
+    pub probability_base: ProbabilityBase,
     /// Report so many of the likeliest tokens at each step, with their probabilities.
     pub alternatives: usize,
     /// What the answer must look like.
@@ -47,6 +77,7 @@ impl Default for GenerateOptions {
             sampling: Sampling::default(),
             ignore_end: false,
             probabilities: false,
+            probability_base: ProbabilityBase::default(),
             alternatives: 0,
             constraint: None,
             deadline: None,
@@ -101,7 +132,8 @@ pub struct Answer {
     pub text: String,
     /// The generated tokens, the end token included when it came.
     pub tokens: Vec<u32>,
-    /// The model's probability of each of the tokens, before temperature, cuts and constraint; empty unless asked for.
+    /// The probability of each of the tokens before temperature and cuts, over what
+    /// [`probability_base`](GenerateOptions::probability_base) says; empty unless asked for.
     pub probabilities: Vec<f32>,
     /// For each of the tokens the likeliest ones in its place, best first, with the logarithms of their probabilities; empty
     /// unless asked for.

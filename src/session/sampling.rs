@@ -34,6 +34,9 @@ pub(super) fn normalizer(logits: &[f32]) -> f32 {
 
 /// The `count` largest logits and their tokens, best first.
 pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<(f32, u32)> {
+    if count == 0 {
+        return Vec::new();
+    }
     let mut candidates: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
     if (1..candidates.len()).contains(&count) {
         candidates.select_nth_unstable_by(count - 1, descending);

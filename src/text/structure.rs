@@ -171,7 +171,8 @@ pub(super) fn check(json: &str) -> Result<(), String> {
         _ => format!("it is not JSON: {error}"),
     })?;
     check_model(&structure.model)?;
-    if let Some(token) = structure.added_tokens.iter().find(|token| token.id >= LARGEST_ID || token.content.is_empty()) {
+    if let Some(token) = structure.added_tokens.iter().find(|token| token.id >= LARGEST_ID || token.content.is_empty())
+    {
         return Err(format!("the added token {:?} has the id {}", token.content, token.id));
     }
     for (name, part, check) in [

@@ -25,6 +25,32 @@ impl Bytes {
     }
 }
 
+/// What turns a checkpoint into a file that can be run.
+fn conversion(directory: &str) -> String {
+    format!("convert the checkpoint with `gemmule-quantize {directory} MODEL.gguf` and name MODEL.gguf")
+}
+
+/// What a file is that people take for a model, if it is no GGUF file.
+fn other_kind(path: &Path, bytes: &[u8]) -> Option<String> {
+    if bytes.starts_with(b"GGUF") {
+        return None;
+    }
+    let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let is_safetensors = bytes.get(8) == Some(&b'{') && bytes.get(5..8) == Some(&[0; 3]);
+    if is_safetensors || path.extension().is_some_and(|ending| ending == "safetensors") {
+        return Some(format!("it is a safetensors file: {}", conversion(&directory.display().to_string())));
+    }
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Some("it is a pointer of Git LFS, not the model: fetch that with `git lfs pull`".to_owned());
+    }
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
+        return Some(format!("it is a file of PyTorch or NumPy: {}", conversion(&directory.display().to_string())));
+    }
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).trim_start().to_lowercase();
+    let is_page = start.starts_with("<!doctype html") || start.starts_with("<html");
+    is_page.then(|| "it is a web page, not the model: log in and fetch the file again".to_owned())
+}
+
 /// One opened GGUF file.
 #[derive(Debug)]
 pub struct GgufFile {
@@ -43,7 +69,7 @@ impl GgufFile {
         let metadata = file.metadata().map_err(io)?;
         let name = path.display().to_string();
         if metadata.is_dir() {
-            return Err(Error::gguf(&name, "it is a directory; convert a checkpoint with gemmule-quantize first"));
+            return Err(Error::gguf(&name, format!("it is a directory: {}", conversion(&name))));
         }
         if metadata.len() == 0 {
             return Err(Error::gguf(&name, "it is empty"));
@@ -51,6 +77,9 @@ impl GgufFile {
         // SAFETY: the map is read-only and lives as long as this value. As with every mapped file, another process that
         // truncates it can end this one with a signal; the converter never does that, it replaces files by renaming.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        if let Some(reason) = other_kind(path, &map) {
+            return Err(Error::gguf(&name, reason));
+        }
         let gguf = Gguf::parse(&name, &map)?;
         Ok(Self { bytes: Bytes::Mapped(map), gguf })
     }

@@ -144,7 +144,8 @@ impl Recovery<'_> {
         let enough = self.end.saturating_sub(self.at) >= LARGEST_BLOCK * mcu.len();
         if self.interval == 0 && self.unread == 0 && enough {
             let state = (self.at, self.buffer, self.left);
-            let decoded = self.blocks(mcu, |this, table| Ok(this.fast_decode(table)), |this, count| Ok(this.fast_get(count)))?;
+            let decoded =
+                self.blocks(mcu, |this, table| Ok(this.fast_decode(table)), |this, count| Ok(this.fast_get(count)))?;
             if self.unread == 0 {
                 self.last_dc = decoded;
                 return Ok(());

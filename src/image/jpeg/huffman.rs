@@ -50,8 +50,7 @@ impl Table {
     pub(super) fn new(counts: &[u8; 16], stored: &[u8], is_dc: bool) -> Option<Self> {
         let mut symbols = [0; 256];
         symbols[..stored.len().min(256)].copy_from_slice(&stored[..stored.len().min(256)]);
-        let mut table =
-            Self { symbols, largest: [-1; LONGEST + 2], offsets: [0; LONGEST + 1], short: [(0, 0); 256] };
+        let mut table = Self { symbols, largest: [-1; LONGEST + 2], offsets: [0; LONGEST + 1], short: [(0, 0); 256] };
         table.largest[LONGEST + 1] = i32::MAX;
         let (mut code, mut place) = (0usize, 0usize);
         for length in 1..=LONGEST {

@@ -152,7 +152,9 @@ fn separated(bytes: &[u8]) -> Result<(DynamicImage, Option<String>), String> {
         Err(Stop::Unknown) => return Err("arithmetic coding of four components is not supported".to_owned()),
     };
     let size = recovery.size.ok_or("it has no size")?;
-    let [first, second, third, black] = &recovery.components[..] else { return Err("it has no four components".to_owned()) };
+    let [first, second, third, black] = &recovery.components[..] else {
+        return Err("it has no four components".to_owned());
+    };
     let largest = |of: fn(&Component) -> usize| recovery.components.iter().map(of).max().unwrap_or(1);
     let full = (largest(|component| component.sampling.0), largest(|component| component.sampling.1));
     let filler = |id: u8| Component { id, ..Component::new(id, full, 0, (size, full)) };
@@ -164,7 +166,8 @@ fn separated(bytes: &[u8]) -> Result<(DynamicImage, Option<String>), String> {
         let adobe = [b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0", &[transform][..]].concat();
         decode_sound(&encode::encode(size, &renamed.iter().collect::<Vec<_>>(), &adobe)).map(DynamicImage::into_rgb8)
     };
-    let transform = segments(bytes).find(|(marker, body)| *marker == 0xee && body.starts_with(b"Adobe") && body.len() >= 12);
+    let transform =
+        segments(bytes).find(|(marker, body)| *marker == 0xee && body.starts_with(b"Adobe") && body.len() >= 12);
     let is_turned = transform.is_some_and(|(_, body)| body[11] == 2);
     // The colours need the largest sampling among themselves, too.
     let colours = [first, second, third];

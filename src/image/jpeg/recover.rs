@@ -543,7 +543,9 @@ pub(super) fn is_orderly(data: &[u8]) -> bool {
         }
         let mut wanted = 0;
         loop {
-            let Some(found) = data.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == 0xff)) else { return false };
+            let Some(found) = data.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == 0xff)) else {
+                return false;
+            };
             let first = at + found;
             at = first;
             while byte(at) == Some(0xff) {

@@ -48,15 +48,51 @@ pub(crate) fn directory(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// The directory of an adapter: what `path` names, or the only one in it that holds one.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn adapter(path: &Path) -> Result<PathBuf> {
+    let shown = path.display();
+    ensure!(path.exists(), "{shown}: there is no such directory; give that of an adapter (adapter_config.json)");
+    ensure!(path.is_dir(), "{shown}: it is a file: give the directory that it lies in");
+    let has = |path: &Path| path.join("adapter_config.json").exists();
+    if has(path) {
+        return Ok(path.to_owned());
+    }
+    if let [snapshot] = snapshots_with(path, "adapter_config.json").as_slice() {
+        return Ok(snapshot.clone());
+    }
+    let inner: Vec<PathBuf> = std::fs::read_dir(path)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && has(path))
+        .collect();
+    match inner.as_slice() {
+        [] if path.join("adapters.safetensors").exists() => bail!("{}", no_weights(path)),
+        [] => bail!("{shown}: adapter_config.json is not here; give the directory of an adapter in PEFT's layout"),
+        inner => bail!(
+            "{shown}: adapter_config.json is not here; give the directory of the adapter, such as {}",
+            inner[0].display()
+        ),
+    }
+}
+
+/// The snapshots of a Hugging Face cache entry that have a file.
+fn snapshots_with(path: &Path, file: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path.join("snapshots")).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.join(file).exists()).collect();
+    found.sort();
+    found
+}
+
 /// The snapshots in the root of a Hugging Face cache entry (`models--…`).
 fn snapshots(path: &Path) -> Result<Vec<PathBuf>> {
     let inner = path.join("snapshots");
     if path.join("config.json").exists() || !inner.is_dir() {
         return Ok(Vec::new());
     }
-    let mut found: Vec<PathBuf> = std::fs::read_dir(inner)?.flatten().map(|entry| entry.path()).collect();
-    found.retain(|path| path.join("config.json").exists());
-    found.sort();
+    let found = snapshots_with(path, "config.json");
     ensure!(
         !found.is_empty(),
         "{}: no snapshot of this cache entry is whole: fetch it again with `hf download`",
@@ -87,24 +123,33 @@ pub(crate) fn no_weights(directory: &Path) -> String {
         );
     }
     if has("adapters.safetensors") {
-        return format!("{shown}: it holds adapters of MLX, which are not read: fuse them with `mlx_lm.fuse` or train with PEFT");
+        return format!(
+            "{shown}: it holds adapters of MLX, which are not read: fuse them with `mlx_lm.fuse` or train with PEFT"
+        );
     }
     if let Some(name) = ends(&[".bin", ".pt", ".pth", ".ckpt"]) {
         return format!("{shown}: the weights are {name}: {PICKLED}");
     }
     if let Some(name) = ends(&[".npz"]) {
-        return format!("{shown}: the weights are {name}, of big_vision: name that file, with --config {shown} for its settings");
+        return format!(
+            "{shown}: the weights are {name}, of big_vision: name that file, with --config {shown} for its settings"
+        );
     }
     if let Some(name) = ends(&[".gguf"]) {
-        return format!("{shown}: the weights are {name}, GGUF already: run it with `gemmule run -m {}`", directory.join(name).display());
+        return format!(
+            "{shown}: the weights are {name}, GGUF already: run it with `gemmule run -m {}`",
+            directory.join(name).display()
+        );
     }
     if let Some(name) = ends(&[".msgpack", ".h5"]) {
-        return format!("{shown}: the weights are {name}, of JAX or TensorFlow: write safetensors with transformers first");
+        return format!(
+            "{shown}: the weights are {name}, of JAX or TensorFlow: write safetensors with transformers first"
+        );
     }
     if let Some(name) = ends(&[".safetensors"]) {
         return format!(
             "{shown}: neither model.safetensors nor model.safetensors.index.json is here; {name} is not looked at under that \
-             name: a shard needs its index, a whole model is called model.safetensors"
+             name: in Hugging Face's layout a shard needs its index, and a whole model is called model.safetensors"
         );
     }
     format!(
@@ -145,8 +190,14 @@ pub(crate) fn unread_type(name: &str, kind: Dtype) -> String {
 /// Prefixes and parts of names that a tool leaves in what it saves, and where they come from.
 const LEFTOVERS: [(&str, &str); 6] = [
     ("_orig_mod.", "torch.compile's: save the model that it wraps (`model._orig_mod.save_pretrained`)"),
-    ("base_model.model.", "PEFT's, before adapters were merged: save `model.merge_and_unload()`, or give the adapter with --lora"),
-    (".base_layer.", "PEFT's, before adapters were merged: save `model.merge_and_unload()`, or give the adapter with --lora"),
+    (
+        "base_model.model.",
+        "PEFT's, before adapters were merged: save `model.merge_and_unload()`, or give the adapter with --lora",
+    ),
+    (
+        ".base_layer.",
+        "PEFT's, before adapters were merged: save `model.merge_and_unload()`, or give the adapter with --lora",
+    ),
     ("module.", "DistributedDataParallel's: save the model that it wraps (`model.module.save_pretrained`)"),
     ("_fsdp_wrapped_module.", "FSDP's: save the full state of the model that it wraps"),
     ("paligemma.", "of a model around PaliGemma: save its PaliGemma alone (`model.paligemma.save_pretrained`)"),
@@ -164,7 +215,10 @@ pub(crate) fn missing<'a>(name: &str, mut stored: impl Iterator<Item = &'a str>)
     };
     match stored.find_map(&mut looks_like) {
         Some((stored, (leftover, source))) => {
-            format!("tensor '{name}' is missing; '{stored}' is there: '{}' is {source}", leftover.trim_start_matches('.'))
+            format!(
+                "tensor '{name}' is missing; '{stored}' is there: '{}' is {source}",
+                leftover.trim_start_matches('.')
+            )
         }
         None => format!("tensor '{name}' is missing"),
     }
@@ -178,7 +232,10 @@ pub(crate) fn check_quantization(config: &Value, name: &str) -> Result<()> {
             continue;
         }
         let method = value["quant_method"].as_str().or(value["quant_type"].as_str()).or(value["mode"].as_str());
-        let by = method.map_or_else(|| if key == "quantization" { "MLX".to_owned() } else { "some method".to_owned() }, str::to_owned);
+        let by = method.map_or_else(
+            || if key == "quantization" { "MLX".to_owned() } else { "some method".to_owned() },
+            str::to_owned,
+        );
         bail!(
             "{name}: '{key}': the weights are quantized already, by {by}; that is not read: convert the checkpoint it was made from"
         );

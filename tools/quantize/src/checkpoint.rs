@@ -95,13 +95,20 @@ pub(crate) fn canonical(name: &str) -> String {
 
 impl Checkpoint {
     /// The weights in a directory. Of a single file and an index the file counts, as for `transformers`.
-    pub(crate) fn open(directory: &Path) -> Result<Self> {
+    pub(crate) fn open(directory: &Path, named: Option<&str>) -> Result<Self> {
         let mut checkpoint = Self::empty();
-        let single = directory.join("model.safetensors");
-        let index = directory.join("model.safetensors.index.json");
-        if single.exists() {
+        let (mut single, mut index) = (Some("model.safetensors"), Some("model.safetensors.index.json"));
+        if let Some(name) = named {
+            // What config.json names counts before both.
+            let is_here = !name.contains(['/', '\\']) && directory.join(name).exists();
+            let config = directory.join("config.json");
+            ensure!(is_here, "{}: 'transformers_weights' is '{name}', which is not here", config.display());
+            (single, index) = if name.ends_with(".json") { (None, Some(name)) } else { (Some(name), None) };
+        }
+        let there = |name: Option<&str>| name.map(|name| directory.join(name)).filter(|path| path.exists());
+        if let Some(single) = there(single) {
             checkpoint.add(&single, None)?;
-        } else if index.exists() {
+        } else if let Some(index) = there(index) {
             for (name, tensors) in shards(&index)? {
                 let path = directory.join(name);
                 ensure!(path.exists(), "{}: it is missing, {} names it: fetch it", path.display(), index.display());
@@ -234,7 +241,10 @@ impl Checkpoint {
         let files: Vec<String> = self.files.iter().map(|file| file.0.display().to_string()).collect();
         let reason = match self.unread.get(name) {
             Some((stored, kind)) => advice::unread_type(stored, *kind),
-            None => advice::missing(name, self.tensors.values().map(|source| source.name.as_str()).chain(self.unread_names())),
+            None => advice::missing(
+                name,
+                self.tensors.values().map(|source| source.name.as_str()).chain(self.unread_names()),
+            ),
         };
         format!("{}: {reason}", files.join(", "))
     }
@@ -344,7 +354,10 @@ impl Checkpoint {
         let values = self.read(source, 0, source.shape.iter().product())?;
         let (path, stored) = (self.path(source).display(), &source.name);
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            bail!("{path}: value {at} of tensor '{stored}' is {}: the file is damaged, or its training failed", values[at]);
+            bail!(
+                "{path}: value {at} of tensor '{stored}' is {}: the file is damaged, or its training failed",
+                values[at]
+            );
         }
         Ok((source.shape.clone(), values))
     }
@@ -375,7 +388,9 @@ impl Checkpoint {
     /// Whether an adapter changes some of these rows of a matrix already.
     pub(crate) fn has_other_rows(&self, name: &str, rows: impl Iterator<Item = usize>) -> bool {
         let changes = self.tensors.get(name).map_or(&[][..], |source| &source.changes);
-        let changed = |row: usize| changes.iter().any(|change| matches!(&**change, Change::Rows(rows) if rows.contains_key(&row)));
+        let changed = |row: usize| {
+            changes.iter().any(|change| matches!(&**change, Change::Rows(rows) if rows.contains_key(&row)))
+        };
         rows.into_iter().any(changed)
     }
 

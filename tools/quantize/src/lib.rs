@@ -1,13 +1,17 @@
 //! `gemmule-quantize`: a PaliGemma checkpoint in, a GGUF file out.
 
+mod advice;
 mod big_vision;
+mod changes;
 mod checkpoint;
 mod convert;
 mod hf_config;
+mod json;
 mod lora;
 mod mask_decoder;
 mod npz;
 mod plan;
+mod tokens;
 mod vocabulary;
 
 use std::io::{Read, Write};
@@ -17,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use gemmule::model::Config;
+use gemmule::model::config::ResizeRule;
 use gemmule::quant::{FORMATS, Format};
 use gemmule::sched::MOST_THREADS;
 
@@ -57,7 +62,8 @@ struct Cli {
     /// Directory with config.json and tokenizer.json, where they do not lie beside the weights.
     #[arg(long, value_name = "DIRECTORY")]
     config: Option<PathBuf>,
-    /// Directory of a LoRA adapter in PEFT's layout, to be merged; give the option once for each.
+    /// Directory of a LoRA adapter in PEFT's layout, to be merged; give the option once for each. Several are merged one after the
+    /// other, those of --lora-scaled last.
     #[arg(long, value_name = "DIRECTORY")]
     lora: Vec<PathBuf>,
     /// As --lora, its part multiplied by a factor.
@@ -66,6 +72,10 @@ struct Cli {
     /// vae-oid.npz of big_vision: what turns the codes of "segment" answers into masks.
     #[arg(long, value_name = "FILE")]
     seg_vae: Option<PathBuf>,
+    /// Whose resizing of pictures the file asks for: pillow or torchvision, whose levels differ a little (transformers takes
+    /// torchvision where that is installed) [default: what the checkpoint was saved with, else pillow].
+    #[arg(long, value_name = "RULE", value_parser = parse_rule)]
+    resize: Option<ResizeRule>,
     /// Write the pair that llama.cpp's tools expect: OUT.gguf (text) and OUT-mmproj.gguf (vision).
     #[arg(long)]
     split: bool,
@@ -80,12 +90,44 @@ struct Cli {
 /// A type that can be written, by its name: for command lines.
 ///
 /// # Errors
-/// When there is none of that name; the message lists those that there are.
+/// When there is none of that name; the message names the nearest, or lists those that there are.
 pub fn parse_format(name: &str) -> Result<Format, String> {
-    let writable = || FORMATS.iter().filter(|row| row.encodes).map(|row| row.name).collect::<Vec<_>>().join(", ");
-    Format::from_name(name)
-        .filter(|format| format.info().encodes)
-        .ok_or_else(|| format!("choose one of {}", writable()))
+    let writable = || FORMATS.iter().filter(|row| row.encodes).map(|row| row.name);
+    let plain = name.to_lowercase();
+    let found = |name: &str| Format::from_name(name).filter(|format| format.info().encodes);
+    if let Some(format) = found(&plain) {
+        return Ok(format);
+    }
+    // As others spell them: llama.cpp's mixes, bitsandbytes' and torch's names.
+    let stem = ["_s", "_m", "_l", "_xl"].iter().find_map(|end| plain.strip_suffix(end)).unwrap_or(&plain);
+    let near = match stem {
+        stem if found(stem).is_some() => stem,
+        "q4" | "int4" | "nf4" | "fp4" | "4bit" | "4" | "q4_1" | "iq4_nl" | "mxfp4" | "iq4_xs" => "q4_0",
+        "q2_k" | "q3_k" | "iq2_xxs" | "iq3_xxs" | "iq3" | "iq2" | "q2" | "q3" => "q4_k",
+        "q5" | "q5_0" | "q5_1" | "int5" | "5bit" | "5" => "q5_k",
+        "q6" | "int6" | "6bit" | "6" => "q6_k",
+        "q8" | "int8" | "i8" | "8bit" | "8" | "fp8" | "f8" | "q8_1" | "q8_k" => "q8_0",
+        "half" | "float16" | "fp16" | "16" => "f16",
+        "bfloat16" => "bf16",
+        "float" | "float32" | "fp32" | "32" => "f32",
+        _ => "",
+    };
+    let all = writable().collect::<Vec<_>>().join(", ");
+    Err(if near.is_empty() {
+        format!("choose one of {all}")
+    } else {
+        format!("the nearest is {near}; choose one of {all}")
+    })
+}
+
+fn parse_rule(name: &str) -> Result<ResizeRule, String> {
+    let names = ResizeRule::NAMES.map(|row| row.0).join(", ");
+    ResizeRule::from_name(name).ok_or_else(|| format!("choose one of {names}"))
+}
+
+/// Says something to whoever converts; there may be nobody to read it.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "gemmule-quantize: note: {text}");
 }
 
 impl Cli {
@@ -95,24 +137,49 @@ impl Cli {
             .num_threads(self.threads.map_or(0, usize::from))
             .build()
             .context("cannot start the threads; choose another --threads")?;
+        let Prepared { checkpoint, model, plan, tokenizer, tokenizer_path } = self.prepared()?;
+        let context = || tokenizer_path.display().to_string();
+        std::thread::scope(|scope| {
+            let (config, copy) = (&model.config, tokenizer.clone());
+            let check = scope.spawn(move || vocabulary::check(&copy, config).with_context(context));
+            let vocabulary = vocabulary::metadata(tokenizer, config).with_context(context)?;
+            let files = plan.files(&model, vocabulary, &outputs);
+            pool.install(|| convert::convert(&checkpoint, &files, check))
+        })
+    }
+
+    /// Reads everything but the weights' values.
+    fn prepared(&self) -> Result<Prepared> {
         let is_npz = self.checkpoint.extension().is_some_and(|extension| extension == "npz");
-        let beside = if is_npz { self.checkpoint.parent().unwrap_or(Path::new("")) } else { &self.checkpoint };
-        let directory = self.config.as_deref().unwrap_or(beside);
-        let (mut checkpoint, mut model, embedding_rows) = if is_npz {
-            let model = hf_config::read(directory)?;
+        let source = if is_npz { self.checkpoint.clone() } else { advice::directory(&self.checkpoint)? };
+        let beside = if is_npz { source.parent().unwrap_or(Path::new("")) } else { &source };
+        let directory = self.config.as_deref().map(advice::directory).transpose()?;
+        let directory = directory.as_deref().unwrap_or(beside);
+        let is_adapter =
+            !is_npz && !directory.join("config.json").exists() && source.join("adapter_config.json").exists();
+        ensure!(!is_adapter, "{}", advice::no_weights(&source));
+        let mut model = hf_config::read(directory, self.resize)?;
+        let (mut checkpoint, embedding_rows) = if is_npz {
             let scratch = gemmule::files::directory_of(&self.output);
-            let (checkpoint, rows) = big_vision::open(&self.checkpoint, &model.config, scratch)?;
-            (checkpoint, model, Some(rows))
+            let (checkpoint, rows) = big_vision::open(&source, &model.config, scratch)?;
+            (checkpoint, Some(rows))
         } else {
-            (checkpoint::Checkpoint::open(&self.checkpoint)?, hf_config::read(directory)?, None)
+            (checkpoint::Checkpoint::open(&source, model.weights.as_deref())?, None)
         };
+        checkpoint.settle_head(model.tied)?;
+        let adapter = source.join("adapter_config.json");
+        if !is_npz && adapter.exists() {
+            // transformers applies it without a word.
+            note(&format!("{}: the adapter beside the weights is merged, as transformers does", adapter.display()));
+            lora::add(&mut checkpoint, &source, 1.0)?;
+        }
         for directory in &self.lora {
-            lora::add(&mut checkpoint, directory, 1.0)?;
+            lora::add(&mut checkpoint, &advice::adapter(directory)?, 1.0)?;
         }
         for [directory, factor] in self.lora_scaled.as_chunks().0 {
             let strength = factor.parse().ok().filter(|factor: &f32| factor.is_finite());
             let strength = strength.with_context(|| format!("--lora-scaled: '{factor}' is no number"))?;
-            lora::add(&mut checkpoint, Path::new(directory), strength)?;
+            lora::add(&mut checkpoint, &advice::adapter(Path::new(directory))?, strength)?;
         }
         let types = plan::Types::new(self.body, self.embedding_type, self.vision_type);
         let mut plan = plan::Plan::new(&mut model.config, &types);
@@ -125,18 +192,19 @@ impl Cli {
             checkpoint.add_values(path, tensors)?;
         }
         plan.check(&checkpoint)?;
-        checkpoint.check_head()?;
-        let path = directory.join("tokenizer.json");
-        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let context = || path.display().to_string();
-        std::thread::scope(|scope| {
-            let (config, copy) = (&model.config, text.clone());
-            let check = scope.spawn(move || vocabulary::check(&copy, config).with_context(context));
-            let vocabulary = vocabulary::metadata(text, config).with_context(context)?;
-            let files = plan.files(&model, vocabulary, &outputs);
-            pool.install(|| convert::convert(&checkpoint, &files, check))
-        })
+        let tokenizer = tokens::read(directory, &mut model.config)?;
+        Ok(Prepared { checkpoint, plan, tokenizer, tokenizer_path: directory.join("tokenizer.json"), model })
     }
+}
+
+/// A checkpoint that can be converted.
+struct Prepared {
+    checkpoint: checkpoint::Checkpoint,
+    model: hf_config::HfModel,
+    plan: plan::Plan,
+    /// The text of `tokenizer.json`, completed.
+    tokenizer: String,
+    tokenizer_path: PathBuf,
 }
 
 /// The output files: one, or the text half and the vision half.
@@ -164,6 +232,27 @@ fn checked_output(path: &Path, force: bool) -> Result<PathBuf> {
         ensure!(force, "{} exists already; --force replaces it", path.display());
     }
     Ok(path)
+}
+
+/// Reads all of a checkpoint but its weights' values, with adapters merged, and writes nothing.
+///
+/// # Errors
+/// As a conversion.
+#[doc(hidden)]
+pub fn dry_run(checkpoint: &Path, adapters: &[PathBuf]) -> Result<()> {
+    let arguments = [Path::new("gemmule-quantize"), checkpoint, Path::new("/nowhere/model.gguf")];
+    let mut cli = Cli::try_parse_from(arguments)?;
+    cli.lora = adapters.to_vec();
+    cli.prepared().map(|_| ())
+}
+
+/// Reads the decoder of masks.
+///
+/// # Errors
+/// As a conversion.
+#[doc(hidden)]
+pub fn read_mask_decoder(path: &Path) -> Result<()> {
+    mask_decoder::read(path).map(|_| ())
 }
 
 /// A model that is made up rather than converted.
@@ -211,7 +300,8 @@ pub fn write_made(
     let plan = plan::Plan::new(&mut config, &plan::Types::new(body, None, None));
     vocabulary::check(&tokenizer_json, &config)?;
     let vocabulary = vocabulary::metadata(tokenizer_json, &config)?;
-    let files = plan.files(&hf_config::HfModel { config, name }, vocabulary, &outputs);
+    let model = hf_config::HfModel { config, name, tied: true, weights: None, not_obeyed: None };
+    let files = plan.files(&model, vocabulary, &outputs);
     let make = |item: &plan::Item, first: usize, count: usize| {
         let (tensor, format, columns) = (item.name.as_str(), item.format, item.columns);
         let bytes = make(RowsToMake { tensor, format, columns, first, count, norm: item.plus_one });

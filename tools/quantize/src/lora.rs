@@ -106,7 +106,9 @@ impl Config {
         let name = path.display().to_string();
         let json = json::read(&path)?;
         ensure!(json.is_object(), "{name}: it is no JSON object");
-        if json.get("peft_type").is_none() && (json.get("fine_tune_type").is_some() || json.get("lora_parameters").is_some()) {
+        if json.get("peft_type").is_none()
+            && (json.get("fine_tune_type").is_some() || json.get("lora_parameters").is_some())
+        {
             bail!("{name}: it is an adapter of MLX, which is not read: fuse it with `mlx_lm.fuse`, or train with PEFT");
         }
         let kind = json["peft_type"].as_str().unwrap_or("unknown");
@@ -192,8 +194,10 @@ impl Config {
             "{}: '{key}' of the output head alone separates it from the embedding",
             self.name
         );
-        let rows: Option<Vec<usize>> =
-            lists[0].1.as_array().and_then(|list| list.iter().map(|row| row.as_u64().map(|row| row as usize)).collect());
+        let rows: Option<Vec<usize>> = lists[0]
+            .1
+            .as_array()
+            .and_then(|list| list.iter().map(|row| row.as_u64().map(|row| row as usize)).collect());
         let rows = rows.with_context(|| format!("{}: '{key}' is {value}, no list of tokens", self.name))?;
         let mut sorted = rows.clone();
         sorted.sort_unstable();
@@ -236,7 +240,8 @@ enum Role {
 /// keys, one taken from a model in use has ("default").
 fn role(name: &str) -> Option<(&str, Role)> {
     let Some((module, end)) = name.split_once(".lora_") else {
-        let tokens = name.strip_suffix(".default").unwrap_or(name).strip_suffix(".token_adapter.trainable_tokens_delta");
+        let tokens =
+            name.strip_suffix(".default").unwrap_or(name).strip_suffix(".token_adapter.trainable_tokens_delta");
         return Some(tokens.map_or((name, Role::Whole), |module| (module, Role::Tokens)));
     };
     if end.starts_with("velora_embed") || end.starts_with("monteclora_sampler") {
@@ -340,7 +345,9 @@ impl Adapter {
         }
         if let Some(name) = embedding {
             // Without a place in the list it was written into what the two share.
-            let shared = head.is_some() || name.contains(".base_layer.") || !self.config.lists("modules_to_save", "embed_tokens");
+            let shared = head.is_some()
+                || name.contains(".base_layer.")
+                || !self.config.lists("modules_to_save", "embed_tokens");
             ensure!(shared, "{}, which is not supported: 'modules_to_save' has one of them", separate());
             self.whole.insert(EMBEDDING.to_owned(), name);
         }
@@ -356,7 +363,9 @@ impl Adapter {
         let (rows, name) = match (self.config.tokens()?, &self.tokens) {
             (None, None) => return Ok(()),
             (Some(rows), Some(name)) => (rows, name),
-            (Some(_), None) => bail!("{file}: 'trainable_tokens_delta' is missing, {config} has 'trainable_token_indices'"),
+            (Some(_), None) => {
+                bail!("{file}: 'trainable_tokens_delta' is missing, {config} has 'trainable_token_indices'")
+            }
             (None, Some(name)) => bail!("{config}: 'trainable_token_indices' is missing, {file} has '{name}'"),
         };
         let (shape, values) = self.tensors.values(name)?;
@@ -433,7 +442,10 @@ impl Adapter {
             );
             let factors = magnitudes.iter().zip(&norms).map(|(magnitude, norm)| (f64::from(*magnitude) / norm) as f32);
             let factors: Vec<f32> = factors.collect();
-            ensure!(factors.iter().all(|factor| factor.is_finite()), "{file}: '{module}': a row of its weights is zero");
+            ensure!(
+                factors.iter().all(|factor| factor.is_finite()),
+                "{file}: '{module}': a row of its weights is zero"
+            );
             checkpoint.change(
                 &target,
                 if parts.of_embedding { Change::ScaledColumns(factors) } else { Change::ScaledRows(factors) },
@@ -460,7 +472,8 @@ pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) 
     let head_is_whole = adapter.whole.contains_key(HEAD);
     adapter.replace_whole(checkpoint)?;
     adapter.replace_tokens(checkpoint)?;
-    let find = |target: &str| adapter.modules.iter().find(|(module, _)| canonical(&format!("{module}.weight")) == target);
+    let find =
+        |target: &str| adapter.modules.iter().find(|(module, _)| canonical(&format!("{module}.weight")) == target);
     let (embedding, head) = (find(EMBEDDING), find(HEAD));
     let file = &adapter.file;
     match (embedding, head) {
@@ -472,7 +485,9 @@ pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) 
             "{file}: an adapter of the embedding changes the output head with it, as PEFT's merge does: answers differ from those \
              in training"
         )),
-        (None, Some(_)) => bail!("{file}: an adapter of the output head separates it from the embedding, which is not supported"),
+        (None, Some(_)) => {
+            bail!("{file}: an adapter of the output head separates it from the embedding, which is not supported")
+        }
         (Some((one, parts)), Some((other, other_parts))) => {
             let same = parts.of_embedding && !other_parts.of_embedding && {
                 let (delta, sizes, _) = adapter.delta(one, parts, strength)?;

@@ -317,7 +317,9 @@ impl Plan {
             ]
         };
         let family = model.config.text.family;
-        let text_metadata = model.config.text_metadata().into_iter().chain(vocabulary);
+        let ignored = |text: &String| (own::GENERATION_IGNORED.to_owned(), MetadataValue::String(text.clone()));
+        let text_metadata =
+            model.config.text_metadata().into_iter().chain(model.not_obeyed.as_ref().map(ignored)).chain(vocabulary);
         let vision_metadata = model.config.vision_metadata();
         if let [text_path, vision_path] = paths {
             let (vision_items, text_items) = self.items.into_iter().partition(|item| item.vision_half);

@@ -1,7 +1,7 @@
 //! The released sizes.
 
-use gemmule::model::Config;
-use gemmule::model::config::{Family, PreprocessConfig, SpecialTokens, TextConfig, VisionConfig};
+use gemmule::model::config::{Family, PreprocessConfig, ResizeRule, SpecialTokens, TextConfig, VisionConfig};
+use gemmule::model::{Config, GenerationRules};
 use serde_json::{Value, json};
 
 /// A released size, by PaliGemma's name (the decoder is Gemma 2 2B, 9B or 27B).
@@ -52,8 +52,15 @@ pub(crate) fn config(size: Size, image_size: usize) -> Config {
             heads: 16,
             epsilon: 1e-6,
         },
-        preprocess: PreprocessConfig { resample: 3, resize_rule: Default::default(), rescale: 1.0 / 255.0, mean: [0.5; 3], deviation: [0.5; 3] },
+        preprocess: PreprocessConfig {
+            resample: 3,
+            resize_rule: ResizeRule::default(),
+            rescale: 1.0 / 255.0,
+            mean: [0.5; 3],
+            deviation: [0.5; 3],
+        },
         special: SpecialTokens { image: IMAGE_TOKEN, bos: 2, eos: vec![1], pad: 0 },
+        generation: GenerationRules::default(),
     }
 }
 

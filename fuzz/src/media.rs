@@ -1,0 +1,90 @@
+//! Pictures, films, and messages that hold them.
+
+use gemmule::Picture;
+use gemmule::image::{Frame, FrameStream, PixelFormat, StreamFormat};
+use gemmule::model::config::ResizeRule;
+
+/// Decodes, and makes of it what the model would see.
+fn picture(data: &[u8]) {
+    let Ok(picture) = Picture::from_bytes("fuzz", data) else { return };
+    assert_eq!(picture.rgb().len(), picture.width() as usize * picture.height() as usize * 3);
+    if picture.width() < 2000 && picture.height() < 2000 {
+        let config = super::MODEL.config();
+        for resize_rule in [ResizeRule::Pillow, ResizeRule::Torchvision] {
+            let mut preprocess = config.preprocess.clone();
+            preprocess.resize_rule = resize_rule;
+            let values = picture.to_pixel_values(&config.vision, &preprocess).expect("the filter is known");
+            assert!(values.iter().all(|value| value.is_finite()));
+        }
+    }
+}
+
+/// Only files of one kind: the others have targets of their own.
+fn picture_of(data: &[u8], start: &[u8]) {
+    if data.starts_with(start) {
+        picture(data);
+    }
+}
+
+pub(super) fn jpeg(data: &[u8]) {
+    picture_of(data, b"\xff\xd8");
+}
+
+pub(super) fn png(data: &[u8]) {
+    picture_of(data, b"\x89PNG");
+}
+
+pub(super) fn gif(data: &[u8]) {
+    picture_of(data, b"GIF8");
+}
+
+pub(super) fn webp(data: &[u8]) {
+    picture_of(data, b"RIFF");
+}
+
+pub(super) fn bmp(data: &[u8]) {
+    picture_of(data, b"BM");
+}
+
+pub(super) fn tiff(data: &[u8]) {
+    picture_of(data, b"II");
+    picture_of(data, b"MM");
+}
+
+fn stream(data: &[u8], format: Option<StreamFormat>) {
+    let Ok(mut stream) = FrameStream::new(data, format) else { return };
+    for _ in 0..64 {
+        match stream.next_frame() {
+            Ok(Some(frame)) => drop(frame.to_picture()),
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+pub(super) fn mjpeg(data: &[u8]) {
+    stream(data, Some(StreamFormat::Mjpeg));
+    stream(data, None);
+}
+
+pub(super) fn y4m(data: &[u8]) {
+    stream(data, Some(StreamFormat::Y4m));
+}
+
+/// Five bytes choose the format, the size and the step between rows.
+pub(super) fn raw(data: &[u8]) {
+    let Some(([format, width, height, step, far], rest)) = data.split_first_chunk() else { return };
+    let (_, format) = PixelFormat::NAMES[usize::from(*format) % PixelFormat::NAMES.len()];
+    let size = (u32::from(*width), u32::from(*height));
+    let row_step = usize::from(*step) << (far % 60);
+    stream(rest, Some(StreamFormat::Raw { format, size, row_step }));
+    if let Ok(frame) = Frame::new(rest, size, row_step, format) {
+        let picture = frame.to_picture();
+        assert_eq!((picture.width(), picture.height()), size);
+    }
+}
+
+pub(super) fn cdr(data: &[u8]) {
+    if let Ok(image) = crate::messages::Image::read(data) {
+        let _ = image.frame().map(|frame| frame.to_picture());
+    }
+}

@@ -1,0 +1,93 @@
+//! Answers that were made elsewhere.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use gemmule::answer::detections_in_text;
+use serde_json::Value;
+
+use super::super::rows;
+use super::objects::Named;
+use super::truth;
+
+/// One answer.
+pub(super) struct Prediction {
+    pub(super) text: String,
+    objects: Option<Vec<Value>>,
+}
+
+/// The answers of a file, one for each of `total` rows: lines of `gemmule batch`, or objects with "text" (or "prediction",
+/// "answer") and perhaps "objects". A "row" says which row of the data it answers; without it they come in the data's order.
+///
+/// # Errors
+/// When a row is not answered, or answered twice.
+pub(super) fn read(path: &Path, total: usize) -> Result<Vec<Prediction>> {
+    let mut answers: Vec<Option<Prediction>> = Vec::new();
+    answers.resize_with(total, || None);
+    for (index, line) in rows::lines(path)?.enumerate() {
+        let one = || -> Result<(usize, Prediction)> {
+            let value = line?.value();
+            ensure!(value.is_object(), "it is no JSON object");
+            if let Some(error) = value.get("error") {
+                bail!("it was not answered: {error}");
+            }
+            let row = match value.get("row") {
+                None => index,
+                Some(row) => row.as_u64().context("\"row\" is no number")? as usize,
+            };
+            ensure!(row < total, "it answers row {row}, the data has {total}");
+            let text = ["text", "prediction", "answer"].iter().find_map(|key| value[*key].as_str()).unwrap_or_default();
+            let objects =
+                value.get("objects").map(|objects| objects.as_array().cloned().context("\"objects\" is no list"));
+            let objects = objects.transpose()?;
+            ensure!(
+                objects.is_some() || value.get("text").or(value.get("prediction")).or(value.get("answer")).is_some(),
+                "it has neither \"text\" nor \"objects\""
+            );
+            Ok((row, Prediction { text: text.to_owned(), objects }))
+        };
+        let (row, answer) = one().with_context(|| format!("{}: line {index}", path.display()))?;
+        ensure!(answers[row].is_none(), "{}: line {index}: row {row} is answered twice", path.display());
+        answers[row] = Some(answer);
+    }
+    let missing = answers.iter().position(Option::is_none);
+    if let Some(row) = missing {
+        bail!("{}: row {row} of the data has no answer", path.display());
+    }
+    Ok(answers.into_iter().flatten().collect())
+}
+
+impl Prediction {
+    /// The objects that it names: those that are listed, or those of its text.
+    pub(super) fn objects(&self, masks: bool, size: Option<(u32, u32)>) -> Result<Vec<Named>> {
+        if let Some(objects) = &self.objects {
+            return objects.iter().map(|object| named(object, masks)).collect();
+        }
+        let found = detections_in_text(&self.text).objects;
+        ensure!(!masks || found.is_empty(), "masks cannot be read from a text: give \"objects\" with a \"mask\"");
+        let one = |object: gemmule::answer::Object| {
+            let (width, height) =
+                size.context("its text has location tokens: give the picture's \"width\" and \"height\" in the data")?;
+            let edges = object.bounds.pixels(width, height);
+            Ok(Named { label: object.label, edges, mask: None, score: None })
+        };
+        found.into_iter().map(one).collect()
+    }
+}
+
+fn named(object: &Value, masks: bool) -> Result<Named> {
+    let mask = object.get("mask").and_then(truth::mask);
+    let edges = object["box"].as_array().and_then(|edges| {
+        let edges: Option<Vec<f64>> = edges.iter().map(Value::as_f64).collect();
+        edges?.try_into().ok()
+    });
+    ensure!(
+        if masks { mask.is_some() } else { edges.is_some() },
+        "an object needs a \"{}\": {object}",
+        if masks { "mask" } else { "box" }
+    );
+    let score = object["score"].as_f64();
+    ensure!(score.is_none_or(f64::is_finite), "a \"score\" is no number: {object}");
+    let label = object["label"].as_str().unwrap_or_default().to_owned();
+    Ok(Named { label, edges: edges.unwrap_or_default(), mask, score })
+}
