@@ -41,6 +41,9 @@ fn colours_of_films_are_those_of_ffmpeg() {
     assert!(worst(PixelFormat::Uyvy, &uyvy, "yuyv.rgb") <= 1);
 }
 
+/// Width, height, and the pixels' checksum.
+type Pixels = (u32, u32, u32);
+
 /// Damaged JPEG and PNG files against PIL (`tools/reference/damaged_goldens.py`): what it reads has its pixels, and is said to be
 /// damaged.
 #[test]
@@ -49,8 +52,7 @@ fn damaged_files_have_the_pixels_of_pil() {
         |_| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/damaged.json"),
         std::path::PathBuf::from,
     );
-    let rows: Vec<(String, String, Option<(u32, u32, u32)>)> =
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let rows: Vec<(String, String, Option<Pixels>)> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let (mut read, mut more, mut wrong) = (0, 0, Vec::new());
     for (name, file, expected) in &rows {
         let file = base64(file);
@@ -88,4 +90,94 @@ fn base64(text: &str) -> Vec<u8> {
         bits.to_be_bytes()[1..group.len()].to_vec()
     };
     values.chunks(4).flat_map(bytes).collect()
+}
+
+/// Files that people have, with PIL's pixels: damaged ones, orientation in XMP alone and as a LONG, a scan.
+#[test]
+fn files_that_people_have_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/cases");
+    let pixels: std::collections::BTreeMap<String, (u32, u32, u32)> =
+        serde_json::from_slice(&std::fs::read(folder.join("pixels.json")).unwrap()).unwrap();
+    for (name, expected) in &pixels {
+        if name == "pixels.json" {
+            continue;
+        }
+        let picture = Picture::open(&folder.join(name)).unwrap();
+        assert_eq!((picture.width(), picture.height(), crc32(picture.rgb())), *expected, "{name}");
+        let damaged = ["badcrc", "noiend", "damaged"].iter().any(|start| name.starts_with(start));
+        assert_eq!(picture.damage().is_some(), damaged, "{name}: {:?}", picture.damage());
+    }
+    assert!(pixels.len() > 6);
+    for (name, part) in [("x.heic", "HEIC"), ("x.avif", "AVIF")] {
+        let error = Picture::open(&folder.join(name)).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("JPEG, PNG, WebP, GIF, BMP and TIFF"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_picture_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file.jpg");
+    for (bytes, part) in [
+        (&b"version https://git-lfs.github.com/spec/v1\noid"[..], "git lfs pull"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"  <html>", "web page"),
+        (b"<svg xmlns=", "SVG"),
+        (b"%PDF-1.7", "pdftoppm"),
+        (b"\0\0\0\x18ftypmp42", "ffmpeg"),
+        (b"\0\0\0\x1cftypheic", "HEIC"),
+        (b"\0\0\0\x1cftypavif", "AVIF"),
+        (b"\xff\x0a...", "JPEG XL"),
+        (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+        (b"8BPS", "Photoshop"),
+        (b"P6 3 3 255 ", "PPM"),
+        (b"YUV4MPEG2 W2", "gemmule watch"),
+        (b"nothing at all", "unknown format"),
+        (b"", "empty"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Picture::open(&path).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("file.jpg"), "{error}");
+    }
+    let long = format!("data:image/png;base64,{}", "A".repeat(10_000));
+    for (path, part) in [
+        ("https://example.org/a.jpg", "URL"),
+        ("file:///a.jpg", "URL"),
+        (&long, "data URI"),
+        (directory.path().to_str().unwrap(), "--frames"),
+    ] {
+        let error = Picture::open(Path::new(path)).unwrap_err().to_string();
+        assert!(error.contains(part) && error.len() < 400, "{error}");
+    }
+}
+
+#[test]
+fn damaged_frames_of_a_stream_leave_the_others() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/cases");
+    for (name, damaged) in [("flip.mjpg", vec![1]), ("http_response.mjpg", vec![])] {
+        let bytes = std::fs::read(folder.join(name)).unwrap();
+        let mut stream = gemmule::image::FrameStream::new(&bytes[..], None).unwrap();
+        let mut found = Vec::new();
+        while let Some(frame) = stream.next_frame().unwrap() {
+            if frame.to_picture().unwrap().damage().is_some() {
+                found.push(frame.number());
+            }
+        }
+        assert_eq!((stream.frames(), found), (3, damaged), "{name}");
+    }
+}
+
+/// Scans as TIFF, in every way to store them that is read, with PIL's pixels.
+#[test]
+fn tiff_pixels_are_those_of_pil() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiff");
+    let pixels: std::collections::BTreeMap<String, (u32, u32, u32)> =
+        serde_json::from_slice(&std::fs::read(folder.join("pixels.json")).unwrap()).unwrap();
+    let mut seen = 0;
+    for (name, expected) in pixels.iter().filter(|(name, _)| folder.join(name).exists()) {
+        let picture = Picture::open(&folder.join(name)).unwrap();
+        assert_eq!((picture.width(), picture.height(), crc32(picture.rgb())), *expected, "{name}");
+        seen += 1;
+    }
+    assert!(seen > 7, "{seen}");
 }

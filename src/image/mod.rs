@@ -228,7 +228,10 @@ struct Decoded {
 fn decode_other(bytes: &[u8]) -> std::result::Result<Decoded, String> {
     let (decoded, damage) = match decode_sound(bytes) {
         Err(reason) => match png::repaired(bytes) {
-            Some(repaired) => (decode_sound(&repaired).map_err(|_| reason.clone())?, Some(reason)),
+            Some(repaired) => {
+                let what = "a checksum of its pixels is wrong, or its end is missing".to_owned();
+                (decode_sound(&repaired).map_err(|_| reason)?, Some(what))
+            }
             None => return Err(reason),
         },
         Ok(decoded) => (decoded, None),
@@ -242,7 +245,10 @@ fn decode_sound(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation)
     let mut reader = ImageReader::new(Cursor::new(bytes));
     reader.limits(limits());
     let reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
-    let Some(format) = reader.format() else { return Err(kinds::unreadable(bytes)) };
+    // Some formats are known by name only.
+    let Some(format) = reader.format().filter(|format| format.reading_enabled()) else {
+        return Err(kinds::unreadable(bytes));
+    };
     let mut decoder = reader.into_decoder().map_err(failed)?;
     decoder.set_limits(limits()).map_err(failed)?;
     check_size(decoder.dimensions(), decoder.total_bytes())?;

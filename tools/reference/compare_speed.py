@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Gemmule beside its peers on the same machine, in turn: llama.cpp on the same Gemma 2 weights, PyTorch on the same tower.
 
-usage: compare_speed.py [--threads N] [--generate 16] [--repeat 3] [--convert CHECKPOINT] NAME=TEXT.gguf,MMPROJ.gguf ...
+usage: compare_speed.py [--threads N] [--generate 16] [--repeat 3] [--convert CHECKPOINT] [--against OLD_PROGRAM [--pairs 10]]
+                        NAME=TEXT.gguf,MMPROJ.gguf ...
 needs: target/release/gemmule, and in this Python llama-cpp-python, torch and transformers (what is missing is left out)
 
 The pairs are those of `gemmule-synth --split` or `gemmule-quantize --split`. Prints a Markdown table of medians. Each peer runs
 in a process of its own; where llama.cpp crashes (its AMX code does on some machines) it runs again without its extra buffer
 types, and the table says so.
+
+--against OLD_PROGRAM compares with another build of `gemmule` in its place: --pairs times one after the other, which of them first by turns.
+It prints the median of the ratios (above 1: this build is faster) with the interval that holds the median in 95 of 100 such series.
 
 --convert times the conversion to Q4_0 of a safetensors checkpoint (`gemmule-synth --safetensors`), beside llama.cpp's
 quantizer on the same language model in bfloat16. It knows no vision tower, so weights a second are compared.
@@ -26,8 +30,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def gemmule(text, mmproj, options):
-    command = [REPOSITORY / "target" / "release" / "gemmule", "bench", "-m", text, "--mmproj", mmproj, "--json",
+OURS = REPOSITORY / "target" / "release" / "gemmule"
+
+
+def gemmule(text, mmproj, options, program=OURS):
+    command = [program, "bench", "-m", text, "--mmproj", mmproj, "--json",
                "-n", options.generate + 1, "--repeat", options.repeat, "-t", options.threads]
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
     return json.loads(run.stdout)
@@ -177,17 +184,59 @@ def compare_conversion(options, checkpoint):
                 f"| its greatest memory, MB | {max(memory):.0f} | - | |"]
 
 
+def median_interval(values):
+    """The order statistics that hold the median in at least 95 of 100 samples (a sign test)."""
+    values, count = sorted(values), len(values)
+    below, chance = 0, 0.5**count
+    tail = chance
+    while below + 1 < (count - 1) / 2:
+        chance = chance * (count - below) / (below + 1)
+        if tail + chance > 0.025:
+            break
+        tail, below = tail + chance, below + 1
+    return values[below], values[count - 1 - below]
+
+
+def compare_programs(options):
+    """A line for each model and stage: how much faster this build is than the other."""
+    print(f"{options.against} beside {OURS}, {options.threads} threads, {options.pairs} pairs\n")
+    print("| what | before | now | median ratio | 95 % interval |\n|---|---|---|---|---|")
+    for entry in options.models:
+        name, files = entry.split("=", 1)
+        text, mmproj = files.split(",")
+        runs = {OURS: [], options.against: []}
+        for pair in range(options.pairs):
+            for program in sorted(runs, key=str, reverse=pair % 2 == 1):
+                runs[program].append(gemmule(text, mmproj, options, program))
+        stages = {
+            "prompt, tokens/s": lambda run: run["prefill_tokens_per_second"],
+            "generation, tokens/s": lambda run: run["generate_tokens_per_second"],
+            "pictures, 1/s": lambda run: 1e3 / run["vision"]["median_ms"],
+        }
+        for stage, of in stages.items():
+            old, new = [of(run) for run in runs[options.against]], [of(run) for run in runs[OURS]]
+            ratios = [now / before for before, now in zip(old, new)]
+            low, high = median_interval(ratios)
+            print(f"| {name}: {stage} | {statistics.median(old):.2f} | {statistics.median(new):.2f} | {statistics.median(ratios):.3f} | "
+                  f"{low:.3f} … {high:.3f} |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--generate", type=int, default=16)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--convert", metavar="CHECKPOINT")
+    parser.add_argument("--against", metavar="OLD_PROGRAM")
+    parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("models", nargs="*", metavar="NAME=TEXT.gguf,MMPROJ.gguf")
     options = parser.parse_args()
     if options.peer:
         print(json.dumps(PEERS[options.peer](options, *options.models)))
+        return
+    if options.against:
+        compare_programs(options)
         return
     rows, ours = [], {"isa": "conversion"}
 

@@ -36,6 +36,16 @@ enum Next {
     End,
 }
 
+/// A Huffman table as it is stored: how many codes of each length there are, and their symbols.
+type StoredTable = ([u8; 16], Vec<u8>);
+
+/// What the frame's header says of a component.
+struct Head {
+    id: u8,
+    sampling: (usize, usize),
+    table: usize,
+}
+
 /// The header of the scan at hand.
 #[derive(Default)]
 pub(super) struct Scan {
@@ -59,7 +69,7 @@ pub(super) struct Recovery<'a> {
     /// A marker that was met and is not dealt with yet; 0 for none.
     pub(super) unread: u8,
     quantization: [Option<[u16; 64]>; 4],
-    tables: [[Option<([u8; 16], Vec<u8>)>; 4]; 2],
+    tables: [[Option<StoredTable>; 4]; 2],
     pub(super) interval: usize,
     pub(super) size: Option<(usize, usize)>,
     pub(super) components: Vec<Component>,
@@ -304,16 +314,16 @@ impl<'a> Recovery<'a> {
             if !(1..=4).contains(&sampling.0) || !(1..=4).contains(&sampling.1) {
                 return refused("sampling factors that cannot be");
             }
-            heads.push((id, sampling, table));
+            heads.push(Head { id, sampling, table: usize::from(table) });
         }
-        let most = |of: fn(&(u8, (usize, usize), u8)) -> usize| heads.iter().map(of).max().unwrap_or(1);
-        let largest = (most(|head| head.1.0), most(|head| head.1.1));
-        if heads.iter().any(|(_, (h, v), _)| !largest.0.is_multiple_of(*h) || !largest.1.is_multiple_of(*v)) {
+        let most = |of: fn(&Head) -> usize| heads.iter().map(of).max().unwrap_or(1);
+        let largest = (most(|head| head.sampling.0), most(|head| head.sampling.1));
+        let divides =
+            |head: &Head| largest.0.is_multiple_of(head.sampling.0) && largest.1.is_multiple_of(head.sampling.1);
+        if !heads.iter().all(divides) {
             return refused("fractional sampling factors");
         }
-        let component = |&(id, sampling, table): &(u8, (usize, usize), u8)| {
-            Component::new(id, sampling, usize::from(table), ((width, height), largest))
-        };
+        let component = |head: &Head| Component::new(head.id, head.sampling, head.table, ((width, height), largest));
         self.components = heads.iter().map(component).collect();
         self.is_progressive = marker == 0xc2;
         self.size = Some((width, height));
