@@ -146,7 +146,10 @@ pub fn detections_in_text(text: &str) -> Detections {
     let (mut kinds, mut parts) = (Vec::new(), Vec::new());
     let mut rest = text;
     while !rest.is_empty() {
-        let code = rest.find('>').map(|end| &rest[..=end]).filter(|code| TokenKind::of(code) != TokenKind::Text);
+        // Nothing longer is a location or a segment.
+        let near = rest.len().min("<loc0000>".len());
+        let end = rest.as_bytes()[..near].iter().position(|byte| *byte == b'>').filter(|_| rest.starts_with('<'));
+        let code = end.map(|end| &rest[..=end]).filter(|code| TokenKind::of(code) != TokenKind::Text);
         let second = rest.chars().next().map_or(0, char::len_utf8);
         let next = rest[second..].find(['<', ';']).map_or(rest.len(), |at| second + at);
         let part = match code {

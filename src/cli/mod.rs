@@ -166,19 +166,27 @@ impl ImageArguments {
     fn open(&self) -> Result<Vec<Picture>> {
         if let Some(frames) = self.frames {
             let films = self.images.iter().map(|path| gemmule::image::frames(path, frames));
-            return Ok(films.collect::<gemmule::Result<Vec<_>>>()?.concat());
+            let films = films.collect::<gemmule::Result<Vec<_>>>()?;
+            for (film, path) in films.iter().zip(&self.images) {
+                film.iter().try_for_each(|frame| self.check_damage(frame, path))?;
+            }
+            return Ok(films.concat());
         }
         let pictures = open_pictures(&self.images)?;
-        for (picture, path) in pictures.iter().zip(&self.images) {
-            if let Some(reason) = picture.damage() {
-                let path = path.display();
-                ensure!(!self.strict, "{path}: it is damaged: {reason}");
-                print_note(&format!(
-                    "gemmule: note: {path} is damaged ({reason}) and read as far as it goes; --strict refuses it"
-                ));
-            }
-        }
+        pictures.iter().zip(&self.images).try_for_each(|(picture, path)| self.check_damage(picture, path))?;
         Ok(pictures)
+    }
+
+    /// Refuses a damaged picture where that is wanted, else says that it is damaged.
+    fn check_damage(&self, picture: &Picture, path: &Path) -> Result<()> {
+        if let Some(reason) = picture.damage() {
+            let path = path.display();
+            ensure!(!self.strict, "{path}: it is damaged: {reason}");
+            print_note(&format!(
+                "gemmule: note: {path} is damaged ({reason}) and read as far as it goes; --strict refuses it"
+            ));
+        }
+        Ok(())
     }
 
     /// Whether the model is sure to see one picture only.

@@ -78,18 +78,18 @@ impl<'a> Frames<'a> {
         }
         let first = self.frames == 0;
         let behind = transparent.map_or_else(|| palette.colour(0), |index| palette.colour(index));
-        self.grow(extent, if first || transparent.is_none() { behind } else { [0; 3] })?;
         let fill = transparent.or_else(|| background.map(|index| index as u8)).unwrap_or(0);
         self.disposal = match self.method {
             DisposalMethod::Any | DisposalMethod::Keep => None,
             DisposalMethod::Background => Some(Disposal::Fill(extent, palette.colour(fill))),
             DisposalMethod::Previous if first => transparent.map(|_| Disposal::Fill(extent, behind)),
+            // Before the canvas grows: what is beyond it comes back black.
             DisposalMethod::Previous => {
-                let mut before = Vec::with_capacity(extent.width * extent.height);
-                self.each_row(extent, |row, _| before.extend_from_slice(row));
-                Some(Disposal::Restore(extent, before))
+                check_size((extent.width as u32, extent.height as u32), 0)?;
+                Some(Disposal::Restore(extent, self.part(extent)))
             }
         };
+        self.grow(extent, if first || transparent.is_none() { behind } else { [0; 3] })?;
         self.each_row(extent, |row, at| {
             for (pixel, index) in row.iter_mut().zip(&pixels[at * extent.width..]) {
                 if first || transparent != Some(*index) {
@@ -102,6 +102,16 @@ impl<'a> Frames<'a> {
         Picture::from_rgb(self.width as u32, self.height as u32, rgb)
             .map(Some)
             .map_err(|_| "it has no pixels".to_owned())
+    }
+
+    /// A part of the canvas, black where it lies beyond.
+    fn part(&self, extent: Extent) -> Vec<Rgb> {
+        let at = |x: usize, y: usize| {
+            let is_within = x < self.width && y < self.height;
+            if is_within { self.canvas[y * self.width + x] } else { [0; 3] }
+        };
+        let rows = extent.top..extent.top + extent.height;
+        rows.flat_map(|y| (extent.left..extent.left + extent.width).map(move |x| at(x, y))).collect()
     }
 
     /// Makes the canvas large enough for a frame; what is new of it has one colour.

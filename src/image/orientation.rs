@@ -2,7 +2,7 @@
 
 use image::metadata::Orientation;
 
-/// Exif's tag of the orientation, and most entries of a directory that are looked at.
+/// Exif's tag of the orientation.
 const TAG: u16 = 0x0112;
 
 /// By what a file holds of the two. What is damaged says nothing: it is no reason to refuse a sound picture.

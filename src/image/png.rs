@@ -1,8 +1,8 @@
 //! PNG files that PIL reads and the decoder refuses: wrong checksums of the pixels' chunks, and files that end behind them.
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
-/// What is kept of a file: without any other chunk its pixels are the same.
-const KEPT: [&[u8; 4]; 4] = [b"IHDR", b"PLTE", b"tRNS", b"eXIf"];
+/// What is kept of a file: without any other chunk its pixels, and how they are turned, are the same.
+const KEPT: [&[u8; 4]; 5] = [b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt"];
 
 /// A sound file with the pixels that PIL gives; none where PIL refuses. (Pillow, `PngImagePlugin.py`: chunks before the pixels need
 /// their checksums, those of the pixels do not, and nothing has to follow.)

@@ -251,9 +251,8 @@ impl<R: BufRead> FrameStream<R> {
     /// Reads a picture from its first marker (SOI) to its last (EOI); what is before the first, such as the rest of one that began
     /// before the stream, is passed over. False at the end of the stream.
     ///
-    /// Whatever the lengths of its segments say, the next picture is where the next SOI is: a length with a flipped bit loses this
-    /// picture alone. Previews within application data have markers of their own; they are told by what the segment's length says,
-    /// as long as that leads to another marker.
+    /// Previews within application data have markers of their own, which do not count. Where such a segment's length leads to no
+    /// marker and another picture begins in it, the length was wrong: the next picture is read from there, and this one is lost alone.
     fn read_jpeg(&mut self) -> Result<bool> {
         let mut before = 0;
         while !std::mem::take(&mut self.begun) {
@@ -265,25 +264,20 @@ impl<R: BufRead> FrameStream<R> {
         self.bytes.clear();
         self.bytes.extend_from_slice(&[0xff, 0xd8]);
         let mut before = 0;
-        // Bytes of application data that are left, in which markers do not count.
-        let mut hidden = 0usize;
+        // Bytes of application data that are left, in which markers do not count, and where they began.
+        let (mut hidden, mut hidden_from) = (0usize, 0);
         let mut in_scan = false;
         loop {
             let Some(byte) = self.byte()? else {
-                // A wrong length may have hidden all that came.
-                return if self.another().is_some() {
-                    self.resynchronize()
-                } else {
-                    Err(self.failed("the stream ends within it"))
-                };
+                let is_rewound = hidden > 0 && self.rewind(hidden_from);
+                return if is_rewound { Ok(true) } else { Err(self.failed("the stream ends within it")) };
             };
             self.keep(byte)?;
             if hidden > 0 {
                 hidden -= 1;
                 before = 0;
-                // Behind a segment comes a marker, or its length was wrong.
-                if hidden == 0 && !self.at_marker()? {
-                    return self.resynchronize();
+                if hidden == 0 && !self.at_marker()? && self.rewind(hidden_from) {
+                    return Ok(true);
                 }
                 continue;
             }
@@ -309,7 +303,7 @@ impl<R: BufRead> FrameStream<R> {
                     self.keep(high)?;
                     self.keep(low)?;
                     hidden = usize::from(u16::from_be_bytes([high, low])).saturating_sub(2);
-                    before = 0;
+                    (before, hidden_from) = (0, self.bytes.len());
                 }
                 _ => {}
             }
@@ -325,33 +319,18 @@ impl<R: BufRead> FrameStream<R> {
         Ok(available.first() == Some(&0xff))
     }
 
-    /// Where another picture begins in what was read of this one.
-    fn another(&self) -> Option<usize> {
-        self.bytes[2..].windows(3).position(|window| window == [0xff, 0xd8, 0xff]).map(|at| at + 2)
-    }
-
-    /// Ends a picture whose application data had a wrong length where the next one begins, in what was read or behind it.
-    fn resynchronize(&mut self) -> Result<bool> {
-        if let Some(at) = self.another() {
-            // What was read too far is the next picture's beginning.
-            let mut next = VecDeque::from(self.bytes.split_off(at + 2));
-            next.append(&mut self.pending);
-            self.pending = next;
-            self.bytes.truncate(at);
-            self.begun = true;
-            return Ok(true);
+    /// Goes back to where another picture begins in what was read from a place on, if one does. What has been gone back over is not
+    /// gone back over again, so that no byte is read more than twice.
+    fn rewind(&mut self, from: usize) -> bool {
+        if !self.pending.is_empty() {
+            return false;
         }
-        let mut before = 0;
-        loop {
-            let Some(byte) = self.byte()? else { return Ok(true) };
-            self.keep(byte)?;
-            if before == 0xff && byte == 0xd8 {
-                self.bytes.truncate(self.bytes.len() - 2);
-                self.begun = true;
-                return Ok(true);
-            }
-            before = byte;
-        }
+        let found = self.bytes[from..].windows(3).position(|window| window == [0xff, 0xd8, 0xff]);
+        let Some(at) = found.map(|at| from + at) else { return false };
+        self.pending = self.bytes.split_off(at + 2).into();
+        self.bytes.truncate(at);
+        self.begun = true;
+        true
     }
 }
 

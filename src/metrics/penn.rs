@@ -34,6 +34,9 @@ const SPLIT: [(&str, usize); 8] =
 const FILE_ENDINGS: &str = "c h x gz pl ps py bat bmp cgi cpp dll doc exe gif htm jar jpg mov mp3 pdf php png ppt sql tar txt wav xml \
     zip docx html java jpeg";
 
+/// Longest word, in characters.
+const LONGEST: usize = 512;
+
 /// What becomes of what a rule takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -382,8 +385,10 @@ fn next(chars: &[char], seen: &[u8]) -> (String, usize) {
         }
     }
     let (mut best, mut taken, mut kind) = (0, 1, None);
+    // No word of a caption is as long; a text without an end must not be searched to it from each of its places.
+    let near = &seen[..seen.len().min(LONGEST)];
     for rule in RULES.iter() {
-        let Some(found) = rule.pattern.captures(seen) else { continue };
+        let Some(found) = rule.pattern.captures(near) else { continue };
         let whole = found.get(0).map_or(0, |whole| whole.end());
         if whole + rule.more > best && rule.after.fits(seen.get(whole)) {
             let head = found.get(1).map_or(whole, |head| head.end());

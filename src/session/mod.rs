@@ -227,7 +227,10 @@ impl<'m> Session<'m> {
             answer.tokens.push(token);
             ids.push(token);
             if let Some((normalizer, likeliest)) = report {
-                answer.probabilities.push((self.logits[token as usize] - normalizer).exp());
+                // Over a form, of what the model's rules have left of the logits.
+                let over_form = options.probability_base == ProbabilityBase::Form;
+                let logit = if over_form { logits[token as usize] } else { self.logits[token as usize] };
+                answer.probabilities.push((logit - normalizer).exp());
                 if options.alternatives > 0 {
                     let alternatives = likeliest.into_iter().map(|(logit, token)| (token, logit - normalizer));
                     answer.alternatives.push(alternatives.collect());

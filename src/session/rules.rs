@@ -48,7 +48,7 @@ impl Rules<'_> {
         if let Some((start, factor)) = rules.exponential_decay_length_penalty
             && answered > start
         {
-            let growth = (f64::from(factor).powi((answered - start) as i32) - 1.0) as f32;
+            let growth = (f64::from(factor).powi((answered - start) as i32) - 1.0).min(f64::from(f32::MAX)) as f32;
             for end in self.ends {
                 if let Some(logit) = logits.get_mut(*end as usize).filter(|logit| logit.is_finite()) {
                     *logit += logit.abs() * growth;

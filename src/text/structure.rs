@@ -175,14 +175,14 @@ pub(super) fn check(json: &str) -> Result<(), String> {
     {
         return Err(format!("the added token {:?} has the id {}", token.content, token.id));
     }
-    for (name, part, check) in [
-        ("normalizer", structure.normalizer, normalizer as fn(&Value) -> Checked),
-        ("pre_tokenizer", structure.pre_tokenizer, pre_tokenizer),
-        ("post_processor", structure.post_processor, post_processor),
-        ("decoder", structure.decoder, decoder),
+    for (name, part, list, check) in [
+        ("normalizer", structure.normalizer, "normalizers", normalizer as fn(&Value) -> Checked),
+        ("pre_tokenizer", structure.pre_tokenizer, "pretokenizers", pre_tokenizer),
+        ("post_processor", structure.post_processor, "processors", post_processor),
+        ("decoder", structure.decoder, "decoders", decoder),
     ] {
         let Some(part) = part else { continue };
-        check_steps(part.get(), check).map_err(|reason| format!("its {name} {reason}"))?;
+        check_steps(part.get(), (list, check)).map_err(|reason| format!("its {name} {reason}"))?;
     }
     Ok(())
 }
@@ -218,8 +218,8 @@ fn check_model(model: &Model<'_>) -> Result<(), String> {
 /// Nothing where a step is admitted, else what is wrong with it.
 type Checked = Result<(), String>;
 
-/// Checks each step of a part, which is null, a step or a sequence of them.
-fn check_steps(json: &str, check: fn(&Value) -> Checked) -> Checked {
+/// Checks each step of a part, which is null, a step or a sequence of them under a name of its own.
+fn check_steps(json: &str, (list, check): (&str, fn(&Value) -> Checked)) -> Checked {
     if json.len() > LARGEST_PART {
         return Err(format!("has {} bytes, more than {LARGEST_PART}", json.len()));
     }
@@ -231,8 +231,7 @@ fn check_steps(json: &str, check: fn(&Value) -> Checked) -> Checked {
         if seen > MOST_STEPS {
             return Err(format!("has more than {MOST_STEPS} steps"));
         }
-        let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
-        match (kind(step), lists.iter().find_map(|list| step[*list].as_array())) {
+        match (kind(step), step[list].as_array()) {
             ("Sequence", Some(list)) => steps.extend(list),
             _ => check(step)?,
         }
@@ -397,6 +396,8 @@ mod tests {
             ("/post_processor", json!({ "type": "RobertaProcessing" }), "RobertaProcessing"),
             ("/decoder", json!({ "type": "Strip", "content": " ", "start": 1, "stop": 1 }), "token's end"),
             ("/decoder", json!({ "type": "CTC" }), "CTC"),
+            ("/decoder", json!({ "type": "Sequence", "normalizers": [], "decoders": [{ "type": "CTC" }] }), "CTC"),
+            ("/decoder", json!({ "type": "Sequence", "normalizers": [] }), "Sequence"),
             ("/decoder", json!({}), "without a type"),
             ("/added_tokens/0/id", json!(1u64 << 40), "<bos>"),
         ] {

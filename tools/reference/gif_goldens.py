@@ -70,6 +70,8 @@ FILES = {
     ),
     "first-background": film(4, 4, frame(1, 0, 2, 3, dispose=2), frame(0, 0, 1, 1), background=1),
     "previous": film(4, 4, frame(0, 0, 4, 4), frame(1, 1, 3, 2, dispose=3, start=2), frame(0, 0, 2, 2, start=1), frame(3, 3, 1, 1)),
+    "previous-beyond": film(3, 3, frame(0, 0, 3, 3), frame(2, 2, 3, 2, dispose=3, start=1), frame(0, 0, 1, 1)),
+    "previous-beyond-transparent": film(3, 3, frame(0, 0, 3, 3), frame(2, 1, 3, 3, dispose=3, start=1, transparent=2), frame(0, 0, 1, 1)),
     "first-previous": film(4, 4, frame(0, 0, 4, 4, dispose=3), frame(1, 1, 1, 1), frame(3, 3, 1, 1)),
     "first-previous-transparent": film(4, 4, frame(1, 0, 3, 4, dispose=3, transparent=2), frame(1, 1, 1, 1, start=1)),
 }

@@ -59,7 +59,7 @@ pub(super) struct Eval {
     #[arg(long)]
     json: bool,
     /// Refuse damaged pictures, which are read as far as they go otherwise.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "predictions")]
     strict: bool,
     #[command(flatten)]
     compute: ComputeArguments,

@@ -61,6 +61,18 @@ impl Seen {
                 _ => {}
             }
         }
+        let sides = |mask: &Mask| (mask.width(), mask.height());
+        let wanted = there
+            .iter()
+            .find_map(|object| if let Shape::Mask(mask) = &object.shape { Some(sides(mask)) } else { None });
+        for mask in answered.iter().filter_map(|named| named.mask.as_ref()) {
+            ensure!(
+                wanted.is_none_or(|wanted| wanted == sides(mask)),
+                "an answer's mask is of {} × {} pixels, others are of other sizes",
+                mask.width(),
+                mask.height()
+            );
+        }
         let pixels = |edges: [f64; 4]| -> Result<[f64; 4]> {
             let (width, height) = size.ok_or_else(|| {
                 anyhow::anyhow!("its places are given by location tokens: give the picture's \"width\" and \"height\"")

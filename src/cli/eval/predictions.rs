@@ -36,15 +36,12 @@ pub(super) fn read(path: &Path, total: usize) -> Result<Vec<Prediction>> {
                 Some(row) => row.as_u64().context("\"row\" is no number")? as usize,
             };
             ensure!(row < total, "it answers row {row}, the data has {total}");
-            let text = ["text", "prediction", "answer"].iter().find_map(|key| value[*key].as_str()).unwrap_or_default();
+            let text = ["text", "prediction", "answer"].iter().find_map(|key| value.get(*key)).map(text).transpose()?;
             let objects =
                 value.get("objects").map(|objects| objects.as_array().cloned().context("\"objects\" is no list"));
             let objects = objects.transpose()?;
-            ensure!(
-                objects.is_some() || value.get("text").or(value.get("prediction")).or(value.get("answer")).is_some(),
-                "it has neither \"text\" nor \"objects\""
-            );
-            Ok((row, Prediction { text: text.to_owned(), objects }))
+            ensure!(objects.is_some() || text.is_some(), "it has neither \"text\" nor \"objects\"");
+            Ok((row, Prediction { text: text.unwrap_or_default(), objects }))
         };
         let (row, answer) = one().with_context(|| format!("{}: line {index}", path.display()))?;
         ensure!(answers[row].is_none(), "{}: line {index}: row {row} is answered twice", path.display());
@@ -55,6 +52,15 @@ pub(super) fn read(path: &Path, total: usize) -> Result<Vec<Prediction>> {
         bail!("{}: row {row} of the data has no answer", path.display());
     }
     Ok(answers.into_iter().flatten().collect())
+}
+
+/// An answer's text; of a number, its digits.
+fn text(value: &Value) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        _ => bail!("its answer is {value}, no text"),
+    }
 }
 
 impl Prediction {

@@ -50,7 +50,7 @@ impl Recovery<'_> {
             self.left += 8;
         }
         if self.unread != 0 && wanted > self.left {
-            self.insufficient = true;
+            (self.insufficient, self.damaged) = (true, true);
             self.buffer <<= FILLED - self.left;
             self.left = FILLED;
         }
@@ -91,6 +91,7 @@ impl Recovery<'_> {
             code = code << 1 | self.get(1)?;
             length += 1;
         }
+        self.damaged |= length > 16;
         Ok(table.symbol(code, length as usize))
     }
 
@@ -133,6 +134,7 @@ impl Recovery<'_> {
             code = code << 1 | self.take(1);
             length += 1;
         }
+        self.damaged |= length > 16;
         table.symbol(code, length)
     }
 

@@ -181,6 +181,7 @@ fn separated(bytes: &[u8]) -> Result<(DynamicImage, Option<String>), String> {
         [one, two, three, black.0[0]]
     });
     let picture = RgbImage::from_raw(colours.width(), colours.height(), rgb_of_cmyk(inks));
-    let damage = (!recover::is_orderly(bytes)).then(|| "its markers are out of order".to_owned());
+    let is_sound = recover::is_orderly(bytes) && !recovery.damaged;
+    let damage = (!is_sound).then(|| "its data or its markers are damaged".to_owned());
     Ok((DynamicImage::ImageRgb8(picture.ok_or("its pixels do not fit its size")?), damage))
 }

@@ -11,6 +11,8 @@ use super::huffman::{STANDARD_TABLES, Table};
 const WINDOW: usize = 1 << 16;
 /// Most pixels of a damaged picture: its coefficients take six bytes for each.
 const MOST_PIXELS: usize = 1 << 26;
+/// Most scans: files have some ten, and each takes as long as the picture is large.
+const MOST_SCANS: usize = 200;
 
 /// Why decoding does not go on.
 #[derive(Debug)]
@@ -87,6 +89,8 @@ pub(super) struct Recovery<'a> {
     pub(super) last_dc: [i32; 4],
     pub(super) end_of_band_run: u32,
     pub(super) to_go: usize,
+    /// Data has ended early, a code was none, or a restart marker did not come.
+    pub(super) damaged: bool,
 }
 
 impl<'a> Recovery<'a> {
@@ -114,6 +118,7 @@ impl<'a> Recovery<'a> {
             last_dc: [0; 4],
             end_of_band_run: 0,
             to_go: 0,
+            damaged: false,
         };
         recovery.read()?;
         Ok(recovery)
@@ -305,7 +310,7 @@ impl<'a> Recovery<'a> {
             return refused("a frame that cannot be");
         }
         if width * height > MOST_PIXELS {
-            return refused("it is damaged, and too large to be recovered");
+            return refused("it is too large to be decoded in this way");
         }
         let mut heads = Vec::new();
         for _ in 0..count {
@@ -355,7 +360,7 @@ impl<'a> Recovery<'a> {
         self.scan = scan;
         self.restart_number = 0;
         self.scans += 1;
-        Ok(())
+        if self.scans > MOST_SCANS { refused("it has more scans than any picture") } else { Ok(()) }
     }
 
     fn huffman_tables(&mut self) -> Step<()> {
@@ -497,6 +502,7 @@ impl<'a> Recovery<'a> {
         if self.unread == 0xd0 + wanted {
             self.unread = 0;
         } else {
+            self.damaged = true;
             loop {
                 match self.unread {
                     // No marker at all: further on.

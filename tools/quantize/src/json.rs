@@ -28,6 +28,11 @@ pub(crate) fn read(path: &Path) -> Result<Value> {
     serde_json::from_str(&plain(&text)).with_context(|| format!("{}: not JSON", path.display()))
 }
 
+/// A file's value as a type that keeps what [`Value`] does not, such as the order of keys.
+pub(crate) fn read_as<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_str(&plain(&read_text(path)?)).with_context(|| path.display().to_string())
+}
+
 /// As [`read`]; none where the file is absent.
 pub(crate) fn read_optional(path: &Path) -> Result<Option<Value>> {
     if path.exists() { read(path).map(Some) } else { Ok(None) }

@@ -167,6 +167,13 @@ impl Cli {
             (checkpoint::Checkpoint::open(&source, model.weights.as_deref())?, None)
         };
         checkpoint.settle_head(model.tied)?;
+        let types = plan::Types::new(self.body, self.embedding_type, self.vision_type);
+        let mut plan = plan::Plan::new(&mut model.config, &types);
+        if let Some(rows) = embedding_rows {
+            plan.shorten_embedding(rows);
+        }
+        // Before adapters, which are fitted to what is there.
+        plan.check(&checkpoint)?;
         let adapter = source.join("adapter_config.json");
         if !is_npz && adapter.exists() {
             // transformers applies it without a word.
@@ -181,17 +188,12 @@ impl Cli {
             let strength = strength.with_context(|| format!("--lora-scaled: '{factor}' is no number"))?;
             lora::add(&mut checkpoint, &advice::adapter(Path::new(directory))?, strength)?;
         }
-        let types = plan::Types::new(self.body, self.embedding_type, self.vision_type);
-        let mut plan = plan::Plan::new(&mut model.config, &types);
-        if let Some(rows) = embedding_rows {
-            plan.shorten_embedding(rows);
-        }
         if let Some(path) = &self.seg_vae {
             let tensors = mask_decoder::read(path)?;
             plan.add_masks(&tensors);
             checkpoint.add_values(path, tensors)?;
+            plan.check(&checkpoint)?;
         }
-        plan.check(&checkpoint)?;
         let tokenizer = tokens::read(directory, &mut model.config)?;
         Ok(Prepared { checkpoint, plan, tokenizer, tokenizer_path: directory.join("tokenizer.json"), model })
     }
@@ -240,7 +242,8 @@ fn checked_output(path: &Path, force: bool) -> Result<PathBuf> {
 /// As a conversion.
 #[doc(hidden)]
 pub fn dry_run(checkpoint: &Path, adapters: &[PathBuf]) -> Result<()> {
-    let arguments = [Path::new("gemmule-quantize"), checkpoint, Path::new("/nowhere/model.gguf")];
+    let output = std::env::temp_dir().join("model.gguf");
+    let arguments = [Path::new("gemmule-quantize"), checkpoint, &output];
     let mut cli = Cli::try_parse_from(arguments)?;
     cli.lora = adapters.to_vec();
     cli.prepared().map(|_| ())

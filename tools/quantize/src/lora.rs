@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Ordered {
     }
 }
 
-#[derive(serde::Deserialize, Default)]
+#[derive(serde::Deserialize)]
 struct PatternMaps {
     #[serde(default)]
     rank_pattern: Option<Ordered>,
@@ -128,7 +128,7 @@ impl Config {
             neutral,
             "{name}: 'init_lora_weights' is {start}, which changes the base weights; convert the adapter first"
         );
-        let maps: PatternMaps = serde_json::from_str(&json::read_text(&path)?).unwrap_or_default();
+        let maps: PatternMaps = json::read_as(&path)?;
         let ranks = Patterns::new(maps.rank_pattern, "rank_pattern", &name)?;
         let alphas = Patterns::new(maps.alpha_pattern, "alpha_pattern", &name)?;
         Ok(Self { json, name, ranks, alphas })

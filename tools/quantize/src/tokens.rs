@@ -1,7 +1,7 @@
 //! `tokenizer.json` as transformers completes it: with the tokens that only the files beside it name, and the locations and segments
 //! that PaliGemma's processor makes whole tokens.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -95,7 +95,7 @@ impl Beside {
         if let Some(decoder) = config["added_tokens_decoder"].as_object() {
             let token = |(id, value): (&String, &Value)| -> Option<Token> {
                 let mut value = value.clone();
-                value["id"] = id.parse::<u64>().ok()?.into();
+                value.as_object_mut()?.insert("id".to_owned(), id.parse::<u64>().ok()?.into());
                 serde_json::from_value(value).ok()
             };
             let tokens: Option<Vec<Token>> = decoder.iter().map(token).collect();
@@ -180,16 +180,15 @@ pub(crate) fn read(directory: &Path, config: &mut Config) -> Result<String> {
         ));
         config.special.bos = token.id as u32;
     }
-    let same = |token: &Token| own.contains(token);
-    if settled.len() == own.len() && settled.iter().all(same) {
+    let mut ordered = own;
+    ordered.sort_by_key(|token| token.id);
+    if settled == ordered {
         return Ok(text);
     }
     let list = serde_json::to_string(&settled)?;
-    let Some(raw) = head.added_tokens else {
-        // Before the first key.
-        let (before, after) = text.split_once('{').context("it is an object")?;
-        return Ok(format!("{before}{{\"added_tokens\":{list},{after}"));
-    };
+    let raw = head.added_tokens.with_context(|| {
+        format!("{shown}: 'added_tokens' is missing, and other files name tokens: save the tokenizer with transformers once more")
+    })?;
     let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
     Ok([&text[..start], &list, &text[start + raw.get().len()..]].concat())
 }
@@ -225,19 +224,17 @@ fn settle(text: &str, own: &[Token], beside: &Beside, rows: usize) -> Result<Vec
     if !is_complete || codes().any(|code| !known.contains_key(code.as_str())) {
         // Only where something is to be found: it takes a while with 256,000 tokens.
         vocabulary = serde_json::from_str::<Whole>(text).context("its vocabulary is not understood")?.model.vocab;
-        for code in codes().filter(|code| vocabulary.contains_key(code)) {
-            if !tokens.iter().any(|token| token.content == code) {
-                tokens.push(Token::new(&code, false));
-            }
-        }
+        let there: HashSet<String> = tokens.iter().map(|token| token.content.clone()).collect();
+        let missing = codes().filter(|code| vocabulary.contains_key(code) && !there.contains(code));
+        tokens.extend(missing.map(|code| Token::new(&code, false)));
     }
     let largest = vocabulary.values().copied().chain(own.iter().map(|token| token.id)).max();
-    let mut next = largest.map_or(0, |id| id + 1);
+    let mut next = largest.map_or(0, |id| id.saturating_add(1));
     for token in &mut tokens {
         // What is written beside a token does not count: a token of the vocabulary has its id there.
         let id = vocabulary.get(&token.content).or_else(|| known.get(token.content.as_str())).copied();
         token.id = id.unwrap_or_else(|| {
-            next += 1;
+            next = next.saturating_add(1);
             next - 1
         });
         ensure!(

@@ -91,6 +91,11 @@ fn adapters_that_do_not_fit_are_named() {
     check(&|| std::fs::remove_file(&weights).unwrap(), &["adapter_model.safetensors"]);
     let bytes = std::fs::read(source.join("adapter_model.safetensors")).unwrap();
     check(&|| std::fs::write(&weights, &bytes[..bytes.len() - 9]).unwrap(), &["truncated"]);
+    // Not a number, in the adapter and not in what it is added to.
+    let mut spoiled = bytes.clone();
+    let end = spoiled.len();
+    spoiled[end - 4..].copy_from_slice(&[0xff; 4]);
+    check(&|| std::fs::write(&weights, &spoiled).unwrap(), &["adapter_model.safetensors", "NaN"]);
     // The names of another model's layers; the header keeps its length.
     let other = String::from_utf8_lossy(&bytes[..4000]).contains("layers.2.");
     assert!(other);

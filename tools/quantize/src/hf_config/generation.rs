@@ -63,6 +63,40 @@ pub(super) const KEYS: [&str; 36] = [
 const OF_SAMPLING: [&str; 8] =
     ["temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"];
 
+/// Keys that change no answer of greedy generation.
+const HARMLESS: [&str; 30] = [
+    "assistant_confidence_threshold",
+    "assistant_early_exit",
+    "assistant_lookbehind",
+    "cache_config",
+    "cache_implementation",
+    "compile_config",
+    "disable_compile",
+    "is_assistant",
+    "low_memory",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "prompt_lookup_num_tokens",
+    "renormalize_logits",
+    "return_legacy_cache",
+    "target_lookbehind",
+    "transformers_version",
+    "use_cache",
+    "use_model_defaults",
+    "max_cache_len",
+    "use_mtp",
+    "speculation_type",
+    "trust_remote_code",
+    "seed",
+    "top_n_sigma",
+    "assistant_ensemble",
+    "generation_kwargs",
+];
+
 pub(super) fn read(
     directory: &Path,
     top: &Section<'_>,
@@ -83,7 +117,6 @@ pub(super) fn read(
     let section = Section::new(&value, name)?;
     let ends = read_ends(&section, is_own, (top, text), vocabulary)?;
     // That of generation_config.json begins nothing: prompts are made before.
-    section.irrelevant(&["bos_token_id"]);
     let found = [top, text].into_iter().find_map(|place| place.given("bos_token_id").map(|value| (value, place)));
     let (bos, bos_source) = match found {
         Some((value, place)) => {
@@ -94,6 +127,10 @@ pub(super) fn read(
     let rules = read_rules(&section, vocabulary, &ends)?;
     rules.check(vocabulary).map_err(|reason| anyhow::anyhow!("{}: {reason}", section.name))?;
     let not_obeyed = read_others(&section)?;
+    section.irrelevant(&KEYS);
+    section.irrelevant(&OF_SAMPLING);
+    section.irrelevant(&HARMLESS);
+    section.warn_of_others();
     Ok(Generation { rules, ends, bos, bos_source, not_obeyed })
 }
 
@@ -252,7 +289,6 @@ fn read_others(section: &Section<'_>) -> Result<Option<String>> {
     add("prefill_chunk_size", &|_| true);
     add("cache_implementation", &|value| *value == "quantized");
     if found.is_empty() {
-        section.irrelevant(&OF_SAMPLING);
         return Ok(None);
     }
     let keys: Vec<String> = found.iter().map(|(key, value)| format!("{key} = {value}")).collect();
