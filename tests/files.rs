@@ -254,6 +254,20 @@ fn answers_made_elsewhere_are_measured() {
     fails(&data, "boxes", &twice, &["row 0 is answered twice"]);
     let failed = write("failed.jsonl", &[json!({ "row": 0, "error": "gone" })]);
     fails(&data, "boxes", &failed, &["line 0", "gone"]);
+    for (object, part) in [
+        (json!({ "label": 5, "box": [0, 0, 9, 9] }), "\"label\" is no text"),
+        (json!({ "label": "a", "box": [0, 0, 9, 9], "score": "x" }), "\"score\" is no number"),
+    ] {
+        let wrong = write("wrong.jsonl", &[json!({ "objects": [object] }), json!({ "objects": [] })]);
+        fails(&data, "boxes", &wrong, &["row 0", part]);
+    }
+    let words = write("words.jsonl", &[json!({ "answers": ["", "x"] })]);
+    let objects = write("objects.jsonl", &[json!({ "objects": [] })]);
+    fails(&words, "exact", &objects, &["row 0", "no \"text\""]);
+    for (text, part) in [(json!(null), "null"), (json!(["a"]), "no text")] {
+        let wrong = write("wrong-text.jsonl", &[json!({ "text": text })]);
+        fails(&words, "exact", &wrong, &["line 0", part]);
+    }
     assert_eq!(
         gemmule(&["eval", &data, "--metric", "boxes", "--predictions", &short, "-m", "models/easy-vqa-q8_0.gguf"])
             .status

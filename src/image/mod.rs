@@ -61,11 +61,7 @@ impl Picture {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn read(name: &str, reader: impl Read) -> Result<Self> {
-        let mut bytes = Vec::new();
-        let read = reader.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
-        read.map_err(|error| Error::io(Path::new(name), error))?;
-        check_file(name, bytes.len() as u64)?;
-        Self::from_bytes(name, &bytes)
+        Self::from_bytes(name, &read_all(name, reader)?)
     }
 
     /// Decodes a file in memory; `name` is for error messages.
@@ -189,7 +185,17 @@ fn normalized(level: u8, (mean, deviation): (f32, f32), preprocess: &PreprocessC
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let io = |error| Error::io(path, error);
     check_file(&path.display().to_string(), std::fs::metadata(path).map_err(io)?.len())?;
-    std::fs::read(path).map_err(io)
+    // A device or a pipe says nothing of its length.
+    read_all(&path.display().to_string(), std::fs::File::open(path).map_err(io)?)
+}
+
+/// What a reader gives, which must end in time.
+fn read_all(name: &str, reader: impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = reader.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::io(Path::new(name), error))?;
+    check_file(name, bytes.len() as u64)?;
+    Ok(bytes)
 }
 
 fn check_file(name: &str, bytes: u64) -> Result<()> {

@@ -112,13 +112,18 @@ impl Eval {
             let predictions = predictions::read(path, truths.len())?;
             let mut seen = Vec::new();
             for (index, (row, prediction)) in truths.iter().zip(&predictions).enumerate() {
+                ensure!(
+                    prediction.text.is_some() || matches!(row.truth, Truth::Objects(_)),
+                    "{}: row {index}: it has \"objects\" and no \"text\", which this measure reads",
+                    path.display()
+                );
                 if let Truth::Objects(there) = &row.truth {
                     let one =
                         || Seen::new(there, &prediction.objects(self.metric == Metric::Masks, row.size)?, row.size);
                     seen.push(one().with_context(|| format!("{}: row {index}", path.display()))?);
                 }
             }
-            let answers = predictions.into_iter().map(|prediction| prediction.text).collect();
+            let answers = predictions.into_iter().map(|prediction| prediction.text.unwrap_or_default()).collect();
             runs.push(self.metric.run(path.display().to_string(), answers, (truths, seen)));
         }
         Ok(runs)

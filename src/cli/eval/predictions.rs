@@ -12,7 +12,7 @@ use super::truth;
 
 /// One answer.
 pub(super) struct Prediction {
-    pub(super) text: String,
+    pub(super) text: Option<String>,
     objects: Option<Vec<Value>>,
 }
 
@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path, total: usize) -> Result<Vec<Prediction>> {
         let one = || -> Result<(usize, Prediction)> {
             let value = line?.value();
             ensure!(value.is_object(), "it is no JSON object");
-            if let Some(error) = value.get("error") {
+            if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
                 bail!("it was not answered: {error}");
             }
             let row = match value.get("row") {
@@ -41,7 +41,7 @@ pub(super) fn read(path: &Path, total: usize) -> Result<Vec<Prediction>> {
                 value.get("objects").map(|objects| objects.as_array().cloned().context("\"objects\" is no list"));
             let objects = objects.transpose()?;
             ensure!(objects.is_some() || text.is_some(), "it has neither \"text\" nor \"objects\"");
-            Ok((row, Prediction { text: text.unwrap_or_default(), objects }))
+            Ok((row, Prediction { text, objects }))
         };
         let (row, answer) = one().with_context(|| format!("{}: line {index}", path.display()))?;
         ensure!(answers[row].is_none(), "{}: line {index}: row {row} is answered twice", path.display());
@@ -69,7 +69,7 @@ impl Prediction {
         if let Some(objects) = &self.objects {
             return objects.iter().map(|object| named(object, masks)).collect();
         }
-        let found = detections_in_text(&self.text).objects;
+        let found = detections_in_text(self.text.as_deref().unwrap_or_default()).objects;
         ensure!(!masks || found.is_empty(), "masks cannot be read from a text: give \"objects\" with a \"mask\"");
         let one = |object: gemmule::answer::Object| {
             let (width, height) =
@@ -92,8 +92,13 @@ fn named(object: &Value, masks: bool) -> Result<Named> {
         "an object needs a \"{}\": {object}",
         if masks { "mask" } else { "box" }
     );
-    let score = object["score"].as_f64();
-    ensure!(score.is_none_or(f64::is_finite), "a \"score\" is no number: {object}");
-    let label = object["label"].as_str().unwrap_or_default().to_owned();
+    let score = &object["score"];
+    ensure!(score.is_null() || score.as_f64().is_some_and(f64::is_finite), "a \"score\" is no number: {object}");
+    let score = score.as_f64();
+    let label = match &object["label"] {
+        Value::Null => String::new(),
+        Value::String(label) => label.clone(),
+        _ => bail!("a \"label\" is no text: {object}"),
+    };
     Ok(Named { label, edges: edges.unwrap_or_default(), mask, score })
 }

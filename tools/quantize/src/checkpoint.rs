@@ -332,6 +332,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Canonical names of all tensors.
+    pub(crate) fn canonical_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// Names of all tensors that are read.
     pub(crate) fn stored_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -10,7 +10,9 @@ mod json;
 mod lora;
 mod mask_decoder;
 mod npz;
+mod patterns;
 mod plan;
+mod targets;
 mod tokens;
 mod vocabulary;
 
@@ -174,6 +176,9 @@ impl Cli {
         }
         // Before adapters, which are fitted to what is there.
         plan.check(&checkpoint)?;
+        if !is_npz {
+            plan.note_surplus(&checkpoint);
+        }
         let adapter = source.join("adapter_config.json");
         if !is_npz && adapter.exists() {
             // transformers applies it without a word.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use fancy_regex::Regex;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::changes::{Change, Delta};
 use crate::checkpoint::{Checkpoint, EMBEDDING, HEAD, canonical};
+use crate::patterns::{PatternMaps, Patterns};
+use crate::targets::Targets;
 use crate::{advice, json, note};
 
 /// Keys of `adapter_config.json` that change what is computed in ways that are not supported, and whether an empty value turns
@@ -26,76 +26,58 @@ const UNSUPPORTED: [(&str, bool); 8] = [
     ("alora_invocation_tokens", false),
 ];
 
+/// Keys that are looked at elsewhere, or that change nothing in an adapter that is trained.
+const KNOWN: [&str; 38] = [
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_bias",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "modules_to_save",
+    "monteclora_config",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "trainable_token_indices",
+    "use_dora",
+    "use_rslora",
+    "velora_config",
+    "bdlora_config",
+    "enable_lora",
+    "merge_weights",
+    "_commit_hash",
+];
+
 /// Ways to begin that leave the base weights as they are. Others change what the adapter is added to.
 const NEUTRAL_BEGINNINGS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
 
 /// What PEFT takes where 'r' or 'lora_alpha' is absent.
 const DEFAULT_RANK: f64 = 8.0;
 
-/// A map in its file's order: of several patterns that fit, the first counts.
-#[derive(Default)]
-struct Ordered(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Ordered {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Ordered;
-
-            fn expecting(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
-                out.write_str("a map from patterns to numbers")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Ordered, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Ordered(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct PatternMaps {
-    #[serde(default)]
-    rank_pattern: Option<Ordered>,
-    #[serde(default)]
-    alpha_pattern: Option<Ordered>,
-}
-
-/// Numbers for the modules whose names a pattern fits.
-struct Patterns(Vec<(Regex, Value)>);
-
-impl Patterns {
-    /// PEFT takes a pattern as a regular expression for the end of a name, from a dot on.
-    fn new(entries: Option<Ordered>, key: &str, name: &str) -> Result<Self> {
-        let compile = |(pattern, value): (String, Value)| {
-            let regex = Regex::new(&format!(r"\A(?:.*\.)?(?:{pattern})\z"));
-            let regex = regex.map_err(|error| {
-                anyhow::anyhow!("{name}: '{key}': '{pattern}' is no regular expression that can be used: {error}")
-            })?;
-            Ok((regex, value))
-        };
-        entries.unwrap_or_default().0.into_iter().map(compile).collect::<Result<_>>().map(Self)
-    }
-
-    fn of(&self, module: &str) -> Result<Option<&Value>> {
-        for (regex, value) in &self.0 {
-            if regex.is_match(module)? {
-                return Ok(Some(value));
-            }
-        }
-        Ok(None)
-    }
-}
-
 /// `adapter_config.json`.
-struct Config {
-    json: Value,
-    name: String,
+pub(crate) struct Config {
+    pub(crate) json: Value,
+    pub(crate) name: String,
     ranks: Patterns,
     alphas: Patterns,
 }
@@ -128,6 +110,16 @@ impl Config {
             neutral,
             "{name}: 'init_lora_weights' is {start}, which changes the base weights; convert the adapter first"
         );
+        let bias = &json["bias"];
+        let is_known = bias.is_null() || ["none", "all", "lora_only"].iter().any(|way| bias == way);
+        ensure!(is_known, "{name}: 'bias' is {bias}; PEFT knows none, all and lora_only");
+        let is_unknown =
+            |key: &&str| !KNOWN.contains(key) && UNSUPPORTED.iter().all(|(unsupported, _)| unsupported != key);
+        let keys = json.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str));
+        let unknown: Vec<&str> = keys.filter(is_unknown).collect();
+        if !unknown.is_empty() {
+            note(&format!("{name}: unknown keys, which are not looked at: {}", unknown.join(", ")));
+        }
         let maps: PatternMaps = json::read_as(&path)?;
         let ranks = Patterns::new(maps.rank_pattern, "rank_pattern", &name)?;
         let alphas = Patterns::new(maps.alpha_pattern, "alpha_pattern", &name)?;
@@ -292,6 +284,16 @@ impl Adapter {
         names.sort_unstable();
         for name in names {
             adapter.sort(&name)?;
+        }
+        let targets = Targets::new(&adapter.config)?;
+        for module in adapter.modules.keys() {
+            ensure!(
+                targets.have(module)?,
+                "{}: it changes '{module}', which is none of the modules that {} names, so PEFT would leave it out; mend \
+                 'target_modules', 'exclude_modules' or 'layers_to_transform'",
+                adapter.file,
+                adapter.config.name
+            );
         }
         let empty = adapter.modules.is_empty() && adapter.whole.is_empty() && adapter.tokens.is_none();
         ensure!(!empty, "{}: it holds no lora_A and lora_B", adapter.file);

@@ -10,7 +10,7 @@ use gemmule::model::Config;
 use gemmule::model::config::Family;
 use gemmule::quant::Format;
 
-use crate::checkpoint::{Checkpoint, Source};
+use crate::checkpoint::{Checkpoint, HEAD, Source};
 use crate::hf_config::HfModel;
 use crate::mask_decoder;
 
@@ -292,6 +292,23 @@ impl Plan {
     /// Finds every tensor in the checkpoint, with the shape that the configuration asks for.
     pub(crate) fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
         self.items.iter().try_for_each(|item| source_of(checkpoint, item).map(|_| ()))
+    }
+
+    /// Names tensors of the checkpoint that the configuration does not ask for: a wrong number of layers leaves some over.
+    pub(crate) fn note_surplus(&self, checkpoint: &Checkpoint) {
+        let used: std::collections::HashSet<&str> = self.items.iter().map(|item| item.source.as_str()).collect();
+        let is_table = |name: &str| name.ends_with(".inv_freq") || name.ends_with(".position_ids");
+        let mut surplus: Vec<&str> = checkpoint
+            .canonical_names()
+            .filter(|name| !used.contains(name) && *name != HEAD && !is_table(name) && !name.contains(".lora_"))
+            .collect();
+        surplus.sort_unstable();
+        if let Some(first) = surplus.first() {
+            crate::note(&format!(
+                "{} tensors of the checkpoint are not used, as the configuration does not ask for them, such as '{first}'",
+                surplus.len()
+            ));
+        }
     }
 
     /// The output files: one, or the text half and the vision half.

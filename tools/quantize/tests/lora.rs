@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use gemmule::{Model, Session, SessionOptions};
 use safetensors::SafeTensors;
+use serde_json::{Value, json};
 
 const CASE: &str = "sharded-bf16";
 
@@ -88,6 +89,26 @@ fn adapters_that_do_not_fit_are_named() {
     check(&|| edit("\"use_dora\": false", "\"use_dora\": true"), &["'lora_magnitude_vector'", "missing"]);
     check(&|| edit("\"q_proj\": 5", "\"q_proj\": 6"), &["rank for", "q_proj", "is 6"]);
     check(&|| edit("\"q_proj\": 5", "\"q_(\": 5"), &["'q_('", "regular expression"]);
+    // What PEFT would leave out, or refuse.
+    let set = |values: &[(&str, Value)]| {
+        let mut object: Value = serde_json::from_str(&std::fs::read_to_string(&config).unwrap()).unwrap();
+        for (key, value) in values {
+            object[*key] = value.clone();
+        }
+        std::fs::write(&config, object.to_string()).unwrap();
+    };
+    check(&|| set(&[("bias", json!("weird"))]), &["'bias'", "weird"]);
+    check(&|| set(&[("exclude_modules", json!(["q_proj"]))]), &["q_proj'", "'exclude_modules'"]);
+    check(&|| set(&[("exclude_modules", json!(".*layers\\.0\\..*"))]), &["layers.0.", "'exclude_modules'"]);
+    check(&|| set(&[("target_modules", json!(["v_proj"]))]), &["none of the modules", "'target_modules'"]);
+    check(&|| set(&[("target_modules", json!("nothing"))]), &["none of the modules"]);
+    check(&|| set(&[("target_modules", json!("("))]), &["'target_modules'", "regular expression"]);
+    check(&|| set(&[("target_modules", json!([1]))]), &["'target_modules'", "list of texts"]);
+    let both = |names: Value, numbers: Value| set(&[("target_modules", names), ("layers_to_transform", numbers)]);
+    check(&|| both(json!(".*"), json!([0])), &["'layers_to_transform' needs a list"]);
+    check(&|| set(&[("layers_to_transform", json!([0]))]), &["none of the modules", "layers.1."]);
+    check(&|| set(&[("layers_to_transform", json!("x"))]), &["'layers_to_transform'", "list of numbers"]);
+    check(&|| set(&[("layers_pattern", json!("blocks"))]), &["'layers_pattern' needs 'layers_to_transform'"]);
     check(&|| std::fs::remove_file(&weights).unwrap(), &["adapter_model.safetensors"]);
     let bytes = std::fs::read(source.join("adapter_model.safetensors")).unwrap();
     check(&|| std::fs::write(&weights, &bytes[..bytes.len() - 9]).unwrap(), &["truncated"]);

@@ -378,6 +378,21 @@ fn a_head_alone_is_the_embedding() {
 }
 
 #[test]
+fn weights_that_nothing_asks_for_are_said() {
+    let checkpoint = Checkpoint::new("window-f32");
+    assert!(!checkpoint.config().1.contains("not used"));
+    let layers = checkpoint.json("config.json")["vision_config"]["num_hidden_layers"].as_u64().unwrap();
+    checkpoint.set("config.json", "/vision_config/num_hidden_layers", json!(layers - 1));
+    let (_, message) = checkpoint.config();
+    assert!(
+        message.contains("tensors of the checkpoint are not used") && message.contains("'vision_tower."),
+        "{message}"
+    );
+    checkpoint.set("generation_config.json", "/max_new_tokens", json!(2));
+    assert!(checkpoint.config().1.contains("max_new_tokens = 2 is not carried"));
+}
+
+#[test]
 fn what_tools_leave_in_names_is_said() {
     for (prefix, part) in [
         ("_orig_mod.", "torch.compile"),

@@ -288,6 +288,11 @@ fn read_others(section: &Section<'_>) -> Result<Option<String>> {
     add("max_time", &|_| true);
     add("prefill_chunk_size", &|_| true);
     add("cache_implementation", &|value| *value == "quantized");
+    for key in ["max_new_tokens", "max_length"] {
+        if let Some(value) = section.given(key) {
+            note(&format!("{}: {key} = {value} is not carried: a run's own limit counts (-n)", section.name));
+        }
+    }
     if found.is_empty() {
         return Ok(None);
     }
