@@ -5,6 +5,7 @@ mod coefficients;
 mod encode;
 mod entropy;
 mod huffman;
+mod order;
 mod recover;
 mod smoothing;
 
@@ -28,7 +29,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, String> {
         return separated(bytes).and_then(|(picture, damage)| done(picture, damage));
     }
     let strict = decode_sound(bytes);
-    if strict.is_ok() && recover::is_orderly(bytes) {
+    if strict.is_ok() && order::is_orderly(bytes) {
         return strict.and_then(|picture| done(picture, None));
     }
     let recovered = match Recovery::run(bytes) {
@@ -181,7 +182,7 @@ fn separated(bytes: &[u8]) -> Result<(DynamicImage, Option<String>), String> {
         [one, two, three, black.0[0]]
     });
     let picture = RgbImage::from_raw(colours.width(), colours.height(), rgb_of_cmyk(inks));
-    let is_sound = recover::is_orderly(bytes) && !recovery.damaged;
+    let is_sound = order::is_orderly(bytes) && !recovery.damaged;
     let damage = (!is_sound).then(|| "its data or its markers are damaged".to_owned());
     Ok((DynamicImage::ImageRgb8(picture.ok_or("its pixels do not fit its size")?), damage))
 }
