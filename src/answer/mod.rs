@@ -70,17 +70,20 @@ fn area([x_min, y_min, x_max, y_max]: [f64; 4]) -> f64 {
     (x_max - x_min).max(0.0) * (y_max - y_min).max(0.0)
 }
 
+fn common_area(one: [f64; 4], other: [f64; 4]) -> f64 {
+    area([one[0].max(other[0]), one[1].max(other[1]), one[2].min(other[2]), one[3].min(other[3])])
+}
+
 /// Intersection over union of two boxes `[x_min, y_min, x_max, y_max]` in any one unit; zero where neither has an area.
 pub fn overlap(one: [f64; 4], other: [f64; 4]) -> f64 {
-    let common = [one[0].max(other[0]), one[1].max(other[1]), one[2].min(other[2]), one[3].min(other[3])];
-    let union = area(one) + area(other) - area(common);
-    if union > 0.0 { area(common) / union } else { 0.0 }
+    let common = common_area(one, other);
+    let union = area(one) + area(other) - common;
+    if union > 0.0 { common / union } else { 0.0 }
 }
 
 /// The share of a box that lies in another; zero for one without an area.
 pub fn share_within(one: [f64; 4], other: [f64; 4]) -> f64 {
-    let common = [one[0].max(other[0]), one[1].max(other[1]), one[2].min(other[2]), one[3].min(other[3])];
-    if area(one) > 0.0 { area(common) / area(one) } else { 0.0 }
+    if area(one) > 0.0 { common_area(one, other) / area(one) } else { 0.0 }
 }
 
 /// An object that an answer names.

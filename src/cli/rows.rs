@@ -135,8 +135,8 @@ pub(super) fn progress(total: usize, done: usize) -> Result<ProgressBar> {
     Ok(bar)
 }
 
-/// Reads the rows of a file from row `first` on, damaged pictures refused where `strict`, in a thread of `scope`, so that one row's pictures are decoded while the row
-/// before is answered.
+/// Reads the rows of a file from row `first` on, damaged pictures refused where `strict`. It does so in a thread of `scope`, so that
+/// one row's pictures are decoded while the row before is answered.
 pub(super) fn read<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     path: &'env Path,

@@ -26,17 +26,9 @@ pub fn frames(path: &Path, count: usize) -> Result<Vec<Picture>> {
     let name = path.display().to_string();
     let fail = |reason: String| Error::Picture { name: name.clone(), reason };
     // Two passes: frames are counted before any is kept, so that memory holds the chosen ones only.
-    let mut total = 0;
-    each_frame(&bytes, |_| total += 1).map_err(fail)?;
+    let (total, _) = take_frames(&bytes, |_| false).map_err(fail)?;
     let mut chosen = chosen(total, count).peekable();
-    let (mut pictures, mut index) = (Vec::new(), 0);
-    each_frame(&bytes, |frame| {
-        if chosen.next_if_eq(&index).is_some() {
-            pictures.push(frame);
-        }
-        index += 1;
-    })
-    .map_err(fail)?;
+    let (_, pictures) = take_frames(&bytes, |index| chosen.next_if_eq(&index).is_some()).map_err(fail)?;
     if pictures.is_empty() { Err(fail("it has no frames".to_owned())) } else { Ok(pictures) }
 }
 
@@ -46,14 +38,21 @@ fn chosen(total: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |part| (2 * part + 1) * total / (2 * count))
 }
 
-/// Hands the frames of an animated picture to `take`, one after the other.
-fn each_frame(bytes: &[u8], mut take: impl FnMut(Picture)) -> std::result::Result<(), String> {
+/// The number of frames of an animated picture, and those of them whose numbers are `wanted`.
+fn take_frames(
+    bytes: &[u8],
+    mut wanted: impl FnMut(usize) -> bool,
+) -> std::result::Result<(usize, Vec<Picture>), String> {
+    let (mut total, mut pictures) = (0, Vec::new());
     if gif::is_gif(bytes) {
         let mut frames = gif::Frames::new(bytes)?;
-        while let Some(frame) = frames.next()? {
-            take(frame);
+        while frames.advance()? {
+            if wanted(total) {
+                pictures.push(frames.picture()?);
+            }
+            total += 1;
         }
-        return Ok(());
+        return Ok((total, pictures));
     }
     let failed = |error: image::ImageError| error.to_string();
     if !matches!(image::guess_format(bytes), Ok(ImageFormat::WebP)) {
@@ -65,11 +64,15 @@ fn each_frame(bytes: &[u8], mut take: impl FnMut(Picture)) -> std::result::Resul
         return Err(still());
     }
     for frame in decoder.into_frames() {
-        let rgb = to_rgb(DynamicImage::ImageRgba8(frame.map_err(failed)?.into_buffer()));
-        let picture = Picture::from_rgb(rgb.width(), rgb.height(), rgb.into_raw());
-        take(picture.map_err(|error| error.to_string())?);
+        let frame = frame.map_err(failed)?;
+        if wanted(total) {
+            let rgb = to_rgb(DynamicImage::ImageRgba8(frame.into_buffer()));
+            let picture = Picture::from_rgb(rgb.width(), rgb.height(), rgb.into_raw());
+            pictures.push(picture.map_err(|error| error.to_string())?);
+        }
+        total += 1;
     }
-    Ok(())
+    Ok((total, pictures))
 }
 
 fn still() -> String {

@@ -53,11 +53,11 @@ impl<'a> Frames<'a> {
         Ok(Self { decoder, width, height, canvas: Vec::new(), frames: 0, disposal: None, method })
     }
 
-    /// The next frame as a picture; none behind the last.
-    pub(super) fn next(&mut self) -> Result<Option<Picture>, String> {
+    /// Shows the next frame on the canvas; false behind the last.
+    pub(super) fn advance(&mut self) -> Result<bool, String> {
         let background = self.decoder.bg_color();
         let global = self.decoder.global_palette().map(<[u8]>::to_vec);
-        let Some(frame) = self.decoder.read_next_frame().map_err(|error| error.to_string())? else { return Ok(None) };
+        let Some(frame) = self.decoder.read_next_frame().map_err(|error| error.to_string())? else { return Ok(false) };
         let extent = Extent {
             left: frame.left.into(),
             top: frame.top.into(),
@@ -98,10 +98,13 @@ impl<'a> Frames<'a> {
             }
         });
         self.frames += 1;
+        Ok(true)
+    }
+
+    /// The canvas as it is.
+    pub(super) fn picture(&self) -> Result<Picture, String> {
         let rgb = self.canvas.as_flattened().to_vec();
-        Picture::from_rgb(self.width as u32, self.height as u32, rgb)
-            .map(Some)
-            .map_err(|_| "it has no pixels".to_owned())
+        Picture::from_rgb(self.width as u32, self.height as u32, rgb).map_err(|_| "it has no pixels".to_owned())
     }
 
     /// A part of the canvas, black where it lies beyond.
@@ -185,12 +188,14 @@ mod tests {
             let golden = std::fs::read_to_string(path.with_extension("json")).unwrap();
             let golden: Vec<(u32, u32, String)> = serde_json::from_str(&golden).unwrap();
             for (at, (width, height, hex)) in golden.iter().enumerate() {
-                let picture = frames.next().unwrap_or_else(|error| panic!("{} {at}: {error}", path.display())).unwrap();
+                let advanced = frames.advance().unwrap_or_else(|error| panic!("{} {at}: {error}", path.display()));
+                assert!(advanced, "{} {at}", path.display());
+                let picture = frames.picture().unwrap();
                 let found: String = picture.rgb().iter().map(|byte| format!("{byte:02x}")).collect();
                 assert_eq!((picture.width(), picture.height()), (*width, *height), "{} {at}", path.display());
                 assert_eq!(&found, hex, "{} frame {at}", path.display());
             }
-            assert!(frames.next().unwrap().is_none());
+            assert!(!frames.advance().unwrap());
         }
         assert!(files > 8, "{files} files");
     }

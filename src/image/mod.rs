@@ -74,8 +74,9 @@ impl Picture {
             return Err(fail("the file is empty".to_owned()));
         }
         if gif::is_gif(bytes) {
-            let first = gif::Frames::new(bytes).and_then(|mut frames| frames.next()).map_err(fail)?;
-            return first.ok_or_else(|| fail("it has no pictures".to_owned()));
+            let mut frames = gif::Frames::new(bytes).map_err(fail)?;
+            let has_first = frames.advance().map_err(fail)?;
+            return if has_first { frames.picture().map_err(fail) } else { Err(fail("it has no pictures".to_owned())) };
         }
         let decoded = if jpeg::is_jpeg(bytes) { jpeg::decode(bytes) } else { decode_other(bytes) };
         let Decoded { mut picture, orientation, damage } = decoded.map_err(fail)?;

@@ -17,7 +17,7 @@ pub(super) fn repaired(bytes: &[u8]) -> Option<Vec<u8>> {
         }
         let (data, behind) = body.split_at_checked(length)?;
         let (sum, behind) = behind.split_first_chunk()?;
-        if kind == *b"IEND" || checksum(&[&kind, data]) != u32::from_be_bytes(*sum) {
+        if kind == *b"IEND" || checksum(&kind, data) != u32::from_be_bytes(*sum) {
             return None;
         }
         if KEPT.contains(&&kind) && !seen.contains(&kind) {
@@ -53,25 +53,13 @@ fn chunk(out: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
     out.extend((data.len() as u32).to_be_bytes());
     out.extend_from_slice(kind);
     out.extend_from_slice(data);
-    out.extend(checksum(&[kind, data]).to_be_bytes());
+    out.extend(checksum(kind, data).to_be_bytes());
 }
 
-/// ISO 3309's CRC-32.
-pub(super) fn checksum(parts: &[&[u8]]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut index = 0;
-        while index < 256 {
-            let (mut value, mut bit) = (index as u32, 0);
-            while bit < 8 {
-                value = if value & 1 == 1 { value >> 1 ^ 0xedb8_8320 } else { value >> 1 };
-                bit += 1;
-            }
-            table[index] = value;
-            index += 1;
-        }
-        table
-    };
-    let step = |sum: u32, byte: &u8| TABLE[usize::from(sum as u8 ^ byte)] ^ sum >> 8;
-    !parts.iter().flat_map(|part| part.iter()).fold(!0, step)
+/// A chunk's checksum, which its length is no part of.
+fn checksum(kind: &[u8; 4], data: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(kind);
+    hasher.update(data);
+    hasher.finalize()
 }

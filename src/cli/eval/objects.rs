@@ -118,16 +118,13 @@ impl Seen {
     fn overlap(&self) -> Overlap {
         let counts = |at: &usize| !self.there[*at].1 && !self.there[*at].2;
         let (wanted, others): (Vec<usize>, Vec<usize>) = (0..self.there.len()).partition(counts);
+        let lies_on = |answer: usize, objects: &[usize]| {
+            let same = |at: &&usize| self.there[**at].0 == self.answered[answer].0;
+            objects.iter().filter(same).any(|at| self.overlaps[*at][answer] >= FOUND)
+        };
         // What lies on something that does not count is no false alarm.
-        let lies_on = |answer: usize| {
-            let same = |at: &&usize| self.there[**at].0 == self.answered[answer].0;
-            others.iter().filter(same).any(|at| self.overlaps[*at][answer] >= FOUND)
-        };
-        let is_wanted = |answer: usize| {
-            let same = |at: &&usize| self.there[**at].0 == self.answered[answer].0;
-            wanted.iter().filter(same).any(|at| self.overlaps[*at][answer] >= FOUND)
-        };
-        let kept: Vec<usize> = (0..self.answered.len()).filter(|at| is_wanted(*at) || !lies_on(*at)).collect();
+        let counts = |answer: &usize| lies_on(*answer, &wanted) || !lies_on(*answer, &others);
+        let kept: Vec<usize> = (0..self.answered.len()).filter(counts).collect();
         let labels: Vec<&str> = wanted.iter().map(|at| self.there[*at].0.as_str()).collect();
         let answered: Vec<&str> = kept.iter().map(|at| self.answered[*at].0.as_str()).collect();
         match_objects(&labels, &answered, |one, other| self.overlaps[wanted[one]][kept[other]])

@@ -83,10 +83,7 @@ impl Prediction {
 
 fn named(object: &Value, masks: bool) -> Result<Named> {
     let mask = object.get("mask").and_then(truth::mask);
-    let edges = object["box"].as_array().and_then(|edges| {
-        let edges: Option<Vec<f64>> = edges.iter().map(Value::as_f64).collect();
-        edges?.try_into().ok()
-    });
+    let edges = truth::four_numbers(&object["box"]);
     ensure!(
         if masks { mask.is_some() } else { edges.is_some() },
         "an object needs a \"{}\": {object}",

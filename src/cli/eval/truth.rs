@@ -132,10 +132,14 @@ pub(super) fn mask(value: &Value) -> Option<Mask> {
     Mask::from_counts(value["counts"].as_str()?, side(1)?, side(0)?)
 }
 
+pub(super) fn four_numbers(value: &Value) -> Option<[f64; 4]> {
+    let numbers: Vec<f64> = value.as_array()?.iter().map(Value::as_f64).collect::<Option<_>>()?;
+    numbers.try_into().ok()
+}
+
 /// The edges of a box. Width and height in the place of far edges show up here, mostly.
-pub(super) fn edges(value: &Value) -> Option<[f64; 4]> {
-    let edges: Vec<f64> = value.as_array()?.iter().map(Value::as_f64).collect::<Option<_>>()?;
-    let edges: [f64; 4] = edges.try_into().ok()?;
+fn edges(value: &Value) -> Option<[f64; 4]> {
+    let edges = four_numbers(value)?;
     let [x_min, y_min, x_max, y_max] = edges;
     (x_min < x_max && y_min < y_max && x_min >= -1.0 && y_min >= -1.0).then_some(edges)
 }

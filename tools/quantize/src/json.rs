@@ -14,18 +14,17 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         path.display()
     );
     let text = String::from_utf8(bytes).ok().with_context(|| format!("{}: it is not UTF-8", path.display()))?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
-}
-
-/// A file's value.
-pub(crate) fn read(path: &Path) -> Result<Value> {
-    let text = read_text(path)?;
     anyhow::ensure!(
         !text.starts_with("version https://git-lfs"),
         "{}: it is a pointer of Git LFS, not the file: fetch that with `git lfs pull`",
         path.display()
     );
-    serde_json::from_str(&plain(&text)).with_context(|| format!("{}: not JSON", path.display()))
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// A file's value.
+pub(crate) fn read(path: &Path) -> Result<Value> {
+    serde_json::from_str(&plain(&read_text(path)?)).with_context(|| format!("{}: not JSON", path.display()))
 }
 
 /// A file's value as a type that keeps what [`Value`] does not, such as the order of keys.

@@ -159,10 +159,6 @@ pub(crate) fn read(directory: &Path, config: &mut Config) -> Result<String> {
         bail!("{shown}: it is missing: fetch it from where the checkpoint is from");
     }
     let text = json::read_text(&path)?;
-    ensure!(
-        !text.starts_with("version https://git-lfs"),
-        "{shown}: it is a pointer of Git LFS, not the file: fetch that with `git lfs pull`"
-    );
     let beside = Beside::read(directory)?;
     let head: Head<'_> = serde_json::from_str(&text).with_context(|| format!("{shown}: it cannot be read"))?;
     let raw = head.added_tokens.map_or("[]", RawValue::get);

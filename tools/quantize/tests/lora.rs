@@ -22,6 +22,13 @@ fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     tensors.tensor(name).unwrap().data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
+/// The norm of the difference by that of the values expected.
+fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+    let difference = square(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+    (difference / square(&mut expected.iter().copied())).sqrt()
+}
+
 #[test]
 fn merged_adapters_give_the_logits_of_peft() {
     let directory = tempfile::tempdir().unwrap();
@@ -44,9 +51,7 @@ fn merged_adapters_give_the_logits_of_peft() {
         // The first request of the case, whose prompt is in its list.
         let trace = session.trace_pixel_values(&floats(&request, "0.pixel_values"), "caption en").unwrap();
         let expected = floats(&golden, name);
-        let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
-        let difference = square(&mut trace.logits.iter().zip(&expected).map(|(a, b)| a - b));
-        let error = (difference / square(&mut expected.iter().copied())).sqrt();
+        let error = relative_error(&trace.logits, &expected);
         println!("{name}: relative error of logits {error:.1e}");
         assert!(error < 1e-5, "{name}: {error}");
     }
@@ -181,10 +186,7 @@ fn adapters_of_every_kind_merge_as_peft_merges_them() {
         }
         for (found, name) in compared {
             let expected = floats(&golden, &name);
-            let square =
-                |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
-            let difference = square(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
-            let error = (difference / square(&mut expected.iter().copied())).sqrt();
+            let error = relative_error(&found, &expected);
             println!("{name}: relative error {error:.1e}");
             assert!(error < 1e-5, "{name}: {error}");
         }
