@@ -44,35 +44,62 @@ fn colours_of_films_are_those_of_ffmpeg() {
 /// Width, height, and the pixels' checksum.
 type Pixels = (u32, u32, u32);
 
-/// Damaged JPEG and PNG files against PIL (`tools/reference/damaged_goldens.py`): what it reads has its pixels, and is said to be
-/// damaged.
+/// What PIL gives of a file: a picture, or the frames of a film.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Expected {
+    Picture(Pixels),
+    Film(Vec<Pixels>),
+}
+
+fn pixels_of(picture: &Picture) -> Pixels {
+    (picture.width(), picture.height(), crc32(picture.rgb()))
+}
+
+/// Damaged JPEG, PNG and GIF files against PIL (`tools/reference/damaged_goldens.py`): what it reads has its pixels; pictures are
+/// said to be damaged.
 #[test]
 fn damaged_files_have_the_pixels_of_pil() {
     let path = std::env::var("GEMMULE_DAMAGED_GOLDENS").map_or_else(
         |_| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/damaged.json"),
         std::path::PathBuf::from,
     );
-    let rows: Vec<(String, String, Option<Pixels>)> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let (mut read, mut more, mut wrong) = (0, 0, Vec::new());
+    let rows: Vec<(String, String, Option<Expected>)> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let film = tempfile::NamedTempFile::new().unwrap();
+    let (mut read, mut more, mut films, mut wrong) = (0, 0, 0, Vec::new());
     for (name, file, expected) in &rows {
         let file = base64(file);
+        if name.starts_with("gif") {
+            std::fs::write(film.path(), &file).unwrap();
+            match (gemmule::image::frames(film.path(), usize::MAX), expected) {
+                (Ok(frames), Some(Expected::Film(expected))) => {
+                    films += 1;
+                    if frames.iter().map(pixels_of).ne(expected.iter().copied()) {
+                        wrong.push(format!("{name}: other pixels"));
+                    }
+                }
+                (Err(_), None) => {}
+                (Ok(_), _) => wrong.push(format!("{name}: PIL refuses it")),
+                (Err(error), Some(_)) => wrong.push(format!("{name}: {error}")),
+            }
+            continue;
+        }
         match (Picture::from_bytes(name, &file), expected) {
-            (Ok(picture), Some(expected)) => {
-                let found = (picture.width(), picture.height(), crc32(picture.rgb()));
-                if found != *expected {
+            (Ok(picture), Some(Expected::Picture(expected))) => {
+                if pixels_of(&picture) != *expected {
                     wrong.push(format!("{name}: other pixels"));
                 }
                 read += usize::from(picture.damage().is_some());
             }
             (Err(error), Some(_)) => wrong.push(format!("{error}")),
             // Files without their end are read here; they are said to be damaged, too.
-            (Ok(_), None) => more += 1,
+            (Ok(_), _) => more += 1,
             (Err(_), None) => {}
         }
     }
-    println!("{read} damaged files read of {}; {more} that PIL refuses", rows.len());
+    println!("{read} damaged files and {films} films read of {}; {more} pictures that PIL refuses", rows.len());
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
-    assert!(read > 60);
+    assert!(read > 60 && films > 20);
 }
 
 /// ISO 3309's CRC-32, as zlib computes it.

@@ -507,7 +507,7 @@ fn read_vision(reader: &Reader<'_>) -> Result<VisionConfig> {
 }
 
 /// The text of the token that stands for one image position, where a file does not give its number.
-const IMAGE_TEXT: &str = "<image>";
+pub const IMAGE_TEXT: &str = "<image>";
 
 fn read_special(reader: &Reader<'_>, file: &GgufFile, vocabulary: usize) -> Result<SpecialTokens> {
     let image = match reader.token(own::IMAGE_TOKEN)? {

@@ -1,7 +1,7 @@
-"""Damaged JPEG and PNG files, and the pixels that Pillow gives of each.
+"""Damaged JPEG, PNG and GIF files, and the pixels that Pillow gives of each.
 
 damaged_goldens.py [OUT.json [COUNT [SEED]]]: a list of [name, the file in base 64, [width, height, CRC-32 of the RGB bytes]], the last null where Pillow
-refuses. Files of tests/goldens/inks (four components in other than the usual sampling) come first, as they are.
+refuses; of a GIF file, a list of such for its frames. Files of tests/goldens/inks (four components in other than the usual sampling) come first, as they are.
 """
 
 import base64
@@ -146,6 +146,51 @@ def pngs(rnd):
         yield f"png-{mode}-unknown", data[:start] + unknown + data[start:]
 
 
+def gif(rnd, large):
+    """A film, or one picture, at times with rows in four passes."""
+    sides = (rnd.randint(1, 60), rnd.randint(1, 40)) if not large else (400, 300)
+    colours = rnd.choice([2, 4, 16, 100, 256])
+    images = [picture(rnd, *sides).quantize(colours) for _ in range(rnd.choice([1, 1, 3]))]
+    out = io.BytesIO()
+    options = dict(transparency=rnd.randrange(colours)) if rnd.random() < 0.3 else {}
+    images[0].save(out, "GIF", save_all=len(images) > 1, append_images=images[1:], interlace=rnd.getrandbits(1), disposal=rnd.choice([0, 1, 2, 3]),
+                   optimize=bool(rnd.getrandbits(1)), **options)
+    return out.getvalue()
+
+
+def damaged_gif(rnd, data):
+    out = bytearray(data)
+    for _ in range(rnd.choice([1, 1, 1, 3])):
+        at = rnd.randrange(6, len(out))
+        fault = rnd.choice(["flip", "flip", "flip", "byte", "cut", "insert", "end"])
+        if fault == "flip":
+            out[at] ^= 1 << rnd.randrange(8)
+        elif fault == "byte":
+            out[at] = rnd.randrange(256)
+        elif fault == "cut":
+            del out[at : at + rnd.choice([1, 2, 9])]
+        elif fault == "insert":
+            out[at:at] = bytes(rnd.randrange(256) for _ in range(rnd.choice([1, 2, 9])))
+        else:
+            out = out[: max(at, 7)]
+    return bytes(out)
+
+
+def film(data):
+    """The pixels of each frame; null where Pillow refuses one of them."""
+    frames = []
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            while True:
+                rgb = image.convert("RGB")
+                frames.append([*rgb.size, zlib.crc32(rgb.tobytes())])
+                image.seek(image.tell() + 1)
+    except EOFError:
+        return frames or None
+    except Exception:
+        return None
+
+
 def pixels(data):
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -166,6 +211,12 @@ def main():
         files.append((f"{kind}-{fault}", damaged(rnd, base(rnd, kind, 160 if count > 400 else 48), fault)))
     files += pngs(rnd)
     rows = [[name, base64.b64encode(data).decode(), pixels(data)] for name, data in files]
+    for number in range(count // 2):
+        data = gif(rnd, count > 400 and number % 20 == 0)
+        # Sizes that a flipped bit makes huge say nothing about pixels.
+        data = data if number % 10 == 0 else damaged_gif(rnd, data)
+        if len(data) < 10 or max(struct.unpack("<2H", data[6:10])) < 2000:
+            rows.append([f"gif-{number}", base64.b64encode(data).decode(), film(data)])
     out.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(len(rows), "files,", sum(row[2] is None for row in rows), "refused,", out.stat().st_size, "bytes")
 

@@ -37,6 +37,9 @@ pub(crate) fn read_optional(path: &Path) -> Result<Option<Value>> {
     if path.exists() { read(path).map(Some) } else { Ok(None) }
 }
 
+/// An object in its file's order. A key that comes again changes the value and keeps its place, as in Python.
+pub(crate) type Ordered = indexmap::IndexMap<String, Value>;
+
 /// Python's `NaN` and `Infinity`, which are no JSON, as the strings of their names: where a number is wanted they are none.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

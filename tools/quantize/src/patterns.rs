@@ -2,34 +2,9 @@
 
 use anyhow::Result;
 use fancy_regex::Regex;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-/// A map in its file's order: of several patterns that fit, the first counts.
-#[derive(Default)]
-pub(crate) struct Ordered(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Ordered {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Ordered;
-
-            fn expecting(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
-                out.write_str("a map from patterns to numbers")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Ordered, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Ordered(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
+use crate::json::Ordered;
 
 #[derive(serde::Deserialize)]
 pub(crate) struct PatternMaps {
@@ -39,7 +14,7 @@ pub(crate) struct PatternMaps {
     pub(crate) alpha_pattern: Option<Ordered>,
 }
 
-/// Numbers for the modules whose names a pattern fits.
+/// Numbers for the modules whose names a pattern fits; of several patterns, the file's first counts.
 pub(crate) struct Patterns(Vec<(Regex, Value)>);
 
 impl Patterns {
@@ -52,7 +27,7 @@ impl Patterns {
             })?;
             Ok((regex, value))
         };
-        entries.unwrap_or_default().0.into_iter().map(compile).collect::<Result<_>>().map(Self)
+        entries.unwrap_or_default().into_iter().map(compile).collect::<Result<_>>().map(Self)
     }
 
     pub(crate) fn of(&self, module: &str) -> Result<Option<&Value>> {

@@ -1,89 +1,15 @@
 //! Keys of every file: used, or refused by name (what transformers 5.23 does with each was tried there).
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod checkpoint;
 
-use gemmule::Model;
+use std::path::Path;
+use std::process::Command;
+
 use gemmule::model::Config;
 use gemmule::model::config::ResizeRule;
 use serde_json::{Value, json};
 
-/// A checkpoint that a test may change, all of whose files are links but those that are written.
-struct Checkpoint {
-    directory: tempfile::TempDir,
-}
-
-impl Checkpoint {
-    fn new(case: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let source =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(case).canonicalize().unwrap();
-        for entry in std::fs::read_dir(source).unwrap() {
-            let entry = entry.unwrap();
-            std::os::unix::fs::symlink(entry.path(), directory.path().join(entry.file_name())).unwrap();
-        }
-        Self { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        let _ = std::fs::remove_file(self.path(name));
-        std::fs::write(self.path(name), bytes).unwrap();
-    }
-
-    fn json(&self, name: &str) -> Value {
-        std::fs::read(self.path(name)).map_or_else(|_| json!({}), |bytes| serde_json::from_slice(&bytes).unwrap())
-    }
-
-    /// Sets a key, by a pointer.
-    fn set(&self, name: &str, pointer: &str, value: Value) {
-        let mut json = self.json(name);
-        let (parent, key) = pointer.rsplit_once('/').unwrap();
-        json.pointer_mut(parent).unwrap()[key] = value;
-        self.write(name, json.to_string());
-    }
-
-    fn convert(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule-quantize"));
-        let output = self.path("model.gguf");
-        command
-            .arg(self.directory.path())
-            .arg(output)
-            .args(["--type", "f32", "--force"])
-            .args(arguments)
-            .output()
-            .unwrap()
-    }
-
-    #[track_caller]
-    fn model(&self, arguments: &[&str]) -> (Model, String) {
-        let run = self.convert(arguments);
-        let message = String::from_utf8_lossy(&run.stderr).into_owned();
-        assert!(run.status.success(), "{message}");
-        (Model::open(&self.path("model.gguf")).unwrap(), message)
-    }
-
-    #[track_caller]
-    fn config(&self) -> (Config, String) {
-        let (model, message) = self.model(&[]);
-        (model.config().clone(), message)
-    }
-
-    #[track_caller]
-    fn fails(&self, parts: &[&str]) {
-        let run = self.convert(&[]);
-        let message = String::from_utf8_lossy(&run.stderr);
-        assert_eq!(run.status.code(), Some(1), "{message}");
-        let last = message.trim_end().lines().last().unwrap_or_default();
-        for part in parts {
-            assert!(last.contains(part), "no '{part}' in: {message}");
-        }
-        assert!(!last.contains("Some(") && !last.contains("panicked"), "{message}");
-    }
-}
+use checkpoint::Checkpoint;
 
 const PROCESSOR: &str = "processor_config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
@@ -275,51 +201,6 @@ fn ends_and_rules_of_generation_are_those_of_the_file() {
     }
     let file = &model.store().files()[0];
     assert!(file.string("paligemma.generation_ignored").unwrap().unwrap().contains("\"num_beams\":4"));
-}
-
-#[test]
-fn tokens_of_other_files_are_tokens() {
-    let checkpoint = Checkpoint::new("window-f32");
-    let config = checkpoint.json("tokenizer_config.json");
-    let mut plain = config.clone();
-    plain
-        .as_object_mut()
-        .unwrap()
-        .retain(|key, _| !["added_tokens_decoder", "extra_special_tokens"].contains(&key.as_str()));
-    plain["extra_special_tokens"] = json!(["<extra>"]);
-    checkpoint.write("tokenizer_config.json", plain.to_string());
-    checkpoint.write("added_tokens.json", json!({ "<added>": 9 }).to_string());
-    let (model, _) = checkpoint.model(&[]);
-    let tokenizer = model.tokenizer().unwrap();
-    for token in ["<extra>", "<added>"] {
-        let ids = tokenizer.encode(&format!("a{token}b")).unwrap();
-        assert!(ids.iter().any(|id| tokenizer.token(*id).as_deref() == Some(token)), "{token}: {ids:?}");
-    }
-    // Locations that stand in the vocabulary only are whole tokens, too: the processor adds them.
-    let checkpoint = Checkpoint::new("window-f32");
-    let mut tokenizer = checkpoint.json("tokenizer.json");
-    let is_code = |token: &Value| {
-        token["content"].as_str().is_some_and(|text| text.starts_with("<loc") || text.starts_with("<seg"))
-    };
-    let codes: Vec<Value> =
-        tokenizer["added_tokens"].as_array().unwrap().iter().filter(|token| is_code(token)).cloned().collect();
-    assert!(!codes.is_empty());
-    tokenizer["added_tokens"].as_array_mut().unwrap().retain(|token| !is_code(token));
-    for token in &codes {
-        tokenizer["model"]["vocab"][token["content"].as_str().unwrap()] = token["id"].clone();
-    }
-    checkpoint.write("tokenizer.json", tokenizer.to_string());
-    let mut config = config;
-    config.as_object_mut().unwrap().remove("added_tokens_decoder");
-    checkpoint.write("tokenizer_config.json", config.to_string());
-    let (model, _) = checkpoint.model(&[]);
-    let name = codes[0]["content"].as_str().unwrap();
-    assert_eq!(model.tokenizer().unwrap().encode(name).unwrap(), [codes[0]["id"].as_u64().unwrap() as u32]);
-    // The token that texts begin with is the one that the maps name.
-    let checkpoint = Checkpoint::new("window-f32");
-    checkpoint.set("special_tokens_map.json", "/bos_token", json!("<eos>"));
-    let (config, message) = checkpoint.config();
-    assert!(config.special.bos == 1 && message.contains("'<eos>'"), "{message}");
 }
 
 #[test]

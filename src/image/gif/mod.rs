@@ -1,12 +1,11 @@
 //! GIF as Pillow gives it (`GifImagePlugin.py`): frames of any place and size on a canvas that grows with them, no pixel of it
 //! transparent.
 
-use std::borrow::Cow;
-use std::io::Cursor;
+mod blocks;
+mod lzw;
 
-use gif::{ColorOutput, DecodeOptions, DisposalMethod, MemoryLimit};
-
-use super::{LARGEST_DECODED, Picture, check_size};
+use self::blocks::{Blocks, Frame, Palette};
+use super::{Picture, check_size};
 
 type Rgb = [u8; 3];
 
@@ -25,16 +24,21 @@ enum Disposal {
     Restore(Extent, Vec<Rgb>),
 }
 
+/// Ways of disposal, as a file gives them; those above the last are as the last.
+const FILL: u8 = 2;
+const RESTORE: u8 = 3;
+
 /// Frames of a GIF file, in order, each as the whole canvas shows it.
 pub(super) struct Frames<'a> {
-    decoder: gif::Decoder<Cursor<Cow<'a, [u8]>>>,
+    blocks: Blocks<'a>,
     width: usize,
     height: usize,
     canvas: Vec<Rgb>,
     frames: usize,
     disposal: Option<Disposal>,
     /// A frame that does not say how it is disposed of is treated as the one before.
-    method: DisposalMethod,
+    way: u8,
+    damage: Option<&'static str>,
 }
 
 /// Whether these bytes begin as GIF files do.
@@ -44,30 +48,17 @@ pub(super) fn is_gif(bytes: &[u8]) -> bool {
 
 impl<'a> Frames<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Result<Self, String> {
-        let mut options = DecodeOptions::new();
-        options.set_color_output(ColorOutput::Indexed);
-        options.set_memory_limit(MemoryLimit::Bytes(LARGEST_DECODED.try_into().expect("it is not zero")));
-        let decoder = options.read_info(Cursor::new(with_colours(bytes))).map_err(|error| error.to_string())?;
-        let (width, height) = (usize::from(decoder.width()), usize::from(decoder.height()));
-        let method = DisposalMethod::Any;
-        Ok(Self { decoder, width, height, canvas: Vec::new(), frames: 0, disposal: None, method })
+        let blocks = Blocks::new(bytes)?;
+        let (width, height) = (blocks.width, blocks.height);
+        Ok(Self { blocks, width, height, canvas: Vec::new(), frames: 0, disposal: None, way: 0, damage: None })
     }
 
     /// Shows the next frame on the canvas; false behind the last.
     pub(super) fn advance(&mut self) -> Result<bool, String> {
-        let background = self.decoder.bg_color();
-        let global = self.decoder.global_palette().map(<[u8]>::to_vec);
-        let Some(frame) = self.decoder.read_next_frame().map_err(|error| error.to_string())? else { return Ok(false) };
-        let extent = Extent {
-            left: frame.left.into(),
-            top: frame.top.into(),
-            width: frame.width.into(),
-            height: frame.height.into(),
-        };
-        let palette = Palette(frame.palette.clone().or(global));
-        let (transparent, pixels) = (frame.transparent, frame.buffer.to_vec());
-        if frame.dispose != DisposalMethod::Any {
-            self.method = frame.dispose;
+        let Some(frame) = self.blocks.next()? else { return Ok(false) };
+        let Frame { extent, palette, transparent, packed, .. } = &frame;
+        if frame.disposal != 0 {
+            self.way = frame.disposal;
         }
         match self.disposal.take() {
             Some(Disposal::Fill(extent, colour)) => self.each_row(extent, |row, _| row.fill(colour)),
@@ -77,22 +68,25 @@ impl<'a> Frames<'a> {
             None => {}
         }
         let first = self.frames == 0;
-        let behind = transparent.map_or_else(|| palette.colour(0), |index| palette.colour(index));
-        let fill = transparent.or_else(|| background.map(|index| index as u8)).unwrap_or(0);
-        self.disposal = match self.method {
-            DisposalMethod::Any | DisposalMethod::Keep => None,
-            DisposalMethod::Background => Some(Disposal::Fill(extent, palette.colour(fill))),
-            DisposalMethod::Previous if first => transparent.map(|_| Disposal::Fill(extent, behind)),
-            // Before the canvas grows: what is beyond it comes back black.
-            DisposalMethod::Previous => {
-                check_size((extent.width as u32, extent.height as u32), 0)?;
-                Some(Disposal::Restore(extent, self.part(extent)))
-            }
-        };
-        self.grow(extent, if first || transparent.is_none() { behind } else { [0; 3] })?;
-        self.each_row(extent, |row, at| {
-            for (pixel, index) in row.iter_mut().zip(&pixels[at * extent.width..]) {
-                if first || transparent != Some(*index) {
+        let behind = palette.colour(transparent.unwrap_or(0));
+        self.disposal = self.disposal_of(&frame)?;
+        self.grow(*extent, if first || transparent.is_none() { behind } else { [0; 3] })?;
+        // Without a width at the left edge, Pillow takes the whole canvas for a frame's place.
+        let is_whole = extent.left == 0 && extent.width == 0;
+        let part = Extent { left: 0, top: 0, width: self.width, height: self.height };
+        let part = if is_whole { part } else { *extent };
+        if part.width == 0 || part.height == 0 {
+            return Err("a frame has no pixels".to_owned());
+        }
+        let unpacked = lzw::unpack(self.blocks.bytes(), packed, part.width, part.height)?;
+        let is_unknown = |index: &u8| !palette.has(*index) && *transparent != Some(*index);
+        let unknown =
+            unpacked.indices.iter().any(is_unknown).then_some("its pixels have colours that its table has not");
+        self.damage = self.damage.or(unpacked.damage).or(unknown);
+        let shown = if first { part } else { *extent };
+        self.each_row(shown, |row, at| {
+            for (pixel, index) in row.iter_mut().zip(&unpacked.indices[at * part.width..]) {
+                if first || *transparent != Some(*index) {
                     *pixel = palette.colour(*index);
                 }
             }
@@ -101,10 +95,33 @@ impl<'a> Frames<'a> {
         Ok(true)
     }
 
+    /// What happens to a frame before the next one.
+    fn disposal_of(&self, frame: &Frame) -> Result<Option<Disposal>, String> {
+        let Frame { extent, palette, transparent, .. } = frame;
+        let first = self.frames == 0;
+        // The first frame's pixels are still indices.
+        let colour = if first { Palette::colour } else { Palette::fill };
+        match self.way {
+            ..FILL => Ok(None),
+            FILL => {
+                let index = transparent.or(self.blocks.background).unwrap_or(0);
+                Ok(Some(Disposal::Fill(*extent, colour(palette, index))))
+            }
+            RESTORE.. if first => Ok(transparent.map(|index| Disposal::Fill(*extent, colour(palette, index)))),
+            // Before the canvas grows: what is beyond it comes back black.
+            RESTORE.. => {
+                check_size((extent.width as u32, extent.height as u32), 0)?;
+                Ok(Some(Disposal::Restore(*extent, self.part(*extent))))
+            }
+        }
+    }
+
     /// The canvas as it is.
     pub(super) fn picture(&self) -> Result<Picture, String> {
         let rgb = self.canvas.as_flattened().to_vec();
-        Picture::from_rgb(self.width as u32, self.height as u32, rgb).map_err(|_| "it has no pixels".to_owned())
+        let picture =
+            Picture::from_rgb(self.width as u32, self.height as u32, rgb).map_err(|_| "it has no pixels".to_owned());
+        picture.map(|picture| Picture { damage: self.damage.map(str::to_owned), ..picture })
     }
 
     /// A part of the canvas, black where it lies beyond.
@@ -138,33 +155,6 @@ impl<'a> Frames<'a> {
         for (at, row) in rows.enumerate() {
             change(&mut row[extent.left..extent.left + extent.width], at);
         }
-    }
-}
-
-/// The file with a table of grey levels where it has no table for all frames, which the decoder wants.
-fn with_colours(bytes: &[u8]) -> Cow<'_, [u8]> {
-    const HAS_TABLE: u8 = 0x80;
-    const OF_256: u8 = 7;
-    match bytes.split_at_checked(13) {
-        Some((head, rest)) if head[10] & HAS_TABLE == 0 => {
-            let mut head = head.to_vec();
-            head[10] = head[10] & !OF_256 | HAS_TABLE | OF_256;
-            // No colour of the background was given.
-            head[11] = 0;
-            let levels = (0..=u8::MAX).flat_map(|level| [level; 3]);
-            head.into_iter().chain(levels).chain(rest.iter().copied()).collect::<Vec<_>>().into()
-        }
-        _ => bytes.into(),
-    }
-}
-
-/// Colours of indices; grey levels where there are none.
-struct Palette(Option<Vec<u8>>);
-
-impl Palette {
-    fn colour(&self, index: u8) -> Rgb {
-        let colours = self.0.as_deref().unwrap_or_default().as_chunks::<3>().0;
-        colours.get(usize::from(index)).copied().unwrap_or([index; 3])
     }
 }
 
