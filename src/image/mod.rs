@@ -261,9 +261,11 @@ fn decode_sound(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation)
     check_size(decoder.dimensions(), decoder.total_bytes())?;
     let exif = decoder.exif_metadata().unwrap_or_default();
     let xmp = decoder.xmp_metadata().unwrap_or_default();
-    // A TIFF file is what Exif's structure was made after.
-    let exif = if format == ImageFormat::Tiff { Some(bytes) } else { exif.as_deref() };
-    let orientation = orientation::of(exif, xmp.as_deref());
+    let orientation = if format == ImageFormat::Tiff {
+        orientation::of_tiff(bytes)
+    } else {
+        orientation::of(exif.as_deref(), xmp.as_deref())
+    };
     Ok((DynamicImage::from_decoder(decoder).map_err(failed)?, orientation))
 }
 
