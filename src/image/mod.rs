@@ -11,6 +11,8 @@ mod orientation;
 mod png;
 mod resample;
 mod stream;
+mod tags;
+mod tiff;
 
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -248,25 +250,60 @@ fn decode_other(bytes: &[u8]) -> std::result::Result<Decoded, String> {
 
 /// The picture as stored, and how it is to be turned.
 fn decode_sound(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation), String> {
-    let failed = |error: image::ImageError| error.to_string();
-    let mut reader = ImageReader::new(Cursor::new(bytes));
-    reader.limits(limits());
-    let reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
+    let format =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?.format();
     // Some formats are known by name only.
-    let Some(format) = reader.format().filter(|format| format.reading_enabled()) else {
+    let Some(format) = format.filter(|format| format.reading_enabled()) else {
         return Err(kinds::unreadable(bytes));
     };
+    if format != ImageFormat::Tiff {
+        let (picture, orientation) =
+            decode_with(ImageReader::with_format(Cursor::new(bytes), format), orientation::of)?;
+        // A grey level that counts as transparent makes alpha; the levels stay grey ones.
+        let picture = match picture {
+            picture @ DynamicImage::ImageLumaA16(_) if png::is_grey(bytes) => picture.into_luma16().into(),
+            picture => picture,
+        };
+        return Ok((picture, orientation));
+    }
+    let file = tiff::in_order(bytes);
+    let orientation = orientation::of_tiff(bytes);
+    let decoded = match tiff::decode(&file) {
+        Some(decoded) => decoded,
+        None => decode_with(ImageReader::with_format(Cursor::new(&file[..]), format), |_, _| orientation)
+            .map(|(picture, _)| picture),
+    };
+    let picture =
+        decoded.map_err(|reason| format!("it is a TIFF file that cannot be read ({reason}): save it as PNG"))?;
+    Ok((picture, orientation))
+}
+
+/// What `image` makes of a file, and how it is to be turned, by its Exif and its XMP.
+fn decode_with(
+    mut reader: ImageReader<Cursor<&[u8]>>,
+    orientation: impl Fn(Option<&[u8]>, Option<&[u8]>) -> Orientation,
+) -> std::result::Result<(DynamicImage, Orientation), String> {
+    reader.limits(limits());
     let mut decoder = reader.into_decoder().map_err(failed)?;
     decoder.set_limits(limits()).map_err(failed)?;
     check_size(decoder.dimensions(), decoder.total_bytes())?;
     let exif = decoder.exif_metadata().unwrap_or_default();
     let xmp = decoder.xmp_metadata().unwrap_or_default();
-    let orientation = if format == ImageFormat::Tiff {
-        orientation::of_tiff(bytes)
-    } else {
-        orientation::of(exif.as_deref(), xmp.as_deref())
-    };
+    let orientation = orientation(exif.as_deref(), xmp.as_deref());
     Ok((DynamicImage::from_decoder(decoder).map_err(failed)?, orientation))
+}
+
+/// A decoder's error without the names of the decoder's parts.
+fn failed(error: image::ImageError) -> String {
+    use image::error::{ImageError, UnsupportedErrorKind};
+    match &error {
+        ImageError::Unsupported(unsupported) => match unsupported.kind() {
+            UnsupportedErrorKind::GenericFeature(feature) => feature.clone(),
+            UnsupportedErrorKind::Color(_) => "its kind of pixels is not supported".to_owned(),
+            _ => error.to_string(),
+        },
+        _ => error.to_string(),
+    }
 }
 
 /// Checks the size of a picture of so many pixels and, as it is stored, bytes.
@@ -278,18 +315,18 @@ fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(
     Ok(())
 }
 
-/// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte.
+/// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, of 16-bit samples the upper byte, but 16-bit grey levels cut off above
+/// 255.
 fn to_rgb(picture: DynamicImage) -> image::RgbImage {
-    match picture {
-        DynamicImage::ImageLuma16(_)
-        | DynamicImage::ImageLumaA16(_)
-        | DynamicImage::ImageRgb16(_)
-        | DynamicImage::ImageRgba16(_) => {
-            let wide = picture.into_rgb16();
-            let (width, height) = wide.dimensions();
-            let bytes = wide.into_raw().into_iter().map(|sample| (sample >> 8) as u8).collect();
-            image::RgbImage::from_raw(width, height, bytes).expect("as many samples as before")
+    let narrow: fn(u16) -> u8 = match picture {
+        DynamicImage::ImageLuma16(_) => |level| level.min(255) as u8,
+        DynamicImage::ImageLumaA16(_) | DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_) => {
+            |level| (level >> 8) as u8
         }
-        other => other.into_rgb8(),
-    }
+        other => return other.into_rgb8(),
+    };
+    let wide = picture.into_rgb16();
+    let (width, height) = wide.dimensions();
+    let bytes = wide.into_raw().into_iter().map(narrow).collect();
+    image::RgbImage::from_raw(width, height, bytes).expect("as many samples as before")
 }

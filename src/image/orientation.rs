@@ -2,6 +2,8 @@
 
 use image::metadata::Orientation;
 
+use super::tags::Directory;
+
 /// Exif's tag of the orientation.
 const ORIENTATION: u16 = 0x0112;
 /// TIFF's tag of XMP.
@@ -11,7 +13,7 @@ const XMP: u16 = 700;
 pub(super) fn of(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
     let exif =
         exif.map(|exif| exif.strip_prefix(MARK).unwrap_or(exif)).map(|exif| exif.strip_prefix(MARK).unwrap_or(exif));
-    by(exif.and_then(Directory::first).filter(|directory| !directory.is_big), xmp)
+    by(exif.and_then(Directory::first).filter(|directory| !directory.is_big()), xmp)
 }
 
 /// What stands before Exif's structure; some write it twice.
@@ -31,115 +33,6 @@ fn by(directory: Option<Directory<'_>>, xmp: Option<&[u8]>) -> Orientation {
     };
     let number = (1..=8).find(|known| f64::from(*known) == number);
     number.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms)
-}
-
-/// The first directory of a TIFF structure, which Exif's is.
-#[derive(Clone, Copy)]
-struct Directory<'a> {
-    bytes: &'a [u8],
-    is_little: bool,
-    /// Offsets have eight bytes.
-    is_big: bool,
-    at: u64,
-}
-
-/// A tag's type and its values.
-#[derive(Clone, Copy)]
-struct Entry<'a> {
-    kind: u16,
-    data: &'a [u8],
-}
-
-impl<'a> Directory<'a> {
-    fn first(bytes: &'a [u8]) -> Option<Self> {
-        // Pillow takes the mark with its bytes turned, too.
-        let (is_little, is_big) = match bytes.get(..4)? {
-            b"II*\0" | b"II\0*" => (true, false),
-            b"MM\0*" | b"MM*\0" => (false, false),
-            b"II+\0" => (true, true),
-            b"MM\0+" => (false, true),
-            _ => return None,
-        };
-        let mut directory = Self { bytes, is_little, is_big, at: 0 };
-        directory.at = if is_big { directory.integer(8, 8)? } else { directory.integer(4, 4)? };
-        Some(directory)
-    }
-
-    fn slice(&self, at: u64, len: u64) -> Option<&'a [u8]> {
-        let (start, end) = (usize::try_from(at).ok()?, usize::try_from(at.checked_add(len)?).ok()?);
-        self.bytes.get(start..end)
-    }
-
-    /// An integer of `len` bytes, eight at most.
-    fn integer(&self, at: u64, len: u64) -> Option<u64> {
-        let digit = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
-        let bytes = self.slice(at, len)?;
-        Some(if self.is_little { bytes.iter().rev().fold(0, digit) } else { bytes.iter().fold(0, digit) })
-    }
-
-    /// A tag's first entry that can be read. Further ones of a tag are passed over. Where an entry's values lie beyond the file, what follows is not read (Pillow 13,
-    /// `TiffImagePlugin.py`).
-    fn entry(&self, wanted: u16) -> Option<Entry<'a>> {
-        let (count_len, entry_len, field) = if self.is_big { (8, 20, 8) } else { (2, 12, 4) };
-        let (mut values, mut read) = (0_u64, std::collections::HashSet::new());
-        let entries = self.integer(self.at, count_len)?;
-        let first = self.at.checked_add(count_len)?;
-        for entry in 0..entries {
-            let at = first.checked_add(entry.checked_mul(entry_len)?)?;
-            let (tag, kind) = (self.integer(at, 2)? as u16, self.integer(at + 2, 2)? as u16);
-            let (count, place) = (self.integer(at + 4, field)?, at + 4 + field);
-            self.slice(place, field)?;
-            if read.contains(&tag) {
-                continue;
-            }
-            let Some(unit) = unit(kind) else { continue };
-            let len = count.saturating_mul(unit);
-            let data = if len > field {
-                values = values.saturating_add(len);
-                if values > self.bytes.len() as u64 {
-                    continue;
-                }
-                self.slice(self.integer(place, field)?, len)?
-            } else {
-                self.slice(place, len)?
-            };
-            if data.is_empty() {
-                continue;
-            }
-            if tag == wanted {
-                return Some(Entry { kind, data });
-            }
-            read.insert(tag);
-        }
-        None
-    }
-
-    /// The first of an entry's numbers; none where it has bytes or text.
-    fn number(&self, entry: Entry<'_>) -> Option<f64> {
-        let own = Directory { bytes: entry.data, ..*self };
-        let unsigned = |at: u64, len: u64| own.integer(at, len);
-        let signed = |at: u64, len: u64| Some((unsigned(at, len)? << (64 - 8 * len)) as i64 >> (64 - 8 * len));
-        Some(match entry.kind {
-            3 | 4 | 13 | 16 => unsigned(0, unit(entry.kind)?)? as f64,
-            6 | 8 | 9 => signed(0, unit(entry.kind)?)? as f64,
-            5 => unsigned(0, 4)? as f64 / unsigned(4, 4)? as f64,
-            10 => signed(0, 4)? as f64 / signed(4, 4)? as f64,
-            11 => f64::from(f32::from_bits(unsigned(0, 4)? as u32)),
-            12 => f64::from_bits(unsigned(0, 8)?),
-            _ => return None,
-        })
-    }
-}
-
-/// Bytes of a value of a type.
-fn unit(kind: u16) -> Option<u64> {
-    match kind {
-        1 | 2 | 6 | 7 => Some(1),
-        3 | 8 => Some(2),
-        4 | 9 | 11 | 13 => Some(4),
-        5 | 10 | 12 | 16 => Some(8),
-        _ => None,
-    }
 }
 
 /// The digit in `tiff:Orientation="6"` or `<tiff:Orientation>6`.

@@ -4,6 +4,12 @@ const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// What is kept of a file: without any other chunk its pixels, and how they are turned, are the same.
 const KEPT: [&[u8; 4]; 5] = [b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt"];
 
+/// Whether a file has grey levels without alpha.
+pub(super) fn is_grey(bytes: &[u8]) -> bool {
+    const KIND: usize = 25;
+    bytes.starts_with(SIGNATURE) && bytes.get(KIND) == Some(&0)
+}
+
 /// A sound file with the pixels that PIL gives; none where PIL refuses. (Pillow, `PngImagePlugin.py`: chunks before the pixels need
 /// their checksums, those of the pixels do not, and nothing has to follow.)
 pub(super) fn repaired(bytes: &[u8]) -> Option<Vec<u8>> {

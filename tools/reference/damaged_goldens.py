@@ -191,6 +191,27 @@ def film(data):
         return None
 
 
+def png_kinds(rnd):
+    """Sound files of every kind of pixel and number of bits, with a transparent one or without."""
+    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    noise = np.random.default_rng(rnd.randrange(1 << 30))
+    width, height = 9, 6
+    for kind, samples, depths in ((0, 1, (1, 2, 4, 8, 16)), (2, 3, (8, 16)), (3, 1, (1, 2, 4, 8)), (4, 2, (8, 16)), (6, 4, (8, 16))):
+        for bits in depths:
+            numbers = noise.integers(0, 1 << bits, (height, width * samples)).astype(">u2")
+            # Some levels on both sides of 255.
+            numbers[:, ::2] %= 400
+            lines = np.unpackbits(numbers.view(np.uint8).reshape(height, -1, 2), axis=2)[:, :, 16 - bits :].reshape(height, -1)
+            body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + np.packbits(line).tobytes() for line in lines)))
+            head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", width, height, bits, kind, 0, 0, 0))
+            if kind == 3:
+                head += chunk(b"PLTE", noise.integers(0, 256, 3 << bits, dtype=np.uint8).tobytes())
+            yield f"png-kind-{kind}-{bits}", head + body + chunk(b"IEND", b"")
+            if kind in (0, 2, 3):
+                clear = bytes([0, 100]) if kind == 3 else numbers[0, :samples].tobytes()
+                yield f"png-kind-{kind}-{bits}-clear", head + chunk(b"tRNS", clear) + body + chunk(b"IEND", b"")
+
+
 def pixels(data):
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -209,7 +230,7 @@ def main():
     for number in range(count):
         kind, fault = kinds[number % len(kinds)], FAULTS[number // len(kinds) % len(FAULTS)]
         files.append((f"{kind}-{fault}", damaged(rnd, base(rnd, kind, 160 if count > 400 else 48), fault)))
-    files += pngs(rnd)
+    files += [*pngs(rnd), *png_kinds(rnd)]
     rows = [[name, base64.b64encode(data).decode(), pixels(data)] for name, data in files]
     for number in range(count // 2):
         data = gif(rnd, count > 400 and number % 20 == 0)
