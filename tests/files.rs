@@ -102,7 +102,7 @@ fn rows_are_read_as_other_tools_write_them() {
 fn marks_of_pictures_are_as_many_as_pictures() {
     let ask = |prompt: &str| stdout(&gemmule(&["run", "-i", PICTURE, "-p", prompt]));
     assert_eq!(ask("<image>describe en"), ask("describe en"));
-    assert_fails(&["run", "-i", PICTURE, "-p", "<image><image>x"], &["2 times '<image>'", "1 pictures"]);
+    assert_fails(&["run", "-i", PICTURE, "-p", "<image><image>x"], &["'<image>' × 2; pictures given: 1"]);
     assert_fails(&["run", "-i", PICTURE, "-p", "what <image> is"], &["within the prompt"]);
     let two = ["run", "-i", PICTURE, "-i", PICTURE, "-p"];
     assert_eq!(
@@ -253,7 +253,7 @@ fn answers_made_elsewhere_are_measured() {
     let twice = write("twice.jsonl", &[json!({ "row": 0, "text": "" }), json!({ "row": 0, "text": "" })]);
     fails(&data, "boxes", &twice, &["row 0 is answered twice"]);
     let failed = write("failed.jsonl", &[json!({ "row": 0, "error": "gone" })]);
-    fails(&data, "boxes", &failed, &["line 0", "gone"]);
+    fails(&data, "boxes", &failed, &["row 0", "gone"]);
     for (object, part) in [
         (json!({ "label": 5, "box": [0, 0, 9, 9] }), "\"label\" is no text"),
         (json!({ "label": "a", "box": [0, 0, 9, 9], "score": "x" }), "\"score\" is no number"),
@@ -266,7 +266,7 @@ fn answers_made_elsewhere_are_measured() {
     fails(&words, "exact", &objects, &["row 0", "no \"text\""]);
     for (text, part) in [(json!(null), "null"), (json!(["a"]), "no text")] {
         let wrong = write("wrong-text.jsonl", &[json!({ "text": text })]);
-        fails(&words, "exact", &wrong, &["line 0", part]);
+        fails(&words, "exact", &wrong, &["row 0", part]);
     }
     assert_eq!(
         gemmule(&["eval", &data, "--metric", "boxes", "--predictions", &short, "-m", "models/easy-vqa-q8_0.gguf"])

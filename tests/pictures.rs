@@ -141,6 +141,25 @@ fn files_that_people_have_are_read() {
     }
 }
 
+/// Where a file ends before it says it does, that is said, and a decoder's own types are not.
+#[test]
+fn cut_and_damaged_files_are_named_plainly() {
+    let pixels = Picture::from_rgb(2, 2, vec![7; 12]).unwrap();
+    let mut webp = Vec::new();
+    let encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut webp);
+    encoder.encode(pixels.rgb(), 2, 2, image::ExtendedColorType::Rgb8).unwrap();
+    // A chunk that no decoder needs, behind the pixels.
+    webp.extend(b"XMP \x08\0\0\0damaged!");
+    let len = (webp.len() - 8) as u32;
+    webp[4..8].copy_from_slice(&len.to_le_bytes());
+    assert!(Picture::from_bytes("whole", &webp).unwrap().damage().is_none());
+    assert_eq!(Picture::from_bytes("cut", &webp[..webp.len() - 3]).unwrap().damage(), Some("its end is missing"));
+    let mut png = pixels.to_png();
+    png[18] ^= 1;
+    let error = Picture::from_bytes("x.png", &png).unwrap_err().to_string();
+    assert!(error.ends_with("the checksum of its IHDR chunk is wrong"), "{error}");
+}
+
 #[test]
 fn what_is_no_picture_is_named() {
     let directory = tempfile::tempdir().unwrap();

@@ -17,21 +17,61 @@ use serde_json::Value;
 const LONGEST_LINE: u64 = 1 << 20;
 
 /// What a row asks.
-#[derive(Deserialize)]
 pub(super) struct Row {
-    image: Option<PathBuf>,
-    #[serde(default)]
     images: Vec<PathBuf>,
-    /// big_vision's data calls it the prefix.
-    #[serde(alias = "prefix")]
     pub(super) prompt: String,
     pub(super) max_tokens: Option<usize>,
 }
 
+/// A row's keys that count; each may be there once.
+#[derive(Deserialize)]
+struct Keys {
+    image: Option<Value>,
+    images: Option<Value>,
+    prompt: Option<Value>,
+    /// big_vision's data calls the prompt so.
+    prefix: Option<Value>,
+    max_tokens: Option<Value>,
+}
+
 impl Row {
-    fn paths(&self, directory: &Path) -> Result<Vec<PathBuf>> {
-        ensure!(self.image.is_some() == self.images.is_empty(), "give either \"image\" or \"images\"");
-        Ok(self.image.iter().chain(&self.images).map(|path| directory.join(path)).collect())
+    /// # Errors
+    /// Which key is wrong, and how.
+    fn read(text: &[u8]) -> Result<Self> {
+        ensure!(text.starts_with(b"{"), "it is no JSON object");
+        let keys: Keys =
+            serde_json::from_slice(text).map_err(|error| match error.to_string().split_once("duplicate field") {
+                Some((_, rest)) => anyhow::anyhow!("{} is there twice", rest.split('`').nth(1).unwrap_or("a key")),
+                None => anyhow::anyhow!("it is no JSON: {error}"),
+            })?;
+        let path = |key: &str, value: Value| match value {
+            Value::String(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+            value => bail!("\"{key}\" is {value}, no path of a picture"),
+        };
+        let images = keys.images.filter(|images| images.as_array().is_none_or(|list| !list.is_empty()));
+        let images = match (keys.image, images) {
+            (Some(image), None) => vec![path("image", image)?],
+            (None, Some(Value::Array(list))) => {
+                list.into_iter().map(|image| path("images", image)).collect::<Result<_>>()?
+            }
+            (None, Some(value)) => bail!("\"images\" is {value}, no list of paths"),
+            _ => bail!("give either \"image\" or \"images\""),
+        };
+        let prompt = match (keys.prompt, keys.prefix) {
+            (Some(Value::String(prompt)), None) | (None, Some(Value::String(prompt))) => prompt,
+            (Some(value), None) | (None, Some(value)) => bail!("\"prompt\" is {value}, no text"),
+            (None, None) => bail!("\"prompt\" is missing"),
+            (Some(_), Some(_)) => bail!("give either \"prompt\" or \"prefix\""),
+        };
+        let count = |value: Value| match value.as_u64().and_then(|count| usize::try_from(count).ok()) {
+            Some(count) => Ok(count),
+            None => bail!("\"max_tokens\" is {value}, no number of tokens"),
+        };
+        Ok(Self { images, prompt, max_tokens: keys.max_tokens.map(count).transpose()? })
+    }
+
+    fn paths(&self, directory: &Path) -> Vec<PathBuf> {
+        self.images.iter().map(|path| directory.join(path)).collect()
     }
 }
 
@@ -66,7 +106,7 @@ impl Line {
     /// What the line says as the row that it must be.
     pub(super) fn row(&self) -> Result<Row> {
         let Self::Text(text) = self else { bail!("the line has {LONGEST_LINE} bytes or more") };
-        serde_json::from_slice(text).context("not a row such as {\"image\": \"a.jpg\", \"prompt\": \"caption en\"}")
+        Row::read(text).context("not a row such as {\"image\": \"a.jpg\", \"prompt\": \"caption en\"}")
     }
 }
 
@@ -162,7 +202,7 @@ fn ask(
     (directory, strict): (&Path, bool),
     last: &mut Option<(Vec<PathBuf>, Arc<Vec<Picture>>)>,
 ) -> Result<Work> {
-    let paths = row.paths(directory)?;
+    let paths = row.paths(directory);
     if let Some((_, pictures)) = last.as_ref().filter(|(known, _)| *known == paths) {
         return Ok(Work { row, pictures: Arc::clone(pictures), same: true });
     }

@@ -27,7 +27,7 @@ use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFo
 pub(crate) use resample::{Filter, numbers as resample_numbers};
 pub use stream::{FrameStream, StreamFormat, StreamFrame};
 
-use crate::model::config::{PreprocessConfig, ResizeRule, VisionConfig};
+use crate::model::config::{PreprocessConfig, VisionConfig};
 use crate::{Error, Result};
 
 /// Largest picture file that is read.
@@ -161,26 +161,12 @@ impl Picture {
         let resized = resample::to_square(&self.rgb, sides, size, (filter, rule));
         let mut out = vec![0.0; 3 * size * size];
         for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
-            let (mean, deviation) = (preprocess.mean[channel], preprocess.deviation[channel]);
-            let levels: [f32; 256] =
-                std::array::from_fn(|level| normalized(level as u8, (mean, deviation), preprocess));
+            let levels: [f32; 256] = std::array::from_fn(|level| preprocess.normalized(level as u8, channel));
             for (out, pixel) in plane.iter_mut().zip(resized.chunks_exact(3)) {
                 *out = levels[usize::from(pixel[channel])];
             }
         }
         Ok(out)
-    }
-}
-
-/// A level as the tower takes it, rounded where `transformers` rounds: with Pillow after the factor, with torchvision once mean and
-/// deviation are multiplied by its inverse.
-fn normalized(level: u8, (mean, deviation): (f32, f32), preprocess: &PreprocessConfig) -> f32 {
-    match preprocess.resize_rule {
-        ResizeRule::Pillow => ((f64::from(level) * preprocess.rescale) as f32 - mean) / deviation,
-        ResizeRule::Torchvision => {
-            let inverse = (1.0 / preprocess.rescale) as f32;
-            (f32::from(level) - mean * inverse) / (deviation * inverse)
-        }
     }
 }
 
@@ -243,9 +229,16 @@ fn decode_other(bytes: &[u8]) -> std::result::Result<Decoded, String> {
             }
             None => return Err(reason),
         },
-        Ok(decoded) => (decoded, None),
+        Ok(decoded) => (decoded, is_cut_webp(bytes).then(|| "its end is missing".to_owned())),
     };
     Ok(Decoded { picture: decoded.0, orientation: decoded.1, damage })
+}
+
+/// Whether a WebP file is shorter than it says.
+fn is_cut_webp(bytes: &[u8]) -> bool {
+    let Some((head, rest)) = bytes.split_first_chunk::<8>() else { return false };
+    let &[b'R', b'I', b'F', b'F', len @ ..] = head else { return false };
+    rest.starts_with(b"WEBP") && (rest.len() as u64) < u64::from(u32::from_le_bytes(len))
 }
 
 /// The picture as stored, and how it is to be turned.
@@ -257,14 +250,7 @@ fn decode_sound(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation)
         return Err(kinds::unreadable(bytes));
     };
     if format != ImageFormat::Tiff {
-        let (picture, orientation) =
-            decode_with(ImageReader::with_format(Cursor::new(bytes), format), orientation::of)?;
-        // A grey level that counts as transparent makes alpha; the levels stay grey ones.
-        let picture = match picture {
-            picture @ DynamicImage::ImageLumaA16(_) if png::is_grey(bytes) => picture.into_luma16().into(),
-            picture => picture,
-        };
-        return Ok((picture, orientation));
+        return decode_with(ImageReader::with_format(Cursor::new(bytes), format), orientation::of);
     }
     let file = tiff::in_order(bytes);
     let orientation = orientation::of_tiff(bytes);
@@ -302,6 +288,7 @@ fn failed(error: image::ImageError) -> String {
             UnsupportedErrorKind::Color(_) => "its kind of pixels is not supported".to_owned(),
             _ => error.to_string(),
         },
+        ImageError::Decoding(_) => png::plain(error.to_string()),
         _ => error.to_string(),
     }
 }
@@ -315,18 +302,19 @@ fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(
     Ok(())
 }
 
-/// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, of 16-bit samples the upper byte, but 16-bit grey levels cut off above
-/// 255.
+/// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte. (Grey levels of 16 bits, too,
+/// as OpenCV has them; PIL makes all of them white that are above 255.)
 fn to_rgb(picture: DynamicImage) -> image::RgbImage {
-    let narrow: fn(u16) -> u8 = match picture {
-        DynamicImage::ImageLuma16(_) => |level| level.min(255) as u8,
-        DynamicImage::ImageLumaA16(_) | DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_) => {
-            |level| (level >> 8) as u8
+    match picture {
+        DynamicImage::ImageLuma16(_)
+        | DynamicImage::ImageLumaA16(_)
+        | DynamicImage::ImageRgb16(_)
+        | DynamicImage::ImageRgba16(_) => {
+            let wide = picture.into_rgb16();
+            let (width, height) = wide.dimensions();
+            let bytes = wide.into_raw().into_iter().map(|sample| (sample >> 8) as u8).collect();
+            image::RgbImage::from_raw(width, height, bytes).expect("as many samples as before")
         }
-        other => return other.into_rgb8(),
-    };
-    let wide = picture.into_rgb16();
-    let (width, height) = wide.dimensions();
-    let bytes = wide.into_raw().into_iter().map(narrow).collect();
-    image::RgbImage::from_raw(width, height, bytes).expect("as many samples as before")
+        other => other.into_rgb8(),
+    }
 }

@@ -4,10 +4,13 @@ const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// What is kept of a file: without any other chunk its pixels, and how they are turned, are the same.
 const KEPT: [&[u8; 4]; 5] = [b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt"];
 
-/// Whether a file has grey levels without alpha.
-pub(super) fn is_grey(bytes: &[u8]) -> bool {
-    const KIND: usize = 25;
-    bytes.starts_with(SIGNATURE) && bytes.get(KIND) == Some(&0)
+/// A decoder's error in plain words, where it shows its own types.
+pub(super) fn plain(error: String) -> String {
+    match error.split_once("ChunkType { type: ").and_then(|(_, rest)| rest.split_once(',')) {
+        Some((kind, _)) if error.contains("CRC error") => format!("the checksum of its {kind} chunk is wrong"),
+        Some((kind, _)) => format!("its {kind} chunk is damaged"),
+        None => error,
+    }
 }
 
 /// A sound file with the pixels that PIL gives; none where PIL refuses. (Pillow, `PngImagePlugin.py`: chunks before the pixels need

@@ -135,6 +135,36 @@ pub struct PreprocessConfig {
     pub deviation: [f32; 3],
 }
 
+impl PreprocessConfig {
+    /// A level of a channel as the tower takes it, rounded where `transformers` rounds: with Pillow after the factor, with torchvision
+    /// once mean and deviation are multiplied by its inverse.
+    pub(crate) fn normalized(&self, level: u8, channel: usize) -> f32 {
+        let (mean, deviation) = (self.mean[channel], self.deviation[channel]);
+        match self.resize_rule {
+            ResizeRule::Pillow => ((f64::from(level) * self.rescale) as f32 - mean) / deviation,
+            ResizeRule::Torchvision => {
+                let inverse = (1.0 / self.rescale) as f32;
+                (f32::from(level) - mean * inverse) / (deviation * inverse)
+            }
+        }
+    }
+
+    /// Whether every level becomes a number.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let mut levels = (0..3).flat_map(|channel| (0..=u8::MAX).map(move |level| self.normalized(level, channel)));
+        if levels.all(f32::is_finite) {
+            return Ok(());
+        }
+        let Self { rescale, mean, deviation, .. } = self;
+        Err(format!(
+            "a factor of {rescale:e}, means of {mean:?} and deviations of {deviation:?} make no numbers of pixels"
+        ))
+    }
+}
+
 /// Whose resampling a model's pictures go through. `transformers` takes torchvision where that is installed, and Pillow
 /// otherwise; the two differ by a few levels (docs/quantization.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -335,6 +365,7 @@ impl Config {
             mean: vision_reader.channels(vision::IMAGE_MEAN)?,
             deviation: vision_reader.channels(vision::IMAGE_STD)?,
         };
+        preprocess.check().map_err(|reason| vision_reader.error(reason))?;
         let special = read_special(&text_reader, text_file, text.vocabulary)?;
         let generation = read_generation(&text_reader, text_file, text.vocabulary)?;
         Ok(Self { text, vision, preprocess, special, generation })

@@ -93,7 +93,7 @@ impl Tokenizer {
         }
         if marks > 0 && marks != pictures {
             return Err(Error::Request(format!(
-                "the prompt begins with {marks} times '{mark}', and {pictures} pictures are given: leave '{mark}' out"
+                "the prompt begins with '{mark}' × {marks}; pictures given: {pictures}. Leave '{mark}' out"
             )));
         }
         let text = self.encode(&format!("{}{rest}\n", self.bos_text))?;

@@ -33,9 +33,9 @@ pub(super) fn read(path: &Path, total: usize) -> Result<Vec<Prediction>> {
             }
             let row = match value.get("row") {
                 None => index,
-                Some(row) => row.as_u64().context("\"row\" is no number")? as usize,
+                Some(row) => row.as_u64().with_context(|| format!("\"row\" is {row}, no number of a row"))? as usize,
             };
-            ensure!(row < total, "it answers row {row}, the data has {total}");
+            ensure!(row < total, "it answers row {row}, the data has {total} rows, from 0 on");
             let text = ["text", "prediction", "answer"].iter().find_map(|key| value.get(*key)).map(text).transpose()?;
             let objects =
                 value.get("objects").map(|objects| objects.as_array().cloned().context("\"objects\" is no list"));
@@ -43,8 +43,8 @@ pub(super) fn read(path: &Path, total: usize) -> Result<Vec<Prediction>> {
             ensure!(objects.is_some() || text.is_some(), "it has neither \"text\" nor \"objects\"");
             Ok((row, Prediction { text, objects }))
         };
-        let (row, answer) = one().with_context(|| format!("{}: line {index}", path.display()))?;
-        ensure!(answers[row].is_none(), "{}: line {index}: row {row} is answered twice", path.display());
+        let (row, answer) = one().with_context(|| format!("{}: row {index}", path.display()))?;
+        ensure!(answers[row].is_none(), "{}: row {index}: row {row} is answered twice", path.display());
         answers[row] = Some(answer);
     }
     let missing = answers.iter().position(Option::is_none);

@@ -56,8 +56,7 @@ pub(super) fn read(path: &Path, metric: Metric) -> Result<Vec<Row>> {
         let one = || -> Result<Row> {
             let value = line.value();
             ensure!(value.is_object(), "it is no JSON object");
-            let size = value["width"].as_u64().zip(value["height"].as_u64());
-            let size = size.and_then(|(width, height)| Some((width.try_into().ok()?, height.try_into().ok()?)));
+            let size = side(&value, "width")?.zip(side(&value, "height")?);
             let truth = match metric {
                 Metric::Boxes | Metric::Masks => Truth::Objects(objects(&value, metric == Metric::Masks)?),
                 _ => Truth::Texts(texts(&value, metric)?),
@@ -67,6 +66,14 @@ pub(super) fn read(path: &Path, metric: Metric) -> Result<Vec<Row>> {
         one().with_context(|| format!("{}: row {index}", path.display()))
     };
     rows::lines(path)?.enumerate().map(read).collect()
+}
+
+/// A side of a row's picture in pixels, where it is given.
+fn side(row: &Value, key: &str) -> Result<Option<u32>> {
+    let value = &row[key];
+    let side = value.as_u64().filter(|side| *side > 0).and_then(|side| u32::try_from(side).ok());
+    ensure!(value.is_null() || side.is_some(), "\"{key}\" is {value}, no number of pixels");
+    Ok(side)
 }
 
 fn texts(row: &Value, metric: Metric) -> Result<Vec<String>> {
@@ -104,27 +111,31 @@ fn objects(row: &Value, masks: bool) -> Result<Vec<Object>> {
         return Ok(found.objects.into_iter().map(object).collect());
     }
     let objects = row.get("objects").and_then(Value::as_array).context("\"objects\" must be a list")?;
-    let wanted = if masks {
-        "a \"mask\" of the picture's size, COCO's {\"size\": [height, width], \"counts\": \"…\"}"
-    } else {
-        "a \"box\" [x_min, y_min, x_max, y_max] in pixels within the picture"
-    };
-    let read = |value: &Value| object(value, masks).with_context(|| format!("an object needs {wanted}: {value}"));
-    objects.iter().map(read).collect()
+    objects.iter().map(|value| object(value, masks).with_context(|| format!("an object is wrong: {value}"))).collect()
 }
 
-fn object(value: &Value, masks: bool) -> Option<Object> {
+fn object(value: &Value, masks: bool) -> Result<Object> {
+    ensure!(value.is_object(), "it is no JSON object");
     let flag = |key: &str| match &value[key] {
-        Value::Null => Some(false),
-        Value::Bool(flag) => Some(*flag),
-        number => number.as_u64().filter(|number| *number <= 1).map(|number| number == 1),
+        Value::Null => Ok(false),
+        Value::Bool(flag) => Ok(*flag),
+        number if number.as_f64() == Some(0.0) => Ok(false),
+        number if number.as_f64() == Some(1.0) => Ok(true),
+        other => anyhow::bail!("\"{key}\" is {other}, neither true nor false (1 nor 0)"),
     };
     let label = match &value["label"] {
         Value::Null => String::new(),
-        label => label.as_str()?.to_owned(),
+        Value::String(label) => label.clone(),
+        other => anyhow::bail!("\"label\" is {other}, no text"),
     };
-    let shape = if masks { Shape::Mask(mask(&value["mask"])?) } else { Shape::Box(edges(&value["box"])?) };
-    Some(Object { label, shape, crowd: flag("iscrowd")?, ignored: flag("ignore")? })
+    let shape = if masks {
+        let wanted = "it needs a \"mask\" of the picture's size, COCO's {\"size\": [height, width], \"counts\": \"…\"}";
+        Shape::Mask(mask(&value["mask"]).context(wanted)?)
+    } else {
+        let wanted = "it needs a \"box\" [x_min, y_min, x_max, y_max] in pixels within the picture";
+        Shape::Box(edges(&value["box"]).context(wanted)?)
+    };
+    Ok(Object { label, shape, crowd: flag("iscrowd")?, ignored: flag("ignore")? })
 }
 
 pub(super) fn mask(value: &Value) -> Option<Mask> {

@@ -50,6 +50,7 @@ fn picture_settings_are_used_or_refused() {
         ("resample", json!(null), |config| config.preprocess.resample == 3),
         ("image_mean", json!(0.25), |config| config.preprocess.mean == [0.25; 3]),
         ("size", json!([56, 56]), |config| config.vision.image_size == 56),
+        ("size", json!({ "height": 56.0, "width": 56 }), |config| config.vision.image_size == 56),
         ("rescale_factor", json!(0.5), |config| config.preprocess.rescale == 0.5),
         ("image_processor_type", json!("SiglipImageProcessorFast"), |config| {
             config.preprocess.resize_rule == ResizeRule::Torchvision
@@ -74,6 +75,8 @@ fn picture_settings_are_used_or_refused() {
         ("image_std", json!([0.5, 0.0, 0.5]), "zero"),
         ("image_std", json!([0.5, 0.5]), "three numbers"),
         ("rescale_factor", json!(0), "rescale_factor"),
+        ("rescale_factor", json!(1e300), "no numbers of pixels"),
+        ("image_std", json!(1e-45), "no numbers of pixels"),
         ("size", json!(56), "size"),
         ("size", json!({ "shortest_edge": 56 }), "size"),
         ("image_seq_length", json!(7), "image_seq_length"),

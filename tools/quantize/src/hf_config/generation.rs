@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use gemmule::model::GenerationRules;
 use serde_json::{Map, Value, json};
 
-use super::section::{Section, token};
+use super::section::{Section, token, whole};
 use crate::{json, note};
 
 /// The tokens that begin and end a text, and the rules for those between.
@@ -184,7 +184,9 @@ fn penalty(section: &Section<'_>, key: &str) -> Result<Option<f32>> {
 
 fn count(section: &Section<'_>, key: &str) -> Result<usize> {
     let Some(value) = section.given(key) else { return Ok(0) };
-    let number = value.as_i64().map(|number| number.max(0) as usize);
+    // Below zero is none, as for `generate`.
+    let number = if value.as_i64().is_some_and(i64::is_negative) { Some(0) } else { whole(value) };
+    let number = number.map(|number| number as usize);
     number.ok_or_else(|| section.wrong(key, value, "no whole number"))
 }
 
@@ -253,7 +255,7 @@ fn read_rules(section: &Section<'_>, vocabulary: usize, ends: &[u32]) -> Result<
     let key = "exponential_decay_length_penalty";
     if let Some(value) = section.given(key) {
         let pair =
-            value.as_array().and_then(|list| Some((list.first()?.as_u64()? as usize, list.get(1)?.as_f64()? as f32)));
+            value.as_array().and_then(|list| Some((whole(list.first()?)? as usize, list.get(1)?.as_f64()? as f32)));
         rules.exponential_decay_length_penalty =
             Some(pair.ok_or_else(|| section.wrong(key, value, "no [start, factor]"))?);
     }
@@ -263,7 +265,8 @@ fn read_rules(section: &Section<'_>, vocabulary: usize, ends: &[u32]) -> Result<
 /// What changes answers of `generate` and is not done here; as JSON, for the file.
 fn read_others(section: &Section<'_>) -> Result<Option<String>> {
     let mut found = Map::new();
-    let samples = section.given("do_sample").is_some_and(|value| *value != false && *value != 0);
+    let samples = section.given("do_sample").is_some_and(|value| *value != false && value.as_f64() != Some(0.0));
+    let is = |value: &Value, number: f64| value.as_f64() == Some(number);
     let mut add = |key: &str, is_on: &dyn Fn(&Value) -> bool| {
         if let Some(value) = section.given(key).filter(|value| is_on(value)) {
             found.insert(key.to_owned(), value.clone());
@@ -273,14 +276,14 @@ fn read_others(section: &Section<'_>) -> Result<Option<String>> {
         add("do_sample", &|_| true);
         OF_SAMPLING.iter().for_each(|key| add(key, &|_| true));
     }
-    add("num_beams", &|value| *value != 1);
-    if section.given("num_beams").is_some_and(|value| *value != 1) {
+    add("num_beams", &|value| !is(value, 1.0));
+    if section.given("num_beams").is_some_and(|value| !is(value, 1.0)) {
         for key in ["length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty"] {
             add(key, &|_| true);
         }
     }
-    add("guidance_scale", &|value| *value != 1 && *value != 1.0);
-    add("penalty_alpha", &|value| *value != 0 && *value != 0.0);
+    add("guidance_scale", &|value| !is(value, 1.0));
+    add("penalty_alpha", &|value| !is(value, 0.0));
     for key in ["constraints", "force_words_ids", "dola_layers", "stop_strings", "token_healing", "watermarking_config"]
     {
         add(key, &|value| *value != false);

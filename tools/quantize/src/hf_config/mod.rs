@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use gemmule::model::Config;
 use gemmule::model::config::{ResizeRule, SpecialTokens, VisionConfig};
-use section::Section;
+use section::{Section, whole};
 
 use crate::{advice, json};
 
@@ -100,7 +100,8 @@ pub(crate) fn read(directory: &Path, resize: Option<ResizeRule>) -> Result<HfMod
     let weights = match top.given("transformers_weights") {
         None => None,
         Some(value) => {
-            Some(value.as_str().ok_or_else(|| top.wrong("transformers_weights", value, "no file name"))?.to_owned())
+            let name = value.as_str().filter(|name| Path::new(name).file_name().is_some());
+            Some(name.ok_or_else(|| top.wrong("transformers_weights", value, "no file name"))?.to_owned())
         }
     };
     top.neutral(&["is_encoder_decoder", "decoder", "text_encoder"])?;
@@ -140,7 +141,7 @@ fn read_image_token(top: &Section<'_>) -> Result<u32> {
         (None, Some(value)) => (old, value),
         (None, None) => return Ok(DEFAULT),
     };
-    let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let id = whole(value).and_then(|id| u32::try_from(id).ok());
     id.ok_or_else(|| top.wrong(key, value, "no token"))
 }
 

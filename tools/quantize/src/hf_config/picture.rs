@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use gemmule::model::config::{PreprocessConfig, ResizeRule, VisionConfig};
 use serde_json::{Map, Value};
 
-use super::section::Section;
+use super::section::{Section, whole};
 use crate::{json, note};
 
 /// Names of PIL's filters, by its numbers.
@@ -64,7 +64,7 @@ pub(super) fn read(directory: &Path, vision: &VisionConfig, asked: Option<Resize
     );
     if let Some(value) = section.given("image_seq_length") {
         let tokens = vision.tokens() as u64;
-        if value.as_u64() != Some(tokens) {
+        if whole(value) != Some(tokens) {
             return Err(section.wrong("image_seq_length", value, &format!("the vision tower makes {tokens}")));
         }
     }
@@ -109,7 +109,9 @@ pub(super) fn read(directory: &Path, vision: &VisionConfig, asked: Option<Resize
     ]);
     section.warn_of_others();
     let (mean, deviation) = if normalizes { (mean, deviation) } else { ([0.0; 3], [1.0; 3]) };
-    Ok(PreprocessConfig { resample, resize_rule: rule, rescale, mean, deviation })
+    let preprocess = PreprocessConfig { resample, resize_rule: rule, rescale, mean, deviation };
+    preprocess.check().map_err(|reason| anyhow::anyhow!("{}: {reason}", section.name))?;
+    Ok(preprocess)
 }
 
 fn check_size(section: &Section<'_>, vision: &VisionConfig) -> Result<()> {
@@ -117,9 +119,9 @@ fn check_size(section: &Section<'_>, vision: &VisionConfig) -> Result<()> {
     let side = vision.image_size as u64;
     let wanted = format!("the vision tower takes {{\"height\": {side}, \"width\": {side}}}");
     let fits = match size {
-        Value::Array(list) => list.len() == 2 && list.iter().all(|found| found.as_u64() == Some(side)),
+        Value::Array(list) => list.len() == 2 && list.iter().all(|found| whole(found) == Some(side)),
         Value::Object(map) => {
-            map.len() == 2 && ["height", "width"].iter().all(|key| map.get(*key).and_then(Value::as_u64) == Some(side))
+            map.len() == 2 && ["height", "width"].iter().all(|key| map.get(*key).and_then(whole) == Some(side))
         }
         _ => false,
     };

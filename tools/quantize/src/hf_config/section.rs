@@ -59,7 +59,7 @@ impl<'a> Section<'a> {
             (None, Some(default)) => Ok(default),
             (None, None) => bail!("{}: '{key}' is missing", self.name),
             (Some(value), _) => {
-                let size = value.as_u64().filter(|value| (1..=1 << 24).contains(value));
+                let size = whole(value).filter(|value| (1..=1 << 24).contains(value));
                 size.map(|value| value as usize).ok_or_else(|| self.wrong(key, value, "no possible size"))
             }
         }
@@ -138,6 +138,13 @@ impl<'a> Section<'a> {
             crate::note(&format!("{}: unknown {keys} {} {are} not looked at", self.name, others.join(", ")));
         }
     }
+}
+
+/// A whole number, which Python writes with a point at times.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    const LARGEST: f64 = 9e15;
+    let of_float = |value: f64| (value.fract() == 0.0 && (0.0..LARGEST).contains(&value)).then_some(value as u64);
+    value.as_u64().or_else(|| value.as_f64().and_then(of_float))
 }
 
 /// A token's number as Python takes it: whole, or cut off.
