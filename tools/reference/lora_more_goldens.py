@@ -55,6 +55,10 @@ ADAPTERS = {
     "patch_embedding": dict(r=3, use_rslora=True, target_modules=["patch_embedding"], store=torch.float16),
     # Rows that take the place of others, in the order of the list; head and embedding stay tied.
     "tokens": dict(target_modules=["q_proj"], trainable_token_indices=[1792, 7, 1855, 2, 5], store=torch.float16),
+    # What is added to one of the tied pair, or to each of them, is added to both.
+    "head": dict(target_modules=["lm_head", "k_proj"], store=torch.float16),
+    "dora_head": dict(use_dora=True, target_modules=["lm_head"], store=torch.float16),
+    "head_and_embedding": dict(target_modules=["lm_head", "embed_tokens"], store=torch.float16),
 }
 # Several: merged one after the other, and at once, which differs where a DoRA adapter comes later (its norms are those of the
 # weights that it is merged into, or of the checkpoint's).

@@ -100,13 +100,9 @@ impl<'a> Blocks<'a> {
                     let block = self.block();
                     match (label, block) {
                         (CONTROL, Some(block)) => {
-                            let flags = block[0];
-                            let has_index = flags & 1 != 0;
-                            if block.len() < 3 || has_index && block.len() < 4 {
-                                return Err(cut());
-                            }
-                            if has_index {
-                                transparent = Some(block[3]);
+                            let &[flags, _, _, ref rest @ ..] = block else { return Err(cut()) };
+                            if flags & 1 != 0 {
+                                transparent = Some(*rest.first().ok_or_else(cut)?);
                             }
                             if flags >> 2 & 7 != 0 {
                                 disposal = flags >> 2 & 7;

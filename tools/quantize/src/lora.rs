@@ -429,6 +429,7 @@ impl Adapter {
         );
         let (delta, sizes, scale) = self.delta(module, parts, strength)?;
         let target = canonical(&format!("{module}.weight"));
+        let target = if target == HEAD { EMBEDDING.to_owned() } else { target };
         checkpoint.matrix(&target, sizes).with_context(|| file.clone())?;
         checkpoint.change(&target, Change::Product(delta));
         if with_magnitude {
@@ -478,30 +479,34 @@ pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) 
         |target: &str| adapter.modules.iter().find(|(module, _)| canonical(&format!("{module}.weight")) == target);
     let (embedding, head) = (find(EMBEDDING), find(HEAD));
     let file = &adapter.file;
+    // PEFT's merge adds to what the two share, whichever was trained.
+    let separated = || {
+        note(&format!(
+            "{file}: what it adds to the embedding or to the output head changes both, as in PEFT's merge: answers differ from those \
+             in training"
+        ));
+    };
+    let mut once = None;
     match (embedding, head) {
         (Some(_), None) if head_is_whole => {
             bail!("{file}: it changes the embedding and replaces the output head, which separates the two")
         }
-        // What PEFT does; the head was trained without.
-        (Some(_), None) => note(&format!(
-            "{file}: an adapter of the embedding changes the output head with it, as PEFT's merge does: answers differ from those \
-             in training"
-        )),
-        (None, Some(_)) => {
-            bail!("{file}: an adapter of the output head separates it from the embedding, which is not supported")
-        }
         (Some((one, parts)), Some((other, other_parts))) => {
-            let same = parts.of_embedding && !other_parts.of_embedding && {
+            let is_same = parts.of_embedding && !other_parts.of_embedding && {
                 let (delta, sizes, _) = adapter.delta(one, parts, strength)?;
                 let (other, other_sizes, _) = adapter.delta(other, other_parts, strength)?;
                 sizes == other_sizes && delta.is_same(&other)
             };
-            ensure!(same, "{file}: it changes the embedding and the output head differently, which separates the two");
+            if is_same {
+                once = Some(other.clone());
+            } else {
+                separated();
+            }
         }
+        (Some(_), None) | (None, Some(_)) => separated(),
         (None, None) => {}
     }
-    let head = head.map(|(module, _)| module.clone());
-    for (module, parts) in adapter.modules.iter().filter(|(module, _)| head.as_ref() != Some(*module)) {
+    for (module, parts) in adapter.modules.iter().filter(|(module, _)| once.as_ref() != Some(*module)) {
         adapter.add(checkpoint, module, (parts, strength))?;
     }
     Ok(())

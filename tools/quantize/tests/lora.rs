@@ -158,6 +158,9 @@ fn adapters_of_every_kind_merge_as_peft_merges_them() {
         "bias_all",
         "patch_embedding",
         "tokens",
+        "head",
+        "dora_head",
+        "head_and_embedding",
     ];
     let mut cases: Vec<(String, Vec<String>)> =
         alone.iter().map(|name| ((*name).to_owned(), vec!["--lora".to_owned(), path(name)])).collect();
@@ -172,11 +175,8 @@ fn adapters_of_every_kind_merge_as_peft_merges_them() {
         let run = convert(&output, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let message = String::from_utf8_lossy(&run.stderr);
         assert!(run.status.success(), "{name}: {message}");
-        assert_eq!(
-            message.contains("adapter of the embedding"),
-            name.contains("embedding") && name != "patch_embedding",
-            "{message}"
-        );
+        let changes_both = name != "patch_embedding" && ["embedding", "head"].iter().any(|part| name.contains(part));
+        assert_eq!(message.contains("changes both, as in PEFT's merge"), changes_both, "{message}");
         let model = Model::open(&output).unwrap();
         let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
         let trace = session.trace_pixel_values(&floats(&request, "0.pixel_values"), "caption en").unwrap();
