@@ -112,9 +112,9 @@ pub(super) fn form(data: &[u8]) {
 pub(super) fn rows(data: &[u8]) {
     let path = super::scratch("rows").join("rows.jsonl");
     std::fs::write(&path, data).expect("a file");
-    let _ = crate::rows::count(&path);
-    let Ok(lines) = crate::rows::lines(&path) else { return };
-    for line in lines.flatten() {
+    let _ = crate::rows::look_at(&path);
+    let Ok(mut lines) = crate::rows::Lines::open(&path) else { return };
+    while let Ok(Some(line)) = lines.next() {
         let _ = (line.value(), line.row());
     }
 }

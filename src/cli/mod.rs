@@ -293,6 +293,18 @@ fn print_note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Ends work in order at the first interruption, and the program at the second: whoever asks twice does not want to wait.
+fn end_with(stop: &CancelHandle) -> Result<()> {
+    let handle = stop.clone();
+    let handler = move || {
+        if handle.is_cancelled() {
+            std::process::exit(1);
+        }
+        handle.cancel();
+    };
+    ctrlc::set_handler(handler).context("cannot watch for interrupts")
+}
+
 /// The most physical memory this process has held, in bytes.
 fn peak_memory() -> Option<u64> {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;

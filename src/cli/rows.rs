@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::Scope;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use anyhow::{Context, Result, bail, ensure};
 use gemmule::{Picture, Session};
@@ -70,7 +70,7 @@ impl Row {
         Ok(Self { images, prompt, max_tokens: keys.max_tokens.map(count).transpose()? })
     }
 
-    fn paths(&self, directory: &Path) -> Vec<PathBuf> {
+    pub(super) fn paths(&self, directory: &Path) -> Vec<PathBuf> {
         self.images.iter().map(|path| directory.join(path)).collect()
     }
 }
@@ -110,22 +110,52 @@ impl Line {
     }
 }
 
-/// The lines of a file that are not blank; an error is the last.
-pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Line>>> {
-    let context = || path.display().to_string();
-    let file = File::open(path).with_context(context)?;
-    // It is read twice: to count, then to answer.
-    let regular = file.metadata().with_context(context)?.is_file();
-    ensure!(regular, "{}: it is no regular file; write the rows to one", path.display());
-    let mut reader = BufReader::new(file);
-    skip_mark(&mut reader).with_context(context)?;
-    let (mut failed, mut first) = (false, true);
-    let mut next = move || -> Result<Option<Line>> {
+/// The lines of a file that are not blank.
+pub(super) struct Lines {
+    reader: BufReader<File>,
+    path: PathBuf,
+    is_first: bool,
+    count: usize,
+    sum: crc32fast::Hasher,
+}
+
+/// A file as it was when it was read.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Seen {
+    /// Its rows.
+    pub(super) count: usize,
+    sum: u32,
+}
+
+impl Lines {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let context = || path.display().to_string();
+        let file = File::open(path).with_context(context)?;
+        // It is read twice: to count, then to answer.
+        let regular = file.metadata().with_context(context)?.is_file();
+        ensure!(regular, "{}: it is no regular file; write the rows to one", path.display());
+        let mut reader = BufReader::new(file);
+        skip_mark(&mut reader).with_context(context)?;
+        Ok(Self { reader, path: path.to_owned(), is_first: true, count: 0, sum: crc32fast::Hasher::new() })
+    }
+
+    /// The next line; none at the end.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is none of rows.
+    pub(super) fn next(&mut self) -> Result<Option<Line>> {
+        let line = self.read().with_context(|| self.path.display().to_string())?;
+        self.count += usize::from(line.is_some());
+        Ok(line)
+    }
+
+    fn read(&mut self) -> Result<Option<Line>> {
         loop {
             let mut line = Vec::new();
-            (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+            (&mut self.reader).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+            self.sum.update(&line);
             if line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
-                reader.skip_until(b'\n')?;
+                self.reader.skip_until(b'\n')?;
                 return Ok(Some(Line::TooLong));
             }
             if line.is_empty() {
@@ -135,17 +165,25 @@ pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Line>>> {
             if text.is_empty() {
                 continue;
             }
-            let is_array = std::mem::take(&mut first) && text.starts_with(b"[");
+            let is_array = std::mem::take(&mut self.is_first) && text.starts_with(b"[");
             ensure!(!is_array, "it is a JSON array; write one object on each line, as `jq -c '.[]'` does");
             return Ok(Some(Line::Text(text.to_owned())));
         }
-    };
-    let path = path.to_owned();
-    Ok(std::iter::from_fn(move || {
-        let line = if failed { None } else { next().with_context(|| path.display().to_string()).transpose() };
-        failed = matches!(line, Some(Err(_)));
-        line
-    }))
+    }
+
+    /// What was read so far.
+    pub(super) fn seen(&self) -> Seen {
+        Seen { count: self.count, sum: self.sum.clone().finalize() }
+    }
+}
+
+/// Reads a file of rows once; it has one at least.
+pub(super) fn look_at(path: &Path) -> Result<Seen> {
+    let mut lines = Lines::open(path)?;
+    while lines.next()?.is_some() {}
+    let seen = lines.seen();
+    ensure!(seen.count > 0, "{}: it has no rows", path.display());
+    Ok(seen)
 }
 
 /// Passes over the mark that some editors put before UTF-8.
@@ -160,13 +198,6 @@ fn skip_mark(reader: &mut impl BufRead) -> Result<()> {
     Ok(())
 }
 
-/// The number of rows, which is not zero.
-pub(super) fn count(path: &Path) -> Result<usize> {
-    let count = lines(path)?.try_fold(0, |count, line| line.map(|_| count + 1))?;
-    ensure!(count > 0, "{}: it has no rows", path.display());
-    Ok(count)
-}
-
 /// A progress bar over rows.
 pub(super) fn progress(total: usize, done: usize) -> Result<ProgressBar> {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {eta} left  {msg}")?;
@@ -175,47 +206,136 @@ pub(super) fn progress(total: usize, done: usize) -> Result<ProgressBar> {
     Ok(bar)
 }
 
-/// Reads the rows of a file from row `first` on, damaged pictures refused where `strict`. It does so in a thread of `scope`, so that
-/// one row's pictures are decoded while the row before is answered.
-pub(super) fn read<'scope, 'env>(
-    scope: &'scope Scope<'scope, 'env>,
-    path: &'env Path,
-    (first, strict): (usize, bool),
-) -> Result<Receiver<Asked>> {
-    let (lines, directory) = (lines(path)?.skip(first), path.parent().unwrap_or(Path::new("")));
-    let (send, receive) = sync_channel(1);
-    scope.spawn(move || {
-        let mut last: Option<(Vec<PathBuf>, Arc<Vec<Picture>>)> = None;
-        for line in lines {
-            let input = line.as_ref().map_or(Value::Null, Line::value);
-            // Nobody takes more rows: the work has failed.
-            if send.send((input, line.and_then(|line| ask(line.row()?, (directory, strict), &mut last)))).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(receive)
+/// Which rows are read, and how.
+pub(super) struct Reading<'a> {
+    pub(super) path: &'a Path,
+    /// The file as it was when it was looked at.
+    pub(super) seen: Seen,
+    /// The first row that is wanted.
+    pub(super) first: usize,
+    /// Damaged pictures are refused.
+    pub(super) strict: bool,
+    /// Who is told before a row's pictures are read, and after.
+    pub(super) watcher: &'a (dyn Watcher + Sync),
 }
 
-fn ask(
-    row: Row,
-    (directory, strict): (&Path, bool),
-    last: &mut Option<(Vec<PathBuf>, Arc<Vec<Picture>>)>,
-) -> Result<Work> {
-    let paths = row.paths(directory);
-    if let Some((_, pictures)) = last.as_ref().filter(|(known, _)| *known == paths) {
-        return Ok(Work { row, pictures: Arc::clone(pictures), same: true });
+/// Who is told of pictures that are read.
+pub(super) trait Watcher {
+    /// A row's pictures are about to be read.
+    fn reads(&self, _row: usize, _paths: &[PathBuf]) -> Result<Told> {
+        Ok(Told::Go)
     }
-    *last = None;
-    let pictures = paths.iter().map(|path| Picture::open(path)).collect::<gemmule::Result<Vec<_>>>()?;
-    for (picture, path) in pictures.iter().zip(&paths) {
-        if let (true, Some(reason)) = (strict, picture.damage()) {
-            bail!("{}: it is damaged: {reason}", path.display());
+
+    /// They have been.
+    fn has(&self, _row: usize) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What a watcher says of a row.
+pub(super) enum Told {
+    Go,
+    /// The row fails without being asked.
+    Fail(String),
+}
+
+/// Nobody.
+pub(super) struct Nobody;
+
+impl Watcher for Nobody {}
+
+/// Rows that are read in a thread of their own.
+pub(super) struct Rows<'scope> {
+    asked: Receiver<Asked>,
+    end: ScopedJoinHandle<'scope, Result<()>>,
+}
+
+impl Rows<'_> {
+    /// The next row; none when there are no more, or they cannot be read.
+    pub(super) fn next(&self) -> Option<Asked> {
+        self.asked.recv().ok()
+    }
+
+    /// Ends reading.
+    ///
+    /// # Errors
+    /// When the rows could not be read to their end, or are not those that were looked at.
+    pub(super) fn finish(self) -> Result<()> {
+        drop(self.asked);
+        self.end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Reads rows in a thread of `scope`, so that one row's pictures are decoded while the row before is answered.
+pub(super) fn read<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, reading: Reading<'env>) -> Result<Rows<'scope>> {
+    let lines = Lines::open(reading.path)?;
+    let (send, asked) = sync_channel(1);
+    let end = scope.spawn(move || reading.run(lines, &send));
+    Ok(Rows { asked, end })
+}
+
+impl Reading<'_> {
+    fn run(&self, mut lines: Lines, send: &SyncSender<Asked>) -> Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new(""));
+        let mut last = None;
+        for index in 0..self.seen.count {
+            let Some(line) = lines.next()? else { break };
+            if index < self.first {
+                continue;
+            }
+            let row = line.row();
+            let asked = match row {
+                Ok(row) => self.ask(index, (row, directory), &mut last)?,
+                Err(error) => Err(error),
+            };
+            // Nobody takes more rows: the work has ended.
+            if send.send((line.value(), asked)).is_err() {
+                return Ok(());
+            }
         }
+        while lines.next()?.is_some() {}
+        ensure!(
+            lines.seen() == self.seen,
+            "{} changed while its rows were answered: do not change it meanwhile, and begin anew",
+            self.path.display()
+        );
+        Ok(())
     }
-    let pictures = Arc::new(pictures);
-    *last = Some((paths, Arc::clone(&pictures)));
-    Ok(Work { row, pictures, same: false })
+
+    /// A row with its pictures, or why it fails.
+    fn ask(&self, index: usize, (row, directory): (Row, &Path), last: &mut Option<Pictures>) -> Result<Result<Work>> {
+        let paths = row.paths(directory);
+        if let Some(known) = last.as_ref().filter(|known| known.paths == paths) {
+            return Ok(Ok(Work { row, pictures: Arc::clone(&known.pictures), same: true }));
+        }
+        *last = None;
+        if let Told::Fail(reason) = self.watcher.reads(index, &paths)? {
+            return Ok(Err(anyhow::anyhow!(reason)));
+        }
+        let pictures = self.open(&paths);
+        self.watcher.has(index)?;
+        Ok(pictures.map(|pictures| {
+            let pictures = Arc::new(pictures);
+            *last = Some(Pictures { paths, pictures: Arc::clone(&pictures) });
+            Work { row, pictures, same: false }
+        }))
+    }
+
+    fn open(&self, paths: &[PathBuf]) -> Result<Vec<Picture>> {
+        let pictures = paths.iter().map(|path| Picture::open(path)).collect::<gemmule::Result<Vec<_>>>()?;
+        for (picture, path) in pictures.iter().zip(paths) {
+            if let (true, Some(reason)) = (self.strict, picture.damage()) {
+                bail!("{}: it is damaged: {reason}", path.display());
+            }
+        }
+        Ok(pictures)
+    }
+}
+
+/// The pictures of the row before.
+struct Pictures {
+    paths: Vec<PathBuf>,
+    pictures: Arc<Vec<Picture>>,
 }
 
 /// A session that shows a row's pictures unless it shows them already.

@@ -15,7 +15,7 @@ use gemmule::{CancelHandle, GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
 
 use super::answers::{self, FormArguments, Found, ObjectArguments, ProbabilityArguments};
-use super::{ComputeArguments, ModelArguments, print_json, print_note, wrong_usage};
+use super::{ComputeArguments, ModelArguments, end_with, print_json, print_note, wrong_usage};
 
 /// Answer a prompt about every frame that a camera or film sends, as fast as the machine can.
 ///
@@ -198,15 +198,7 @@ impl Watch {
         let model = self.model.open()?;
         let stop = CancelHandle::default();
         let mut session = self.compute.session_until(&model, stop.clone())?;
-        let handle = stop.clone();
-        let handler = move || {
-            // Whoever asks twice does not want to wait, for a reader of stdout say.
-            if handle.is_cancelled() {
-                std::process::exit(1);
-            }
-            handle.cancel();
-        };
-        ctrlc::set_handler(handler).context("cannot watch for interrupts")?;
+        end_with(&stop)?;
 
         let slot = Arc::new(Slot::default());
         let (shared, source, every) = (Arc::clone(&slot), self.source.clone(), self.every_frame);

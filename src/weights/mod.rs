@@ -118,6 +118,23 @@ impl GgufFile {
         })
     }
 
+    /// Adds what tells this file from others: its length, all that stands before the tensors, and of every tensor the first, the
+    /// middle and the last bytes. Reading all of it would take as long as the disk does.
+    fn identify(&self, sum: &mut crc32fast::Hasher) {
+        const SAMPLE: usize = 4096;
+        let bytes = self.bytes();
+        sum.update(&(bytes.len() as u64).to_le_bytes());
+        let ranges = self.gguf.tensors().iter().map(|tensor| tensor.range.clone()).filter(|range| !range.is_empty());
+        sum.update(&bytes[..ranges.clone().map(|range| range.start).min().unwrap_or(bytes.len())]);
+        for range in ranges {
+            let tensor = &bytes[range];
+            let middle = tensor.len() / 2;
+            for start in [0, middle, tensor.len().saturating_sub(SAMPLE)] {
+                sum.update(&tensor[start..(start + SAMPLE).min(tensor.len())]);
+            }
+        }
+    }
+
     /// A string value of any length.
     ///
     /// # Errors
@@ -189,6 +206,16 @@ impl Store {
     /// The files, the text half of a pair first.
     pub fn files(&self) -> &[GgufFile] {
         &self.files
+    }
+
+    /// What tells these files from others, by their lengths, headers and a sample of every tensor: the same for copies.
+    pub fn fingerprint(&self) -> String {
+        let (mut sum, mut bytes) = (crc32fast::Hasher::new(), 0);
+        for file in &self.files {
+            file.identify(&mut sum);
+            bytes += file.bytes().len();
+        }
+        format!("{bytes}-{:08x}", sum.finalize())
     }
 
     /// Whether a tensor exists.

@@ -18,7 +18,7 @@ use report::{Measure, Run};
 use truth::{Row, Truth};
 
 use super::answers::{Found, ObjectArguments};
-use super::rows::{self, Shown, Work};
+use super::rows::{self, Reading, Shown, Work};
 use super::{ComputeArguments, ModelArguments, print_json};
 
 /// Measure how good a model's answers are, or two models' side by side.
@@ -89,8 +89,7 @@ type TextMeasure = fn(&str, &[String]) -> f64;
 impl Eval {
     pub(super) fn execute(self) -> Result<()> {
         // Everything that can be wrong with the data shows before the first answer.
-        let truths = truth::read(&self.data, self.metric)?;
-        ensure!(!truths.is_empty(), "{}: it has no rows", self.data.display());
+        let (truths, seen) = truth::read(&self.data, self.metric, self.predictions.is_empty())?;
         ensure!(
             self.metric != Metric::Cider || truths.len() > 1,
             "{}: CIDEr weighs words by the rows they are in, so it needs more than one row",
@@ -101,7 +100,7 @@ impl Eval {
             "--predictions: two files can be compared, not {}",
             self.predictions.len()
         );
-        let runs = if self.predictions.is_empty() { self.ask(&truths)? } else { self.read(&truths)? };
+        let runs = if self.predictions.is_empty() { self.ask(&truths, seen)? } else { self.read(&truths)? };
         if self.json { print_json(&report::to_json(&runs)) } else { report::print(&runs) }
     }
 
@@ -130,11 +129,7 @@ impl Eval {
     }
 
     /// Asks the models.
-    fn ask(&self, truths: &[Row]) -> Result<Vec<Run>> {
-        for line in rows::lines(&self.data)? {
-            // A row that asks nothing shows now, too.
-            line?.row().with_context(|| self.data.display().to_string())?;
-        }
+    fn ask(&self, truths: &[Row], data: rows::Seen) -> Result<Vec<Run>> {
         let first = self.model.open()?;
         let second = self.against.as_ref().map(|path| match &self.against_mmproj {
             Some(mmproj) => Model::open_pair(path, mmproj),
@@ -153,7 +148,7 @@ impl Eval {
         let bar = rows::progress(truths.len() * models.len(), 0)?;
         let mut runs = Vec::new();
         for (model, name) in models {
-            let (answers, seen) = self.answer_all(model, truths, &bar)?;
+            let (answers, seen) = self.answer_all(model, (truths, data), &bar)?;
             runs.push(self.metric.run(name, answers, (truths, seen)));
         }
         bar.finish_and_clear();
@@ -161,12 +156,20 @@ impl Eval {
     }
 
     /// Answers all rows. A row that cannot be answered ends the measurement: leaving it out would change what is measured.
-    fn answer_all(&self, model: &Model, truths: &[Row], bar: &ProgressBar) -> Result<(Vec<String>, Vec<Seen>)> {
+    fn answer_all(
+        &self,
+        model: &Model,
+        (truths, data): (&[Row], rows::Seen),
+        bar: &ProgressBar,
+    ) -> Result<(Vec<String>, Vec<Seen>)> {
         let mut shown = Shown::new(self.compute.session(model)?);
         let (mut answers, mut seen) = (Vec::new(), Vec::new());
         std::thread::scope(|scope| -> Result<()> {
-            let reading = rows::read(scope, &self.data, (0, self.strict))?;
-            for (index, ((_, work), row)) in reading.iter().zip(truths).enumerate() {
+            let reading =
+                Reading { path: &self.data, seen: data, first: 0, strict: self.strict, watcher: &rows::Nobody };
+            let rows = rows::read(scope, reading)?;
+            for (index, row) in truths.iter().enumerate() {
+                let Some((_, work)) = rows.next() else { break };
                 let one = || -> Result<()> {
                     let work = work?;
                     let text = match &row.truth {
@@ -183,9 +186,8 @@ impl Eval {
                 one().with_context(|| format!("{}: row {index}", self.data.display()))?;
                 bar.inc(1);
             }
-            Ok(())
+            rows.finish()
         })?;
-        ensure!(answers.len() == truths.len(), "{} changed meanwhile", self.data.display());
         Ok((answers, seen))
     }
 

@@ -24,9 +24,11 @@ pub(super) struct Prediction {
 pub(super) fn read(path: &Path, total: usize) -> Result<Vec<Prediction>> {
     let mut answers: Vec<Option<Prediction>> = Vec::new();
     answers.resize_with(total, || None);
-    for (index, line) in rows::lines(path)?.enumerate() {
+    let mut lines = rows::Lines::open(path)?;
+    for index in 0.. {
+        let Some(line) = lines.next()? else { break };
         let one = || -> Result<(usize, Prediction)> {
-            let value = line?.value();
+            let value = line.value();
             ensure!(value.is_object(), "it is no JSON object");
             if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
                 bail!("it was not answered: {error}");

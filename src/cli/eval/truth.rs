@@ -46,16 +46,20 @@ pub(super) struct Row {
     pub(super) size: Option<(u32, u32)>,
 }
 
-/// Reads what is right in every row.
+/// Reads what is right in every row, and what was read of the file.
 ///
 /// # Errors
-/// When a row lacks it, or it cannot be compared by this metric.
-pub(super) fn read(path: &Path, metric: Metric) -> Result<Vec<Row>> {
-    let read = |(index, line): (usize, Result<rows::Line>)| -> Result<Row> {
-        let line = line?;
+/// When a row lacks it, it cannot be compared by this metric, or the row `asks` nothing where it is to.
+pub(super) fn read(path: &Path, metric: Metric, asks: bool) -> Result<(Vec<Row>, rows::Seen)> {
+    let mut lines = rows::Lines::open(path)?;
+    let mut truths = Vec::new();
+    while let Some(line) = lines.next()? {
         let one = || -> Result<Row> {
             let value = line.value();
             ensure!(value.is_object(), "it is no JSON object");
+            if asks {
+                line.row()?;
+            }
             let size = side(&value, "width")?.zip(side(&value, "height")?);
             let truth = match metric {
                 Metric::Boxes | Metric::Masks => Truth::Objects(objects(&value, metric == Metric::Masks)?),
@@ -63,9 +67,10 @@ pub(super) fn read(path: &Path, metric: Metric) -> Result<Vec<Row>> {
             };
             Ok(Row { truth, size })
         };
-        one().with_context(|| format!("{}: row {index}", path.display()))
-    };
-    rows::lines(path)?.enumerate().map(read).collect()
+        truths.push(one().with_context(|| format!("{}: row {}", path.display(), truths.len()))?);
+    }
+    ensure!(!truths.is_empty(), "{}: it has no rows", path.display());
+    Ok((truths, lines.seen()))
 }
 
 /// A side of a row's picture in pixels, where it is given.
