@@ -96,12 +96,14 @@ fn batches_answer_every_row() {
         "",
         "nonsense",
         r#"{"image": "shape.png", "prompt": "detect circle"}"#,
+        r#"{"image": "pipe.png", "prompt": "caption en"}"#,
     ];
     let folder = Folder::new(&rows);
+    assert!(Command::new("mkfifo").arg(folder.at("pipe.png")).status().unwrap().success());
     std::fs::write(folder.at("broken.png"), b"no picture").unwrap();
-    folder.fails(&[], "3 of 7 rows failed");
+    folder.fails(&[], "4 of 8 rows failed");
     let values = json_lines(&folder.read("out.jsonl"));
-    assert_eq!(values.len(), 7);
+    assert_eq!(values.len(), 8);
     for (index, value) in values.iter().enumerate() {
         assert_eq!(value["row"], index);
     }
@@ -112,9 +114,10 @@ fn batches_answer_every_row() {
     assert!(values[4]["error"].as_str().unwrap().contains("\"image\" or \"images\""));
     assert!(values[5]["error"].as_str().unwrap().contains("not a row") && values[5]["input"] == "nonsense");
     assert_eq!(values[6]["objects"][0]["label"], "circle");
+    assert!(values[7]["error"].as_str().unwrap().contains("no regular file"));
     assert!(!folder.at("out.jsonl.partial").exists() && !folder.at("out.jsonl.partial.journal").exists());
     folder.fails(&[], "--force");
-    folder.fails(&["--force"], "3 of 7 rows failed");
+    folder.fails(&["--force"], "4 of 8 rows failed");
     assert_eq!(json_lines(&folder.read("out.jsonl")), values);
     // The manifest and what is no regular file are no outputs or inputs.
     let manifest = folder.at("rows.jsonl");

@@ -544,11 +544,50 @@ fn a_directory_is_watched_until_the_signal() {
     };
     end(child);
 
+    // What only bears a picture's name and may never send a byte is passed over; a link is followed.
+    let (child, mut lines) = begin(&[]);
+    let at = |name: &str| directory.path().join(name);
+    assert!(Command::new("mkfifo").arg(at("2.png")).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", at("3.png")).unwrap();
+    // Of what was there before, the newest comes first.
+    lines.next().unwrap().unwrap();
+    let elsewhere = tempfile::NamedTempFile::with_suffix(".png").unwrap();
+    std::fs::write(elsewhere.path(), &picture).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), at("4.png")).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert!(value["file"].as_str().unwrap().ends_with("4.png") && value["text"] == "a yellow circle", "{value}");
+    end(child);
+    for name in ["2.png", "3.png", "4.png"] {
+        std::fs::remove_file(at(name)).unwrap();
+    }
+
     // As a film, of all pictures that are there.
     let (child, lines) = begin(&["--every-frame"]);
     let files: Vec<_> = lines.take(2).map(|line| json_lines(&line.unwrap())[0]["file"].clone()).collect();
     assert_eq!(files, ["0.png", "1.png"].map(|name| directory.path().join(name).to_str().unwrap().to_owned()));
     end(child);
+}
+
+/// A signal ends a watch that nobody listens to.
+#[test]
+fn a_signal_ends_what_waits_for_a_reader() {
+    let directory = tempfile::tempdir().unwrap();
+    let film = directory.path().join("film.y4m");
+    let mut bytes = b"YUV4MPEG2 W16 H16 C420\n".to_vec();
+    for _ in 0..2000 {
+        bytes.extend_from_slice(b"FRAME\n");
+        bytes.extend([128; 16 * 16 * 3 / 2]);
+    }
+    std::fs::write(&film, bytes).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+    command.arg("watch").arg(&film).args(["-p", "caption en", "--every-frame"]);
+    // Nobody reads what is written, so it stops when the pipe is full.
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let start = std::time::Instant::now();
+    child.wait().unwrap();
+    assert!(start.elapsed().as_secs() < 20, "it waits for ever");
 }
 
 #[test]

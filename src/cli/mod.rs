@@ -293,14 +293,21 @@ fn print_note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Ends work in order at the first interruption, and the program at the second: whoever asks twice does not want to wait.
+/// Ends work in order at the first interruption, and the program at the second: whoever asks twice does not want to wait. It ends soon
+/// after the first one, too, where work does not: nobody reads stdout, say.
 fn end_with(stop: &CancelHandle) -> Result<()> {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
     let handle = stop.clone();
     let handler = move || {
         if handle.is_cancelled() {
             std::process::exit(1);
         }
         handle.cancel();
+        // Where there is no memory for it, the second signal has to do.
+        let _ = std::thread::Builder::new().spawn(|| {
+            std::thread::sleep(PATIENCE);
+            std::process::exit(1);
+        });
     };
     ctrlc::set_handler(handler).context("cannot watch for interrupts")
 }

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule::{Picture, Session};
+use gemmule::{CancelHandle, Picture, Session};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
@@ -251,9 +252,18 @@ pub(super) struct Rows<'scope> {
 }
 
 impl Rows<'_> {
-    /// The next row; none when there are no more, or they cannot be read.
-    pub(super) fn next(&self) -> Option<Asked> {
-        self.asked.recv().ok()
+    /// The next row; none when there are no more, they cannot be read, or `stop` is set.
+    pub(super) fn next(&self, stop: &CancelHandle) -> Option<Asked> {
+        // A signal does not wake us.
+        const LOOK: Duration = Duration::from_millis(50);
+        loop {
+            match self.asked.recv_timeout(LOOK) {
+                _ if stop.is_cancelled() => return None,
+                Ok(asked) => return Some(asked),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 
     /// Ends reading.
@@ -322,7 +332,7 @@ impl Reading<'_> {
     }
 
     fn open(&self, paths: &[PathBuf]) -> Result<Vec<Picture>> {
-        let pictures = paths.iter().map(|path| Picture::open(path)).collect::<gemmule::Result<Vec<_>>>()?;
+        let pictures = paths.iter().map(|path| open_regular(path)).collect::<Result<Vec<_>>>()?;
         for (picture, path) in pictures.iter().zip(paths) {
             if let (true, Some(reason)) = (self.strict, picture.damage()) {
                 bail!("{}: it is damaged: {reason}", path.display());
@@ -336,6 +346,20 @@ impl Reading<'_> {
 struct Pictures {
     paths: Vec<PathBuf>,
     pictures: Arc<Vec<Picture>>,
+}
+
+/// Opens a picture that is a regular file, or a link to one. What else may bear its name (a pipe, a device) might never send a byte, and
+/// nobody could end that.
+pub(super) fn open_regular(path: &Path) -> Result<Picture> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // Opening a pipe does not wait for a writer then.
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let Ok(file) = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path) else {
+        return Ok(Picture::open(path)?);
+    };
+    let kind = file.metadata().with_context(|| path.display().to_string())?;
+    ensure!(kind.is_file() || kind.is_dir(), "{}: it is no regular file, and so no picture here", path.display());
+    Ok(Picture::open(path)?)
 }
 
 /// A session that shows a row's pictures unless it shows them already.

@@ -15,6 +15,7 @@ use gemmule::{CancelHandle, GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
 
 use super::answers::{self, FormArguments, Found, ObjectArguments, ProbabilityArguments};
+use super::rows::open_regular;
 use super::{ComputeArguments, ModelArguments, end_with, print_json, print_note, wrong_usage};
 
 /// Answer a prompt about every frame that a camera or film sends, as fast as the machine can.
@@ -134,7 +135,7 @@ impl Source {
     fn to_picture(&self) -> Result<Picture> {
         match self {
             Self::Stream(frame) => Ok(frame.to_picture()?),
-            Self::File(path) => Ok(Picture::open(path)?),
+            Self::File(path) => open_regular(path),
         }
     }
 }
@@ -369,9 +370,8 @@ fn follow(directory: &Path, slot: &Slot, every: bool) -> Result<()> {
         };
         let mut settled = Vec::new();
         for path in &paths {
-            let Some((changed, length)) =
-                std::fs::metadata(path).and_then(|file| Ok((file.modified()?, file.len()))).ok()
-            else {
+            let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+            let Some((changed, length)) = file.and_then(|file| Some((file.modified().ok()?, file.len()))) else {
                 continue;
             };
             let looks = known.get(path).filter(|seen| (seen.0, seen.1) == (changed, length));

@@ -88,7 +88,7 @@ impl Batch {
             let reading =
                 Reading { path: &self.manifest, seen, first: begun.done, strict: self.strict, watcher: &begun.notes };
             let rows = rows::read(scope, reading)?;
-            while let Some((input, work)) = rows.next().filter(|_| !stop.is_cancelled()) {
+            while let Some((input, work)) = rows.next(&stop) {
                 let answered = match work {
                     Ok(work) => {
                         begun.notes.journal.asks(begun.done)?;

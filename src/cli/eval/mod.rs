@@ -169,7 +169,7 @@ impl Eval {
                 Reading { path: &self.data, seen: data, first: 0, strict: self.strict, watcher: &rows::Nobody };
             let rows = rows::read(scope, reading)?;
             for (index, row) in truths.iter().enumerate() {
-                let Some((_, work)) = rows.next() else { break };
+                let Some((_, work)) = rows.next(&gemmule::CancelHandle::default()) else { break };
                 let one = || -> Result<()> {
                     let work = work?;
                     let text = match &row.truth {
