@@ -64,7 +64,7 @@ int main(int argc, char **argv) {
     uint32_t width, height;
     uint8_t pixel;
     gemmule_answer_picture_size(answer, &width, &height);
-    expect(width > 0 && height > 0 && objects[0].segments == NULL, "a picture's size, no mask");
+    expect(width > 0 && height > 0 && gemmule_answer_segments(answer, 0) == NULL, "a picture's size, no mask");
     expect(gemmule_session_mask(session, answer, 0, &pixel, 1) == GEMMULE_INVALID_ARGUMENT && strstr(gemmule_last_error(), "no mask"), "no mask");
     expect(gemmule_session_mask(session, answer, 1, &pixel, 1) == GEMMULE_INVALID_ARGUMENT, "no object");
     gemmule_answer_free(answer);

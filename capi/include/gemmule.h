@@ -1,15 +1,32 @@
 /* C interface of Gemmule. Made by cbindgen from capi/src; `cargo test -p gemmule-capi` checks that it is up to date.
  *
  * Functions return GEMMULE_OK or a status, and then gemmule_last_error() says why. Objects are opaque and freed by their own
- * function; freeing NULL does nothing. A model may be shared by threads, a session belongs to one thread at a time. Strings
- * are UTF-8. */
+ * function; freeing NULL does nothing. Strings are UTF-8; those that a function returns live as long as what they are from, and
+ * gemmule_last_error()'s until the next failure on the same thread.
+ *
+ * Threads: a model may be shared by threads, a session belongs to one thread at a time, a gemmule_cancel may be set from any.
+ * Fork: a child process must not use sessions that its parent has made, whose threads it does not have; models it may.
+ * Exceptions: a callback must return. An exception (C++) or longjmp that leaves it ends the process.
+ *
+ * Versions: a program that was built with an older header runs with every newer library whose file has the same number
+ * (libgemmule.so.0). Functions and values stay, structs of options grow at their end and say their size, other structs never
+ * change. A program that was built with a newer header runs, too, as long as it sets nothing that the library does not know, and
+ * calls no function that it has not. */
 
 #ifndef GEMMULE_H
 #define GEMMULE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#if defined(__cplusplus) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L)
+#ifndef __cplusplus
+#include <stdbool.h>
+#endif
+typedef bool gemmule_bool;
+#else
+/* C89 has no bool; this is passed alike. */
+typedef unsigned char gemmule_bool;
+#endif
 
 /**
  * What a function did.
@@ -34,7 +51,7 @@ typedef enum {
   /**
    * A gemmule_cancel ended it before it had a result.
    */
-  GEMMULE_CANCELLED = 4,
+  GEMMULE_CANCELLED = 4
 } gemmule_status;
 
 /**
@@ -56,7 +73,7 @@ typedef enum {
   /**
    * The time was up.
    */
-  GEMMULE_DEADLINE = 3,
+  GEMMULE_DEADLINE = 3
 } gemmule_finish;
 
 /**
@@ -98,7 +115,7 @@ typedef enum {
   /**
    * A plane of Y, then one of U and one of V at half the size, their rows half as far apart.
    */
-  GEMMULE_I420 = 8,
+  GEMMULE_I420 = 8
 } gemmule_pixel_format;
 
 /**
@@ -126,7 +143,7 @@ typedef struct gemmule_session gemmule_session;
  */
 typedef struct {
   /**
-   * sizeof(gemmule_session_options); gemmule_session_options_init() sets it.
+   * Bytes of the struct as the program knows it; gemmule_session_options_init() sets it.
    */
   size_t size;
   /**
@@ -182,7 +199,7 @@ typedef struct {
  */
 typedef struct {
   /**
-   * sizeof(gemmule_generate_options); gemmule_generate_options_init() sets it.
+   * Bytes of the struct as the program knows it; gemmule_generate_options_init() sets it.
    */
   size_t size;
   /**
@@ -212,7 +229,7 @@ typedef struct {
   /**
    * Whether the answer is a list of whole objects or nothing; not together with a pattern.
    */
-  bool objects_only;
+  gemmule_bool objects_only;
   /**
    * Stop after so many milliseconds from the call on, with what there is by then; 0 means no limit. The prompt is run in
    * any case.
@@ -224,10 +241,10 @@ typedef struct {
  * Takes each piece of an answer's text as soon as it is certain: `length` bytes, no zero byte behind them. Returns whether to
  * go on.
  */
-typedef bool (*gemmule_on_text)(const char *text, size_t length, void *user);
+typedef gemmule_bool (*gemmule_on_text)(const char *text, size_t length, void *user);
 
 /**
- * An object that an answer names.
+ * An object that an answer names. The struct never changes, since it comes in arrays: more is to be had from functions.
  */
 typedef struct {
   /**
@@ -246,10 +263,6 @@ typedef struct {
    * Geometric mean of the probabilities of the tokens that made it.
    */
   float score;
-  /**
-   * The sixteen codes of its mask, for gemmule_session_mask(); NULL where the answer has none.
-   */
-  const uint16_t *segments;
 } gemmule_object;
 
 /**
@@ -280,7 +293,7 @@ typedef struct {
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif
 
 /**
  * Makes a gemmule_cancel, not set.
@@ -295,7 +308,7 @@ gemmule_cancel *gemmule_cancel_new(void);
  * `cancel` is NULL or came from gemmule_cancel_new().
  */
 void gemmule_cancel_set(const gemmule_cancel *cancel,
-                        bool cancelled);
+                        gemmule_bool cancelled);
 
 /**
  * Frees it. Sessions that it was given to go on.
@@ -460,6 +473,16 @@ size_t gemmule_answer_tokens(const gemmule_answer *answer, const uint32_t **toke
 size_t gemmule_answer_objects(const gemmule_answer *answer, const gemmule_object **objects);
 
 /**
+ * The sixteen codes of the mask of an object, which counts from 0, for gemmule_session_mask(); NULL where it has none, or there is no such
+ * object.
+ *
+ * The caller promises:
+ * `answer` is NULL or came from gemmule_session_ask().
+ */
+const uint16_t *gemmule_answer_segments(const gemmule_answer *answer,
+                                        size_t object);
+
+/**
  * Width and height of the picture that the answer is about, in pixels; both are zero unless one was shown. Either may be NULL.
  *
  * The caller promises:
@@ -494,7 +517,8 @@ gemmule_timings gemmule_answer_timings(const gemmule_answer *answer);
 void gemmule_answer_free(gemmule_answer *answer);
 
 /**
- * Sets the defaults.
+ * Sets the defaults in a struct of the first header's size, for programs that were built with it. The macro of this name calls
+ * gemmule_session_options_init_sized().
  *
  * The caller promises:
  * `options` is NULL or can be written to.
@@ -502,15 +526,39 @@ void gemmule_answer_free(gemmule_answer *answer);
 void gemmule_session_options_init(gemmule_session_options *options);
 
 /**
- * Sets the defaults: greedy, up to 256 tokens.
+ * Sets the defaults in a struct of `size` bytes. What this library does not know of a larger one becomes zero.
+ *
+ * The caller promises:
+ * `options` is NULL or `size` bytes can be written to it.
+ */
+void gemmule_session_options_init_sized(gemmule_session_options *options, size_t size);
+
+/**
+ * Sets the defaults, greedy and up to 256 tokens, in a struct of the first header's size, for programs that were built with it. The
+ * macro of this name calls gemmule_generate_options_init_sized().
  *
  * The caller promises:
  * `options` is NULL or can be written to.
  */
 void gemmule_generate_options_init(gemmule_generate_options *options);
 
+/**
+ * Sets the defaults, greedy and up to 256 tokens, in a struct of `size` bytes. What this library does not know of a larger one becomes
+ * zero.
+ *
+ * The caller promises:
+ * `options` is NULL or `size` bytes can be written to it.
+ */
+void gemmule_generate_options_init_sized(gemmule_generate_options *options,
+                                         size_t size);
+
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+}
+#endif
+
+
+/* Options of this header's sizes. */
+#define gemmule_session_options_init(options) gemmule_session_options_init_sized((options), sizeof(gemmule_session_options))
+#define gemmule_generate_options_init(options) gemmule_generate_options_init_sized((options), sizeof(gemmule_generate_options))
 
 #endif  /* GEMMULE_H */

@@ -6,14 +6,18 @@
     session.show(frame)                                 # a NumPy array [height, width, 3], or a path
     print(session.ask("caption en").text)
 
-The library is found in GEMMULE_LIBRARY, beside this file, or where the system looks for libgemmule.so.
+The library is found in GEMMULE_LIBRARY, beside this file, or where the system looks for libgemmule.so.0.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
+import operator
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +55,7 @@ class _Image(ctypes.Structure):
 
 class _Object(ctypes.Structure):
     _fields_ = [("label", ctypes.c_char_p), ("normalized_box", ctypes.c_float * 4), ("pixel_box", ctypes.c_float * 4),
-                ("score", ctypes.c_float), ("segments", ctypes.POINTER(ctypes.c_uint16))]
+                ("score", ctypes.c_float)]
 
 
 class _Timings(ctypes.Structure):
@@ -64,7 +68,7 @@ _OnText = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(ctypes.c_char), ctypes.
 
 def _load() -> ctypes.CDLL:
     beside = Path(__file__).with_name("libgemmule.so")
-    library = ctypes.CDLL(os.environ.get("GEMMULE_LIBRARY") or (str(beside) if beside.exists() else "libgemmule.so"))
+    library = ctypes.CDLL(os.environ.get("GEMMULE_LIBRARY") or (str(beside) if beside.exists() else "libgemmule.so.0"))
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     for name, result, arguments in [
         ("version", ctypes.c_char_p, []),
@@ -74,20 +78,21 @@ def _load() -> ctypes.CDLL:
         ("cancel_new", pointer, []),
         ("cancel_set", None, [pointer, ctypes.c_bool]),
         ("cancel_free", None, [pointer]),
-        ("session_options_init", None, [pointer]),
+        ("session_options_init_sized", None, [pointer, size]),
         ("session_new", ctypes.c_int, [pointer, pointer, pointer]),
         ("session_free", None, [pointer]),
         ("session_show", ctypes.c_int, [pointer, pointer, size]),
         ("session_show_files", ctypes.c_int, [pointer, pointer, size]),
         ("session_show_features", ctypes.c_int, [pointer, pointer, size]),
         ("session_features", ctypes.c_int, [pointer] * 5),
-        ("generate_options_init", None, [pointer]),
+        ("generate_options_init_sized", None, [pointer, size]),
         ("session_ask", ctypes.c_int, [pointer, ctypes.c_char_p, pointer, _OnText, pointer, pointer]),
         ("session_mask", ctypes.c_int, [pointer, pointer, size, pointer, size]),
         ("session_score", ctypes.c_int, [pointer, ctypes.c_char_p, pointer, size, pointer]),
         ("answer_text", ctypes.c_char_p, [pointer]),
         ("answer_tokens", size, [pointer, pointer, pointer]),
         ("answer_objects", size, [pointer, pointer]),
+        ("answer_segments", ctypes.POINTER(ctypes.c_uint16), [pointer, size]),
         ("answer_picture_size", None, [pointer, pointer, pointer]),
         ("answer_finish", ctypes.c_int, [pointer]),
         ("answer_timings", _Timings, [pointer]),
@@ -110,6 +115,28 @@ def _text(text: str) -> bytes:
     if "\0" in text:
         raise ValueError("a text must not hold a zero character")
     return text.encode()
+
+
+def _path(path: str | os.PathLike[str]) -> bytes:
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError("a path must not hold a zero character")
+    return encoded
+
+
+def _number(name: str, value: int, bits: int = 32) -> int:
+    """A whole number that C can hold; ctypes would wrap others around."""
+    number = operator.index(value)
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"{name} is {number}, not from 0 to {(1 << bits) - 1}")
+    return number
+
+
+def _real(name: str, value: float) -> float:
+    number = float(value)
+    if not math.isfinite(number) or abs(number) > 3e38:
+        raise ValueError(f"{name} is {number}, no number that can be used")
+    return number
 
 
 def version() -> str:
@@ -143,54 +170,164 @@ class Answer:
     prompt_tokens: int
 
 
-class Model:
-    """An opened model: a GGUF file, a pair, or the bundled one."""
+class _Owner:
+    """What owns a handle of the library: it is freed once, in the process that made it, and never copied."""
+
+    _handle: ctypes.c_void_p | None = None
+    _process = 0
+
+    def _take(self, handle: ctypes.c_void_p) -> None:
+        self._handle, self._process = handle, os.getpid()
+
+    def _give(self) -> ctypes.c_void_p:
+        if self._handle is None:
+            raise Error(f"the {type(self).__name__.lower()} is closed, or was never made")
+        return self._handle
+
+    def __reduce_ex__(self, protocol: object) -> object:
+        raise TypeError(f"a {type(self).__name__} is neither copied nor pickled: make another one")
+
+
+class Model(_Owner):
+    """An opened model: a GGUF file, a pair, or the bundled one. Any number of threads may make sessions on it."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None, mmproj: str | os.PathLike[str] | None = None) -> None:
-        self._handle = ctypes.c_void_p()
-        paths = [None if path is None else os.fsencode(path) for path in (path, mmproj)]
-        _check(_library.gemmule_model_open(*paths, ctypes.byref(self._handle)))
+        if self._handle is not None:
+            raise Error("the model is open already")
+        self._lock, handle = threading.Lock(), ctypes.c_void_p()
+        paths = [None if path is None else _path(path) for path in (path, mmproj)]
+        _check(_library.gemmule_model_open(*paths, ctypes.byref(handle)))
+        self._take(handle)
 
-    def session(self, threads: int = 0, isa: str | None = None, generation_threads: int = 0) -> Session:
-        """A session; `threads` 0 means one for each physical core, `generation_threads` 0 as many as `threads`."""
-        return Session(self, threads, isa, generation_threads)
+    def session(self, threads: int = 0, isa: str | None = None, generation_threads: int = 0, *, check_same_thread: bool = True) -> Session:
+        """A session; `threads` 0 means one for each physical core, `generation_threads` 0 as many as `threads`. See `Session` for
+        `check_same_thread`."""
+        return Session(self, threads, isa, generation_threads, check_same_thread=check_same_thread)
 
-    def __del__(self) -> None:
-        _library.gemmule_model_free(self._handle)
-
-
-class Session:
-    """The memory of one generation at a time; for one thread at a time."""
-
-    def __init__(self, model: Model, threads: int = 0, isa: str | None = None, generation_threads: int = 0) -> None:
-        self._handle = ctypes.c_void_p()
-        self._cancel = ctypes.c_void_p(_library.gemmule_cancel_new())
-        options = _SessionOptions()
-        _library.gemmule_session_options_init(ctypes.byref(options))
-        options.threads, options.generation_threads = threads, generation_threads
-        options.isa = None if isa is None else isa.encode()
-        options.cancel = self._cancel
-        _check(_library.gemmule_session_new(model._handle, ctypes.byref(options), ctypes.byref(self._handle)))
+    def close(self) -> None:
+        """Frees the model. Sessions on it go on."""
+        if self._handle is None:
+            return
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                _library.gemmule_model_free(handle)
 
     def __del__(self) -> None:
-        _library.gemmule_session_free(self._handle)
-        _library.gemmule_cancel_free(self._cancel)
+        self.close()
+
+
+class Session(_Owner):
+    """The memory of one generation at a time.
+
+    As a connection of sqlite3, it belongs to the thread that made it, and refuses others: a picture that one thread shows must not be
+    what another one's prompt is about. With `check_same_thread=False` any thread may use it, one after the other; who shows and asks
+    from several threads holds it meanwhile:
+
+        with session:
+            session.show(frame)
+            answer = session.ask("caption en")
+
+    `cancel` and `resume` may come from any thread. `on_text` must not use the session that answers.
+    """
+
+    def __init__(
+        self, model: Model, threads: int = 0, isa: str | None = None, generation_threads: int = 0, *, check_same_thread: bool = True
+    ) -> None:
+        if self._handle is not None:
+            raise Error("the session is made already")
+        self._thread = threading.get_ident() if check_same_thread else None
+        # Held by who uses it, and by who sets or frees what cancels it.
+        self._lock, self._cancel_lock = threading.RLock(), threading.Lock()
+        self._busy, self._calls = False, None
+        options, handle = _SessionOptions(), ctypes.c_void_p()
+        _library.gemmule_session_options_init_sized(ctypes.byref(options), ctypes.sizeof(options))
+        options.threads, options.generation_threads = _number("threads", threads), _number("generation_threads", generation_threads)
+        options.isa = None if isa is None else _text(isa)
+        with model._lock:
+            owner = model._give()
+            self._cancel = ctypes.c_void_p(_library.gemmule_cancel_new())
+            options.cancel = self._cancel
+            try:
+                _check(_library.gemmule_session_new(owner, ctypes.byref(options), ctypes.byref(handle)))
+            except BaseException:
+                _library.gemmule_cancel_free(self._cancel)
+                raise
+        self._take(handle)
+
+    def _check_thread(self) -> None:
+        self._give()
+        if self._calls == threading.get_ident():
+            raise Error("the session is answering: on_text must not use it")
+        if self._process != os.getpid():
+            raise Error("the session was made before a fork: its threads are not in this process, so make another one here")
+        if self._thread is not None and self._thread != threading.get_ident():
+            raise Error("the session belongs to the thread that made it: make one in each thread, or with check_same_thread=False")
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[ctypes.c_void_p]:
+        """The handle, for one call at a time."""
+        self._check_thread()
+        with self._lock:
+            handle = self._give()
+            if self._busy:
+                raise Error("the session is answering: it must not be used meanwhile")
+            self._busy = True
+            try:
+                yield handle
+            finally:
+                self._busy = False
+
+    def __enter__(self) -> Session:
+        self._check_thread()
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()
+
+    def close(self) -> None:
+        """Frees the session."""
+        if self._handle is None:
+            return
+        if self._process != os.getpid():
+            self._handle = None
+            return
+        if self._calls == threading.get_ident():
+            raise Error("the session is answering: on_text must not close it")
+        with self._lock, self._cancel_lock:
+            if self._busy:
+                raise Error("the session is answering: it must not be closed meanwhile")
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                _library.gemmule_session_free(handle)
+                _library.gemmule_cancel_free(self._cancel)
+
+    def __del__(self) -> None:
+        self.close()
 
     def cancel(self) -> None:
         """Ends what the session computes, from any thread: `Cancelled` is raised, now and from then on; an answer that has begun
         ends with what there is."""
-        _library.gemmule_cancel_set(self._cancel, True)
+        self._set_cancel(True)
 
     def resume(self) -> None:
         """Takes `cancel` back."""
-        _library.gemmule_cancel_set(self._cancel, False)
+        self._set_cancel(False)
+
+    def _set_cancel(self, value: bool) -> None:
+        self._give()
+        with self._cancel_lock:
+            self._give()
+            _library.gemmule_cancel_set(self._cancel, value)
 
     def show(self, *images: np.ndarray | str | os.PathLike[str], format: str | None = None) -> None:
         """Encodes the pictures that prompts are about: paths, or uint8 arrays [height, width] or [height, width, channels].
         `format` is one of rgb8, bgr8, rgba8, bgra8, mono8; by default the RGB one of the array's channels."""
         if images and not any(isinstance(image, np.ndarray) for image in images):
-            paths = (ctypes.c_char_p * len(images))(*[os.fsencode(image) for image in images])
-            return _check(_library.gemmule_session_show_files(self._handle, paths, len(images)))
+            paths = (ctypes.c_char_p * len(images))(*[_path(image) for image in images])
+            with self._use() as handle:
+                return _check(_library.gemmule_session_show_files(handle, paths, len(images)))
         kept, views = [], (_Image * len(images))()
         for view, image in zip(views, images):
             if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
@@ -199,26 +336,28 @@ class Session:
             name = format or {1: "mono8", 3: "rgb8", 4: "rgba8"}.get(channels, "")
             if FORMATS.get(name) is None or {"mono8": 1, "rgba8": 4, "bgra8": 4}.get(name, 3) != channels:
                 raise ValueError(f"{channels} channels do not make {name or 'a picture'}")
-            # Rows may lie apart, pixels and channels may not.
-            pixels = image if image.size and image[0].flags.c_contiguous and image.strides[0] > 0 else np.ascontiguousarray(image)
+            # A copy of our own: whoever has the array may change it while it is read.
+            pixels = np.array(image, order="C", copy=True)
             kept.append(pixels)
-            height, width = pixels.shape[:2]
-            size = (height - 1) * pixels.strides[0] + width * channels if pixels.size else 0
-            view.data, view.size, view.width, view.height = pixels.ctypes.data, size, width, height
-            view.row_step, view.format = pixels.strides[0], FORMATS[name]
-        _check(_library.gemmule_session_show(self._handle, views, len(images)))
+            height, width = (_number(side, length) for side, length in zip(("height", "width"), pixels.shape))
+            view.data, view.size, view.width, view.height = pixels.ctypes.data, pixels.size, width, height
+            view.row_step, view.format = width * channels, FORMATS[name]
+        with self._use() as handle:
+            _check(_library.gemmule_session_show(handle, views, len(images)))
 
     def show_features(self, features: np.ndarray) -> None:
         """Takes features [images, tokens, hidden] in the place of pictures."""
-        features = np.ascontiguousarray(features, np.float32)
-        _check(_library.gemmule_session_show_features(self._handle, features.ctypes.data, features.size))
+        features = np.array(features, np.float32, order="C", copy=True)
+        with self._use() as handle:
+            _check(_library.gemmule_session_show_features(handle, features.ctypes.data, features.size))
 
     def features(self) -> np.ndarray:
         """The features of the pictures shown, [images, tokens, hidden]."""
         data, sizes = ctypes.POINTER(ctypes.c_float)(), [ctypes.c_size_t() for _ in range(3)]
-        _check(_library.gemmule_session_features(self._handle, ctypes.byref(data), *map(ctypes.byref, sizes)))
-        shape = tuple(size.value for size in sizes)
-        return np.ctypeslib.as_array(data, shape).copy() if all(shape) else np.zeros(shape, np.float32)
+        with self._use() as handle:
+            _check(_library.gemmule_session_features(handle, ctypes.byref(data), *map(ctypes.byref, sizes)))
+            shape = tuple(size.value for size in sizes)
+            return np.ctypeslib.as_array(data, shape).copy() if all(shape) else np.zeros(shape, np.float32)
 
     def ask(
         self,
@@ -239,63 +378,70 @@ class Session:
         False the answer ends; with a `time_limit` in milliseconds it ends with what there is by then. An exception in it ends the answer and is raised here.
         With `masks` the masks in the answer are decoded, which the model has to hold a decoder for."""
         options, raised = _GenerateOptions(), []
-        _library.gemmule_generate_options_init(ctypes.byref(options))
-        options.max_tokens, options.temperature, options.top_k, options.top_p = max_tokens, temperature, top_k, top_p
-        options.seed, options.objects_only, options.time_limit = seed, objects_only, time_limit
+        _library.gemmule_generate_options_init_sized(ctypes.byref(options), ctypes.sizeof(options))
+        options.max_tokens, options.top_k = _number("max_tokens", max_tokens), _number("top_k", top_k)
+        options.temperature, options.top_p = _real("temperature", temperature), _real("top_p", top_p)
+        options.seed, options.time_limit = _number("seed", seed, 64), _number("time_limit", time_limit)
+        options.objects_only = bool(objects_only)
         options.pattern = None if pattern is None else _text(pattern)
+        text = _text(prompt)
 
         def hand_over(text: ctypes._Pointer[ctypes.c_char], length: int, _user: object) -> bool:
+            self._calls = threading.get_ident()
             try:
                 return on_text(ctypes.string_at(text, length).decode()) is not False
             except BaseException as error:
                 raised.append(error)
                 return False
+            finally:
+                self._calls = None
 
-        handle = ctypes.c_void_p()
+        answer = ctypes.c_void_p()
         callback = _OnText(hand_over) if on_text else _OnText(0)
-        status = _library.gemmule_session_ask(
-            self._handle, _text(prompt), ctypes.byref(options), callback, None, ctypes.byref(handle))
-        if raised:
-            _library.gemmule_answer_free(handle)
-            raise raised[0]
-        _check(status)
-        try:
-            return self._read_answer(handle, masks)
-        finally:
-            _library.gemmule_answer_free(handle)
+        with self._use() as handle:
+            status = _library.gemmule_session_ask(handle, text, ctypes.byref(options), callback, None, ctypes.byref(answer))
+            try:
+                if raised:
+                    raise raised[0]
+                _check(status)
+                return self._read_answer(handle, answer, masks)
+            finally:
+                _library.gemmule_answer_free(answer)
 
-    def _read_answer(self, handle: ctypes.c_void_p, masks: bool) -> Answer:
+    def _read_answer(self, session: ctypes.c_void_p, answer: ctypes.c_void_p, masks: bool) -> Answer:
         tokens, probabilities = ctypes.POINTER(ctypes.c_uint32)(), ctypes.POINTER(ctypes.c_float)()
-        count = _library.gemmule_answer_tokens(handle, ctypes.byref(tokens), ctypes.byref(probabilities))
+        count = _library.gemmule_answer_tokens(answer, ctypes.byref(tokens), ctypes.byref(probabilities))
         objects, found = ctypes.POINTER(_Object)(), []
-        for index in range(_library.gemmule_answer_objects(handle, ctypes.byref(objects))):
-            one = objects[index]
-            segments = tuple(one.segments[:16]) if one.segments else ()
-            mask = self._mask(handle, index) if masks and segments else None
+        for index in range(_library.gemmule_answer_objects(answer, ctypes.byref(objects))):
+            one, codes = objects[index], _library.gemmule_answer_segments(answer, index)
+            segments = tuple(codes[:16]) if codes else ()
+            mask = self._mask(session, answer, index) if masks and segments else None
             box = tuple(one.pixel_box), tuple(one.normalized_box)
             found.append(Object(one.label.decode(), *box, one.score, segments, mask))
-        timings = _library.gemmule_answer_timings(handle)
+        timings = _library.gemmule_answer_timings(answer)
         return Answer(
-            text=_library.gemmule_answer_text(handle).decode(),
+            text=_library.gemmule_answer_text(answer).decode(),
             tokens=np.array(tokens[:count], np.uint32),
             probabilities=np.array(probabilities[:count], np.float32),
             objects=found,
-            finish=FINISHES[_library.gemmule_answer_finish(handle)],
+            finish=FINISHES[_library.gemmule_answer_finish(answer)],
             timings={name: getattr(timings, name) for name in ("image", "vision", "prefill", "generate")},
             prompt_tokens=timings.prompt_tokens,
         )
 
-    def _mask(self, answer: ctypes.c_void_p, index: int) -> np.ndarray:
+    def _mask(self, session: ctypes.c_void_p, answer: ctypes.c_void_p, index: int) -> np.ndarray:
         width, height = ctypes.c_uint32(), ctypes.c_uint32()
         _library.gemmule_answer_picture_size(answer, ctypes.byref(width), ctypes.byref(height))
         mask = np.zeros((height.value, width.value), np.bool_)
-        _check(_library.gemmule_session_mask(self._handle, answer, index, mask.ctypes.data, mask.size))
+        _check(_library.gemmule_session_mask(session, answer, index, mask.ctypes.data, mask.size))
         return mask
 
     def score(self, prompt: str, choices: Sequence[str]) -> np.ndarray:
         """The probabilities of given answers among each other."""
-        texts = (ctypes.c_char_p * len(choices))(*[_text(choice) for choice in choices])
+        choices = [_text(choice) for choice in choices]
+        texts = (ctypes.c_char_p * len(choices))(*choices)
         probabilities = np.zeros(len(choices), np.float32)
-        _check(_library.gemmule_session_score(
-            self._handle, _text(prompt), texts, len(choices), probabilities.ctypes.data))
+        text = _text(prompt)
+        with self._use() as handle:
+            _check(_library.gemmule_session_score(handle, text, texts, len(choices), probabilities.ctypes.data))
         return probabilities

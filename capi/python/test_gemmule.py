@@ -1,7 +1,10 @@
 """Run by .ci/capi: the Python module on the bundled model."""
 
+import copy
+import gc
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -10,6 +13,12 @@ from pathlib import Path
 import numpy as np
 
 import gemmule
+
+try:
+    import hypothesis
+    import hypothesis.strategies as st
+except ImportError:
+    hypothesis = None
 
 PICTURE = Path(__file__).resolve().parents[2] / "examples" / "pictures" / "shape.png"
 
@@ -65,8 +74,175 @@ def main():
     assert "nowhere" in raises(gemmule.Error, lambda: session.show("/nowhere.png"))
     assert "nowhere" in raises(gemmule.Error, lambda: gemmule.Model("/nowhere.gguf"))
     assert "mmx" in raises(gemmule.Error, lambda: gemmule.Model().session(isa="mmx"))
+    misuse()
+    shared()
+    sequences()
     masks()
     print(f"Python {sys.version.split()[0]}, gemmule {gemmule.version()}: fine")
+
+
+def misuse():
+    """What would have gone wrong without a word is refused."""
+    model = gemmule.Model()
+    session = model.session(threads=1)
+    session.show(PICTURE)
+    for name, value in [("max_tokens", 2**32 + 3), ("max_tokens", -1), ("top_k", 2**32), ("seed", -1), ("seed", 2**64), ("time_limit", 2**40),
+                        ("temperature", float("nan")), ("top_p", 1e300)]:
+        assert name in raises(ValueError, lambda: session.ask("describe en", **{name: value})), name
+    raises(TypeError, lambda: session.ask("describe en", max_tokens=1.5))
+    assert "threads" in raises(ValueError, lambda: model.session(threads=-1))
+    assert "zero" in raises(ValueError, lambda: gemmule.Model("a\0b"))
+    # The outer answer stays whole.
+    inner = []
+    answer = session.ask("describe en", on_text=lambda piece: inner.append(raises(gemmule.Error, lambda: session.ask("caption en"))))
+    assert answer.text == "a yellow circle at the top" and all("answering" in text for text in inner) and inner
+    for owner in (model, session):
+        for copy_it in (copy.copy, copy.deepcopy, pickle.dumps):
+            raises(TypeError, lambda: copy_it(owner))
+        raises(gemmule.Error, owner.__init__ if owner is model else lambda: owner.__init__(model))
+    # Made by one thread, and used by another.
+    told = []
+    thread = threading.Thread(target=lambda: told.append(raises(gemmule.Error, lambda: session.ask("describe en"))))
+    thread.start()
+    thread.join()
+    assert "belongs to the thread" in told[0]
+    # In a forked process.
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if "fork" in raises(gemmule.Error, lambda: session.ask("describe en")) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    session.close()
+    session.close()
+    session.__del__()
+    for call in (lambda: session.ask("describe en"), session.cancel, session.features, session.__enter__):
+        assert "closed" in raises(gemmule.Error, call)
+    other = model.session(threads=1)
+    model.close()
+    other.show(PICTURE)
+    assert other.ask("describe en").text == answer.text
+    assert "closed" in raises(gemmule.Error, model.session)
+    raises(gemmule.Error, lambda: gemmule.Session.__new__(gemmule.Session).features())
+
+
+def shared():
+    """Four threads at one session get the answers to their own pictures."""
+    session, wrong = gemmule.Model().session(threads=1, check_same_thread=False), []
+    colors = {"red": (255, 0, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "black": (0, 0, 0)}
+
+    def answer(color):
+        frame = np.full((64, 64, 3), 255, np.uint8)
+        frame[20:44, 20:44] = colors[color]
+        session.show(frame)
+        return session.ask("answer en what color is the shape?").text
+
+    def work(name):
+        for _ in range(25):
+            with session:
+                text = answer(name)
+            if text != alone[name]:
+                wrong.append((name, text))
+
+    alone = {name: answer(name) for name in colors}
+    assert len(set(alone.values())) > 2, alone
+    threads = [threading.Thread(target=work, args=(name,)) for name in colors]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not wrong, wrong
+
+
+def sequences():
+    """Calls in any order, from several threads, right and wrong ones: each does what it would do alone, or raises."""
+    if hypothesis is None:
+        return print("no hypothesis: sequences of calls were not run")
+    model = gemmule.Model()
+    frame = np.full((40, 40, 3), 255, np.uint8)
+    frame[10:30, 10:30] = (0, 0, 255)
+    alone = model.session(threads=1)
+    expected = {}
+    for name, picture in (("frame", frame), ("file", PICTURE)):
+        alone.show(picture)
+        expected[name] = alone.ask("describe en").text
+    kinds = ["make", "close", "show frame", "show file", "show nothing", "show wrong", "ask", "ask limits", "ask inside", "cancel", "resume",
+             "features", "score", "mask", "hold", "copy", "collect", "again"]
+
+    @hypothesis.settings(max_examples=int(os.environ.get("GEMMULE_SEQUENCES", "60")), deadline=None)
+    @hypothesis.given(st.lists(st.tuples(st.sampled_from(kinds), st.integers(0, 2), st.booleans()), max_size=25))
+    def run(calls):
+        sessions, shows, cancelled = [None] * 3, [None] * 3, [False] * 3
+
+        def one(kind, at):
+            session = sessions[at]
+            if kind == "make":
+                sessions[at], shows[at], cancelled[at] = model.session(threads=1, check_same_thread=at == 0), None, False
+                return
+            if kind == "collect":
+                sessions[at] = None
+                gc.collect()
+                return
+            if session is None:
+                return
+            if kind == "close":
+                session.close()
+            elif kind.startswith("show"):
+                what = kind.split()[1]
+                shows[at] = None
+                session.show(*{"frame": [frame], "file": [PICTURE], "nothing": [], "wrong": ["/nowhere.png"]}[what])
+                shows[at] = what
+            elif kind == "ask":
+                answer = session.ask("describe en")
+                assert shows[at] not in expected or answer.text == expected[shows[at]], (answer, shows)
+            elif kind == "ask limits":
+                session.ask("describe en", max_tokens=-1)
+            elif kind == "ask inside":
+                pieces = []
+                answer = session.ask("describe en", on_text=lambda piece: (pieces.append(piece), attempt("ask", at), attempt("close", at)) and None)
+                assert answer.text == "".join(pieces) and (shows[at] not in expected or answer.text == expected[shows[at]])
+            elif kind == "cancel":
+                session.cancel()
+            elif kind == "resume":
+                session.resume()
+            elif kind == "features":
+                assert session.features().ndim == 3
+            elif kind == "score":
+                assert abs(session.score("answer en what color is the shape?", ["red", "blue"]).sum() - 1) < 1e-4
+            elif kind == "mask":
+                session.ask("segment circle", masks=True, max_tokens=3)
+            elif kind == "hold":
+                with session:
+                    attempt("ask", at)
+            elif kind == "copy":
+                copy.copy(session)
+            elif kind == "again":
+                session.__init__(model)
+
+        def attempt(kind, at):
+            try:
+                one(kind, at)
+            except (gemmule.Error, ValueError, TypeError):
+                pass
+
+        for kind, at, elsewhere in calls:
+            if elsewhere:
+                failed = []
+                thread = threading.Thread(target=lambda: failed.extend(caught(attempt, kind, at)))
+                thread.start()
+                thread.join()
+                assert not failed, failed
+            else:
+                attempt(kind, at)
+
+    run()
+
+
+def caught(call, *arguments):
+    try:
+        call(*arguments)
+    except BaseException as error:
+        return [error]
+    return []
 
 
 def from_counts(mask):

@@ -24,7 +24,7 @@ pub struct gemmule_answer {
     timings: gemmule_timings,
 }
 
-/// An object that an answer names.
+/// An object that an answer names. The struct never changes, since it comes in arrays: more is to be had from functions.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct gemmule_object {
@@ -36,9 +36,9 @@ pub struct gemmule_object {
     pub pixel_box: [f32; 4],
     /// Geometric mean of the probabilities of the tokens that made it.
     pub score: f32,
-    /// The sixteen codes of its mask, for gemmule_session_mask(); NULL where the answer has none.
-    pub segments: *const u16,
 }
+
+const _: () = assert!(size_of::<gemmule_object>() == (size_of::<usize>() + 36).next_multiple_of(align_of::<usize>()));
 
 /// Why an answer ended.
 #[repr(C)]
@@ -81,7 +81,6 @@ impl gemmule_answer {
             pixel_box: size
                 .map_or([0.0; 4], |(width, height)| object.bounds.pixels(width, height).map(|edge| edge as f32)),
             score: object.score,
-            segments: if object.segments.is_empty() { std::ptr::null() } else { object.segments.as_ptr() },
         });
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         let times = &answer.timings;
@@ -156,6 +155,18 @@ pub unsafe extern "C" fn gemmule_answer_objects(
     // SAFETY: the caller's promise.
     unsafe { set(objects, answer.objects.as_ptr()) };
     answer.objects.len()
+}
+
+/// The sixteen codes of the mask of an object, which counts from 0, for gemmule_session_mask(); NULL where it has none, or there is no such
+/// object.
+///
+/// # Safety
+/// `answer` is NULL or came from gemmule_session_ask().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gemmule_answer_segments(answer: *const gemmule_answer, object: usize) -> *const u16 {
+    // SAFETY: the caller's promise.
+    let object = unsafe { answer.as_ref() }.and_then(|answer| answer.found.get(object));
+    object.filter(|object| !object.segments.is_empty()).map_or(std::ptr::null(), |object| object.segments.as_ptr())
 }
 
 /// Width and height of the picture that the answer is about, in pixels; both are zero unless one was shown. Either may be NULL.

@@ -17,6 +17,9 @@ use gemmule::image::{Frame, PixelFormat};
 use gemmule::{CancelHandle, Model, Picture, Session};
 pub use request::*;
 
+/// C's bool; other values than 0 and 1 count as 1.
+pub type gemmule_bool = u8;
+
 /// An opened model.
 pub struct gemmule_model(Arc<Model>);
 
@@ -68,10 +71,10 @@ pub extern "C" fn gemmule_cancel_new() -> *mut gemmule_cancel {
 /// # Safety
 /// `cancel` is NULL or came from gemmule_cancel_new().
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gemmule_cancel_set(cancel: *const gemmule_cancel, cancelled: bool) {
+pub unsafe extern "C" fn gemmule_cancel_set(cancel: *const gemmule_cancel, cancelled: gemmule_bool) {
     // SAFETY: the caller's promise.
     if let Some(gemmule_cancel(handle)) = unsafe { cancel.as_ref() } {
-        if cancelled { handle.cancel() } else { handle.reset() }
+        if cancelled != 0 { handle.cancel() } else { handle.reset() }
     }
 }
 
@@ -340,7 +343,8 @@ pub unsafe extern "C" fn gemmule_session_features(
 
 /// Takes each piece of an answer's text as soon as it is certain: `length` bytes, no zero byte behind them. Returns whether to
 /// go on.
-pub type gemmule_on_text = Option<unsafe extern "C" fn(text: *const c_char, length: usize, user: *mut c_void) -> bool>;
+pub type gemmule_on_text =
+    Option<unsafe extern "C-unwind" fn(text: *const c_char, length: usize, user: *mut c_void) -> gemmule_bool>;
 
 /// Answers a prompt about the pictures shown last. `options`, `on_text` and `user` may be NULL.
 ///
@@ -365,7 +369,7 @@ pub unsafe extern "C" fn gemmule_session_ask(
         let options = unsafe { request::generate_options(options)? };
         let made = session.session.ask(prompt?, &options, |piece| {
             // SAFETY: the caller's function takes what it was promised.
-            let go_on = on_text.is_none_or(|on_text| unsafe { on_text(piece.as_ptr().cast(), piece.len(), user) });
+            let go_on = on_text.is_none_or(|on_text| unsafe { on_text(piece.as_ptr().cast(), piece.len(), user) } != 0);
             if go_on { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
         })?;
         let size = if let [size] = session.sizes[..] { Some(size) } else { None };

@@ -39,7 +39,8 @@ pub(super) fn unpack(file: &[u8], packed: &Packed, width: usize, height: usize) 
         }
     }
     let damage = decoder.damage();
-    Ok(Unpacked { indices: decoder.canvas.indices, damage })
+    let indices = decoder.pixels.indices;
+    Ok(Unpacked { indices: if packed.interlaced { in_order(&indices, width, height) } else { indices }, damage })
 }
 
 /// What the decoder needs to go on.
@@ -73,10 +74,10 @@ struct Decoder {
     last_code: usize,
     last_pixel: u8,
     links: Vec<u16>,
-    pixels: Vec<u8>,
+    ends: Vec<u8>,
     /// A code's pixels, the last first.
     string: Vec<u8>,
-    canvas: Rows,
+    pixels: Pixels,
     has_ended: bool,
     overflows: bool,
 }
@@ -94,9 +95,9 @@ impl Decoder {
             last_code: 0,
             last_pixel: 0,
             links: vec![0; TABLE],
-            pixels: vec![0; TABLE],
+            ends: vec![0; TABLE],
             string: Vec::with_capacity(TABLE),
-            canvas: Rows::new(width, height, packed.interlaced),
+            pixels: Pixels { indices: Vec::new(), wanted: width * height },
             has_ended: false,
             overflows: false,
         }
@@ -187,12 +188,12 @@ impl Decoder {
             if self.string.len() == TABLE || at >= TABLE {
                 return false;
             }
-            self.string.push(self.pixels[at]);
+            self.string.push(self.ends[at]);
             at = usize::from(self.links[at]);
         }
         self.last_pixel = at as u8;
         if self.next < TABLE {
-            (self.pixels[self.next], self.links[self.next]) = (self.last_pixel, self.last_code as u16);
+            (self.ends[self.next], self.links[self.next]) = (self.last_pixel, self.last_code as u16);
             if self.next == mask && self.code_bits < LARGEST_BITS {
                 self.code_bits += 1;
             }
@@ -202,52 +203,37 @@ impl Decoder {
         true
     }
 
-    /// Puts a code's pixels on the canvas; whether that is full.
+    /// Puts a code's pixels behind the others; whether the frame is full.
     fn put(&mut self) -> bool {
-        let Self { last_pixel, string, canvas, .. } = self;
-        let mut pixels = std::iter::once(*last_pixel).chain(string.iter().rev().copied());
-        let is_full = pixels.any(|pixel| canvas.put(pixel));
-        self.overflows = pixels.next().is_some();
+        let Self { last_pixel, string, pixels, .. } = self;
+        let mut of_code = std::iter::once(*last_pixel).chain(string.iter().rev().copied());
+        let is_full = of_code.any(|pixel| pixels.put(pixel));
+        self.overflows = of_code.next().is_some();
         is_full
     }
 }
 
-/// The rows of a frame in the order of its file.
-struct Rows {
+/// A frame's pixels in the order of its file. Memory grows with what comes, not with what is promised.
+struct Pixels {
     indices: Vec<u8>,
-    width: usize,
-    height: usize,
-    x: usize,
-    y: usize,
-    step: usize,
-    /// Passes over every second, fourth or eighth row that follow.
-    passes: &'static [Pass],
+    wanted: usize,
 }
 
-struct Pass {
-    start: usize,
-    step: usize,
-}
-
-const FURTHER: [Pass; 3] = [Pass { start: 4, step: 8 }, Pass { start: 2, step: 4 }, Pass { start: 1, step: 2 }];
-
-impl Rows {
-    fn new(width: usize, height: usize, interlaced: bool) -> Self {
-        let (step, passes): (_, &[Pass]) = if interlaced { (8, &FURTHER) } else { (1, &[]) };
-        Self { indices: vec![0; width * height], width, height, x: 0, y: 0, step, passes }
-    }
-
+impl Pixels {
     /// Puts the next pixel; whether it is the last.
     fn put(&mut self, pixel: u8) -> bool {
-        self.indices[self.y * self.width + self.x] = pixel;
-        self.x += 1;
-        if self.x == self.width {
-            (self.x, self.y) = (0, self.y + self.step);
-            while self.y >= self.height {
-                let Some((pass, rest)) = self.passes.split_first() else { return true };
-                (self.y, self.step, self.passes) = (pass.start, pass.step, rest);
-            }
-        }
-        false
+        self.indices.push(pixel);
+        self.indices.len() == self.wanted
     }
+}
+
+/// Rows from above to below, of rows that lie in four passes: every eighth, those in the middle between, and so on.
+fn in_order(indices: &[u8], width: usize, height: usize) -> Vec<u8> {
+    const PASSES: [(usize, usize); 4] = [(0, 8), (4, 8), (2, 4), (1, 2)];
+    let mut ordered = vec![0; indices.len()];
+    let rows = PASSES.iter().flat_map(|&(start, step)| (start..height).step_by(step));
+    for (row, pixels) in rows.zip(indices.chunks_exact(width)) {
+        ordered[row * width..][..width].copy_from_slice(pixels);
+    }
+    ordered
 }

@@ -69,16 +69,17 @@ impl<'a> Frames<'a> {
         }
         let first = self.frames == 0;
         let behind = palette.colour(transparent.unwrap_or(0));
-        self.disposal = self.disposal_of(&frame)?;
-        self.grow(*extent, if first || transparent.is_none() { behind } else { [0; 3] })?;
+        let (width, height) = self.size_with(*extent)?;
         // Without a width at the left edge, Pillow takes the whole canvas for a frame's place.
         let is_whole = extent.left == 0 && extent.width == 0;
-        let part = Extent { left: 0, top: 0, width: self.width, height: self.height };
-        let part = if is_whole { part } else { *extent };
+        let part = if is_whole { Extent { left: 0, top: 0, width, height } } else { *extent };
         if part.width == 0 || part.height == 0 {
             return Err("a frame has no pixels".to_owned());
         }
+        // Before there is a canvas: a small file with a large one that it does not fill costs nothing.
         let unpacked = lzw::unpack(self.blocks.bytes(), packed, part.width, part.height)?;
+        self.disposal = self.disposal_of(&frame)?;
+        self.grow((width, height), if first || transparent.is_none() { behind } else { [0; 3] });
         let is_unknown = |index: &u8| !palette.has(*index) && *transparent != Some(*index);
         let unknown =
             unpacked.indices.iter().any(is_unknown).then_some("its pixels have colours that its table has not");
@@ -134,19 +135,23 @@ impl<'a> Frames<'a> {
         rows.flat_map(|y| (extent.left..extent.left + extent.width).map(move |x| at(x, y))).collect()
     }
 
-    /// Makes the canvas large enough for a frame; what is new of it has one colour.
-    fn grow(&mut self, extent: Extent, colour: Rgb) -> Result<(), String> {
+    /// The canvas's size once it has room for a frame.
+    fn size_with(&self, extent: Extent) -> Result<(usize, usize), String> {
         let (width, height) = (self.width.max(extent.left + extent.width), self.height.max(extent.top + extent.height));
-        if !self.canvas.is_empty() && (width, height) == (self.width, self.height) {
-            return Ok(());
-        }
         check_size((width as u32, height as u32), 0)?;
+        Ok((width, height))
+    }
+
+    /// Makes the canvas so large; what is new of it has one colour.
+    fn grow(&mut self, (width, height): (usize, usize), colour: Rgb) {
+        if !self.canvas.is_empty() && (width, height) == (self.width, self.height) {
+            return;
+        }
         let mut canvas = vec![colour; width * height];
         for (row, before) in canvas.chunks_exact_mut(width.max(1)).zip(self.canvas.chunks_exact(self.width.max(1))) {
             row[..before.len()].copy_from_slice(before);
         }
         (self.width, self.height, self.canvas) = (width, height, canvas);
-        Ok(())
     }
 
     /// Each row of a part of the canvas, with its number in the part.
