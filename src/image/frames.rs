@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat};
 
-use super::{Picture, gif, limits, read_file, to_rgb};
+use super::{LARGEST_DECODED, Picture, gif, limits, read_file, to_rgb};
 use crate::{Error, Result};
 
 /// Endings of the files that count as frames of a directory.
@@ -44,11 +44,19 @@ fn take_frames(
     mut wanted: impl FnMut(usize) -> bool,
 ) -> std::result::Result<(usize, Vec<Picture>), String> {
     let (mut total, mut pictures) = (0, Vec::new());
+    let keep = |pictures: &mut Vec<Picture>, picture: Picture| {
+        pictures.push(picture);
+        let kept: u64 = pictures.iter().map(|picture| picture.rgb.len() as u64).sum();
+        if kept <= LARGEST_DECODED {
+            return Ok(());
+        }
+        Err(format!("{} of its frames take {kept} bytes, more than {LARGEST_DECODED}: ask for fewer", pictures.len()))
+    };
     if gif::is_gif(bytes) {
         let mut frames = gif::Frames::new(bytes)?;
         while frames.advance()? {
             if wanted(total) {
-                pictures.push(frames.picture()?);
+                keep(&mut pictures, frames.picture()?)?;
             }
             total += 1;
         }
@@ -68,7 +76,7 @@ fn take_frames(
         if wanted(total) {
             let rgb = to_rgb(DynamicImage::ImageRgba8(frame.into_buffer()));
             let picture = Picture::from_rgb(rgb.width(), rgb.height(), rgb.into_raw());
-            pictures.push(picture.map_err(|error| error.to_string())?);
+            keep(&mut pictures, picture.map_err(|error| error.to_string())?)?;
         }
         total += 1;
     }

@@ -245,22 +245,27 @@ fn is_cut_webp(bytes: &[u8]) -> bool {
 fn decode_sound(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation), String> {
     let format =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?.format();
+    // `image` does not know the mark of files with long offsets.
+    let format = if tiff::is_big(bytes) { Some(ImageFormat::Tiff) } else { format };
     // Some formats are known by name only.
     let Some(format) = format.filter(|format| format.reading_enabled()) else {
         return Err(kinds::unreadable(bytes));
     };
     if format != ImageFormat::Tiff {
-        return decode_with(ImageReader::with_format(Cursor::new(bytes), format), orientation::of);
+        let orientation = |exif: Option<&[u8]>, xmp: Option<&[u8]>| orientation::of(png::exif(bytes).or(exif), xmp);
+        return decode_with(ImageReader::with_format(Cursor::new(bytes), format), orientation);
     }
     let file = tiff::in_order(bytes);
     let orientation = orientation::of_tiff(bytes);
     let decoded = match tiff::decode(&file) {
         Some(decoded) => decoded,
+        None if tiff::is_misaligned(&file) => Err("tiles in planes that do not fit the picture's sides".to_owned()),
         None => decode_with(ImageReader::with_format(Cursor::new(&file[..]), format), |_, _| orientation)
             .map(|(picture, _)| picture),
     };
+    let picture = decoded.map(|picture| tiff::without_opacity(&file, picture));
     let picture =
-        decoded.map_err(|reason| format!("it is a TIFF file that cannot be read ({reason}): save it as PNG"))?;
+        picture.map_err(|reason| format!("it is a TIFF file that cannot be read ({reason}): save it as PNG"))?;
     Ok((picture, orientation))
 }
 
@@ -293,11 +298,20 @@ fn failed(error: image::ImageError) -> String {
     }
 }
 
-/// Checks the size of a picture of so many pixels and, as it is stored, bytes.
+/// Checks the size of a picture of so many pixels and, as it is stored, bytes; and that there is memory for it, since a decoder that gets
+/// none ends the program.
 fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(), String> {
-    let bytes = stored.max(3 * u64::from(width) * u64::from(height));
+    let rgb = 3 * u64::from(width) * u64::from(height);
+    let bytes = stored.max(rgb);
     if bytes > LARGEST_DECODED {
         return Err(format!("its {width} × {height} pixels take {bytes} bytes, more than {LARGEST_DECODED}"));
+    }
+    // As it is stored, and as RGB.
+    let needed = if stored == 0 { 2 * rgb } else { stored + rgb };
+    let is_there = usize::try_from(needed).is_ok_and(|needed| Vec::<u8>::new().try_reserve_exact(needed).is_ok());
+    if !is_there {
+        let megabytes = needed.div_ceil(1_000_000);
+        return Err(format!("its {width} × {height} pixels take {megabytes} MB, more memory than there is"));
     }
     Ok(())
 }
@@ -305,16 +319,22 @@ fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(
 /// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte. (Grey levels of 16 bits, too,
 /// as OpenCV has them; PIL makes all of them white that are above 255.)
 fn to_rgb(picture: DynamicImage) -> image::RgbImage {
-    match picture {
-        DynamicImage::ImageLuma16(_)
-        | DynamicImage::ImageLumaA16(_)
-        | DynamicImage::ImageRgb16(_)
-        | DynamicImage::ImageRgba16(_) => {
-            let wide = picture.into_rgb16();
-            let (width, height) = wide.dimensions();
-            let bytes = wide.into_raw().into_iter().map(|sample| (sample >> 8) as u8).collect();
-            image::RgbImage::from_raw(width, height, bytes).expect("as many samples as before")
+    let (width, height) = (picture.width(), picture.height());
+    let upper = |sample: u16| (sample >> 8) as u8;
+    let bytes: Vec<u8> = match picture {
+        DynamicImage::ImageRgb8(picture) => return picture,
+        DynamicImage::ImageLuma8(picture) => picture.pixels().flat_map(|pixel| [pixel[0]; 3]).collect(),
+        DynamicImage::ImageLumaA8(picture) => picture.pixels().flat_map(|pixel| [pixel[0]; 3]).collect(),
+        DynamicImage::ImageRgba8(picture) => {
+            picture.pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
         }
-        other => other.into_rgb8(),
-    }
+        DynamicImage::ImageLuma16(picture) => picture.pixels().flat_map(|pixel| [upper(pixel[0]); 3]).collect(),
+        DynamicImage::ImageLumaA16(picture) => picture.pixels().flat_map(|pixel| [upper(pixel[0]); 3]).collect(),
+        DynamicImage::ImageRgb16(picture) => picture.into_raw().into_iter().map(upper).collect(),
+        DynamicImage::ImageRgba16(picture) => {
+            picture.pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]].map(upper)).collect()
+        }
+        other => return other.into_rgb8(),
+    };
+    image::RgbImage::from_raw(width, height, bytes).expect("three bytes for each pixel")
 }

@@ -4,6 +4,21 @@ const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// What is kept of a file: without any other chunk its pixels, and how they are turned, are the same.
 const KEPT: [&[u8; 4]; 5] = [b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt"];
 
+/// A file's last chunk of Exif, which may lie behind the pixels.
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.strip_prefix(SIGNATURE)?;
+    let mut found = None;
+    while let Some((length, kind, body)) = head(rest)
+        && let Some((data, behind)) = body.split_at_checked(length)
+    {
+        if kind == *b"eXIf" {
+            found = Some(data);
+        }
+        rest = behind.get(4..).unwrap_or_default();
+    }
+    found
+}
+
 /// A decoder's error in plain words, where it shows its own types.
 pub(super) fn plain(error: String) -> String {
     match error.split_once("ChunkType { type: ").and_then(|(_, rest)| rest.split_once(',')) {

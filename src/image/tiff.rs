@@ -1,5 +1,5 @@
 //! TIFF files of kinds that `image` does not read, or reads otherwise than Pillow: palettes, grey levels of two and four bits, alpha
-//! beside grey levels and palettes, bits in the other order.
+//! beside grey levels and palettes, bits in the other order, inks, colours multiplied by their opacity.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -8,6 +8,7 @@ use image::{DynamicImage, RgbImage};
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::{PhotometricInterpretation, Tag};
 
+use super::jpeg::rgb_of_cmyk;
 use super::tags::Directory;
 use super::{LARGEST_DECODED, check_size};
 
@@ -25,14 +26,61 @@ fn integer(directory: Directory<'_>, tag: Tag, default: u64) -> u64 {
     integers(directory, tag).first().copied().unwrap_or(default)
 }
 
-/// The file with its bits in the order that decoders know.
+/// Whether a file has long offsets (BigTIFF).
+pub(super) fn is_big(file: &[u8]) -> bool {
+    Directory::first(file).is_some_and(|directory| directory.is_big())
+}
+
+/// Whether tiles in planes reach beyond the picture: the decoder does not come back from these.
+pub(super) fn is_misaligned(file: &[u8]) -> bool {
+    let Some(directory) = Directory::first(file) else { return false };
+    let is_cut = |side: Tag, tile: Tag| {
+        let tile = integer(directory, tile, 0);
+        tile != 0 && !integer(directory, side, 0).is_multiple_of(tile)
+    };
+    let is_in_planes = integer(directory, Tag::PlanarConfiguration, 1) == 2;
+    is_in_planes && (is_cut(Tag::ImageWidth, Tag::TileWidth) || is_cut(Tag::ImageLength, Tag::TileLength))
+}
+
+/// Colours that were stored multiplied by their opacity, as Pillow divides them (`Unpack.c`).
+pub(super) fn without_opacity(file: &[u8], picture: DynamicImage) -> DynamicImage {
+    const MULTIPLIED: u64 = 1;
+    let is_multiplied = |directory| integer(directory, Tag::ExtraSamples, 0) == MULTIPLIED;
+    match picture {
+        DynamicImage::ImageRgba8(mut picture) if Directory::first(file).is_some_and(is_multiplied) => {
+            for pixel in picture.pixels_mut() {
+                let opacity = u32::from(pixel[3]);
+                for sample in &mut pixel.0[..3] {
+                    *sample = (u32::from(*sample) * 255).checked_div(opacity).unwrap_or(0).min(255) as u8;
+                }
+            }
+            picture.into()
+        }
+        picture => picture,
+    }
+}
+
+/// The file with its bits in the order that decoders know, and a fourth sample of whatever meaning as opacity.
 pub(super) fn in_order(file: &[u8]) -> Cow<'_, [u8]> {
+    const OF_NO_MEANING: u64 = 0;
+    const OPACITY: u64 = 2;
     let Some(directory) = Directory::first(file) else { return file.into() };
-    let is_plain = integer(directory, Tag::FillOrder, 1) != LOWEST_FIRST;
-    if is_plain || JPEG.contains(&integer(directory, Tag::Compression, 1)) {
+    let extra = directory.entry(Tag::ExtraSamples.to_u16());
+    let is_strange = extra.is_some_and(|extra| directory.integers(extra).next() == Some(OF_NO_MEANING))
+        && integer(directory, Tag::SamplesPerPixel, 1) == 4
+        && integer(directory, Tag::PhotometricInterpretation, 0) == u64::from(PhotometricInterpretation::RGB.to_u16());
+    let is_plain = integer(directory, Tag::FillOrder, 1) != LOWEST_FIRST
+        || JPEG.contains(&integer(directory, Tag::Compression, 1));
+    if is_plain && !is_strange {
         return file.into();
     }
     let mut turned = file.to_vec();
+    if let Some(extra) = extra.filter(|_| is_strange) {
+        directory.replace(&mut turned, extra, OPACITY);
+    }
+    if is_plain {
+        return turned.into();
+    }
     for (starts, lens) in [(Tag::StripOffsets, Tag::StripByteCounts), (Tag::TileOffsets, Tag::TileByteCounts)] {
         for (start, len) in integers(directory, starts).into_iter().zip(integers(directory, lens)) {
             let range = usize::try_from(start).ok().zip(usize::try_from(start.saturating_add(len)).ok());
@@ -58,10 +106,13 @@ pub(super) fn decode(file: &[u8]) -> Option<Result<DynamicImage, String>> {
         PhotometricInterpretation::RGBPalette => matches!((bits, samples), (1 | 2 | 4 | 8, 1) | (8, 2)),
         _ => is_grey && matches!((bits, samples), (2 | 4, 1) | (8, 2)),
     };
+    let is_inks = kind == PhotometricInterpretation::CMYK && (bits, samples) == (8, 4);
+    if is_inks && integer(directory, Tag::PlanarConfiguration, 1) != 2 {
+        return Some(rows(file, None).and_then(|rows| rows.inks()));
+    }
     is_own.then(|| {
         let levels = levels(directory, kind, bits as u32)?;
-        let rows = rows(file, directory)?;
-        rows.picture(bits as usize, samples, &levels)
+        rows(file, Some(directory))?.picture(bits as usize, samples, &levels)
     })
 }
 
@@ -91,12 +142,17 @@ struct Rows {
     bytes: Vec<u8>,
 }
 
-fn rows(file: &[u8], directory: Directory<'_>) -> Result<Rows, String> {
+/// Pixels as they are stored; with a directory, as grey levels, since the decoder knows no palettes.
+fn rows(file: &[u8], as_grey: Option<Directory<'_>>) -> Result<Rows, String> {
     let failed = |error: tiff::TiffError| error.to_string();
-    // The decoder knows no palettes; their numbers it reads as grey levels.
-    let mut file = file.to_vec();
-    if let Some(entry) = directory.entry(Tag::PhotometricInterpretation.to_u16()) {
-        directory.replace(&mut file, entry, u64::from(PhotometricInterpretation::BlackIsZero.to_u16()));
+    let mut file = Cow::Borrowed(file);
+    if let Some(directory) = as_grey
+        && let Some(entry) = directory.entry(Tag::PhotometricInterpretation.to_u16())
+    {
+        directory.replace(file.to_mut(), entry, u64::from(PhotometricInterpretation::BlackIsZero.to_u16()));
+    }
+    if is_misaligned(&file) {
+        return Err("tiles in planes that do not fit the picture's sides".to_owned());
     }
     let mut limits = Limits::default();
     limits.decoding_buffer_size = LARGEST_DECODED as usize;
@@ -111,6 +167,14 @@ fn rows(file: &[u8], directory: Directory<'_>) -> Result<Rows, String> {
 }
 
 impl Rows {
+    /// Of four inks for each pixel.
+    fn inks(self) -> Result<DynamicImage, String> {
+        // JPEG's are stored inverted.
+        let inverted = self.bytes.as_chunks::<4>().0.iter().map(|inks| inks.map(|ink| !ink));
+        let picture = RgbImage::from_raw(self.width, self.height, rgb_of_cmyk(inverted));
+        picture.map(DynamicImage::from).ok_or_else(|| "its pixels are fewer than its size".to_owned())
+    }
+
     fn picture(&self, bits: usize, samples: usize, levels: &[[u8; 3]]) -> Result<DynamicImage, String> {
         let (width, height) = (self.width as usize, self.height as usize);
         // Where samples lie in planes, the first is what was read.

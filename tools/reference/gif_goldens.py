@@ -64,6 +64,7 @@ FILES = {
     "local": film(4, 4, frame(0, 0, 2, 4, local=OTHER), frame(1, 0, 3, 3, start=1), frame(0, 1, 2, 2, local=OTHER, transparent=0)),
     "grey": film(4, 4, frame(1, 1, 2, 2), palette=None),
     "identity": film(4, 4, frame(0, 1, 3, 2), palette=LEVELS),
+    "grey-own-table": film(4, 4, frame(0, 1, 3, 2, local=LEVELS)),
     "background": film(4, 4, frame(0, 0, 4, 4), frame(1, 1, 2, 2, dispose=2, start=3), frame(0, 0, 1, 1), background=2),
     "background-transparent": film(
         4, 4, frame(0, 0, 4, 4, dispose=2, transparent=1), frame(1, 1, 2, 2, dispose=2, transparent=0), frame(3, 3, 1, 1), background=3

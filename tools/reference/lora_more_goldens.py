@@ -59,6 +59,7 @@ ADAPTERS = {
     "head": dict(target_modules=["lm_head", "k_proj"], store=torch.float16),
     "dora_head": dict(use_dora=True, target_modules=["lm_head"], store=torch.float16),
     "head_and_embedding": dict(target_modules=["lm_head", "embed_tokens"], store=torch.float16),
+    "dora_head_and_embedding": dict(use_dora=True, target_modules=["lm_head", "embed_tokens"], store=torch.float16),
 }
 # Several: merged one after the other, and at once, which differs where a DoRA adapter comes later (its norms are those of the
 # weights that it is merged into, or of the checkpoint's).

@@ -91,6 +91,14 @@ def main():
         tiff(21, 13, strip.translate(REVERSED), bits=(3, [1]), compression=(3, [4]), photometric=(3, [1]), fill_order=(3, [2])))
     levels = np.arange(21 * 13, dtype=np.uint16).reshape(13, 21) * 233
     Image.fromarray(levels).save(folder / "I16-None.tif")
+    # A fourth sample that means nothing, beside differences of neighbours; colours multiplied by their opacity; inks with black.
+    Image.merge("RGBX", [*image.split(), image.convert("L")]).save(
+        folder / "RGBX-predictor.tif", compression="tiff_adobe_deflate", tiffinfo={317: 2})
+    noise = np.random.default_rng(7).integers(0, 256, (13, 21, 4), dtype=np.uint8)
+    (folder / "multiplied.tif").write_bytes(
+        tiff(21, 13, noise.tobytes(), bits=(3, [8] * 4), photometric=(3, [2]), samples=(3, [4]), extra=(3, [1])))
+    Image.frombytes("CMYK", (21, 13), noise.tobytes()).save(folder / "CMYK-black.tif")
+    image.save(folder / "RGB-big.tif", big_tiff=True)
     image.save(folder / "turned.tif", tiffinfo={274: 6})
     image.save(folder / "turned-xmp.tif", tiffinfo={700: b'<x tiff:Orientation="8"/>'})
     refused = {"F-None": image.convert("F"), "I-None": image.convert("I"), "YCbCr-None": image.convert("YCbCr")}
@@ -98,7 +106,8 @@ def main():
         other.save(folder / f"{name}.tif")
     image.save(folder / "RGB-zstd.tif", compression="zstd")
     image.convert("1").save(folder / "1-group3.tif", compression="group3")
-    refused = {f"{name}.tif" for name in (*refused, "RGB-zstd", "1-group3")}
+    # Tiles in planes that reach beyond the picture, as libtiff's tools make them.
+    refused = {f"{name}.tif" for name in (*refused, "RGB-zstd", "1-group3", "tiles-in-planes")}
     for path in sorted(folder.glob("*.tif")):
         with Image.open(path) as opened:
             if opened.mode.startswith("I;16"):

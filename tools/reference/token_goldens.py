@@ -78,6 +78,14 @@ CASES = [
     {C: {"b_token": "<x>", "a_token": "<zzz>", "extra_special_tokens": {"a_token": "<y>", "0_token": "<w>"}}},
     {C: {"sep_token": "<sep>", "cls_token": "<cls>", "foo_token": 5, "add_x_token": True}},
     {C: {"foo_token": flags("<zzz>")}},
+    # The later of two wins; names take the place of a list.
+    {C: {"sep_token": token("<mask>", lstrip=True, rstrip=True)}, M: None},
+    {M: {"extra_special_tokens": {}}},
+    {M: {"extra_special_tokens": {}, "additional_special_tokens": [token("<zzz>")]}},
+    {C: {"extra_special_tokens": ["<X>", token("<X>", single_word=True)]}},
+    {C: {"extra_special_tokens": [token("<X>", single_word=True), "<X>"]}},
+    {C: {"added_tokens_decoder": {}, "img_x_token": token("<bos>", rstrip=True, normalized=True)}, M: None},
+    {C: {"image_token": token("<mask>", rstrip=True)}},
 ]
 OWN = [
     {"own": {"<image>": None}}, {"own": {"<bos>": None, "<loc0003>": None}},

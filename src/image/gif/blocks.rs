@@ -124,7 +124,10 @@ impl<'a> Blocks<'a> {
                         width: number([w0, w1]),
                         height: number([h0, h1]),
                     };
-                    let palette = if flags & HAS_TABLE != 0 { self.table(flags) } else { self.palette.clone() };
+                    let own = if flags & HAS_TABLE != 0 { Some(self.table(flags)) } else { None };
+                    // Of grey levels alone a first frame's table does not count, as in Pillow.
+                    let own = own.filter(|own| self.has_frame || !own.0.is_empty());
+                    let palette = own.unwrap_or_else(|| self.palette.clone());
                     let [bits] = self.take()?;
                     let packed = Packed { start: self.at, bits, interlaced: flags & INTERLACED != 0 };
                     (self.has_frame, self.is_in_pixels) = (true, true);

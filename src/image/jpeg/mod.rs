@@ -88,7 +88,7 @@ fn size_of(image: &Image) -> Result<(u32, u32), String> {
 
 /// PIL takes every four-component JPEG for Adobe's, which stores ink inverted, and converts without a color profile:
 /// each channel is (255 − ink) · (255 − black) / 255, rounded.
-fn rgb_of_cmyk(stored: impl Iterator<Item = [u8; 4]>) -> Vec<u8> {
+pub(super) fn rgb_of_cmyk(stored: impl Iterator<Item = [u8; 4]>) -> Vec<u8> {
     stored
         .flat_map(|[cyan, magenta, yellow, black]| {
             [cyan, magenta, yellow].map(|ink| {

@@ -506,7 +506,21 @@ pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) 
         (Some(_), None) | (None, Some(_)) => separated(),
         (None, None) => {}
     }
-    for (module, parts) in adapter.modules.iter().filter(|(module, _)| once.as_ref() != Some(*module)) {
+    let has_either = embedding.is_some() || head.is_some();
+    ensure!(
+        !has_either || !adapter.config.is_on("ensure_weight_tying")?,
+        "{}: 'ensure_weight_tying' for an adapter of the embedding or the output head is not supported: merge it with PEFT first",
+        adapter.config.name
+    );
+    ensure!(
+        head.is_none() || adapter.tokens.is_none(),
+        "{file}: it replaces tokens and adapts the output head, which is not supported together: merge it with PEFT first"
+    );
+    // In the order of the model's modules, the head last: magnitudes depend on what was merged before.
+    let is_head = |module: &str| canonical(&format!("{module}.weight")) == HEAD;
+    let (last, first): (Vec<_>, Vec<_>) = adapter.modules.iter().partition(|(module, _)| is_head(module));
+    let modules = first.into_iter().chain(last);
+    for (module, parts) in modules.filter(|(module, _)| once.as_ref() != Some(*module)) {
         adapter.add(checkpoint, module, (parts, strength))?;
     }
     Ok(())

@@ -161,6 +161,7 @@ fn adapters_of_every_kind_merge_as_peft_merges_them() {
         "head",
         "dora_head",
         "head_and_embedding",
+        "dora_head_and_embedding",
     ];
     let mut cases: Vec<(String, Vec<String>)> =
         alone.iter().map(|name| ((*name).to_owned(), vec!["--lora".to_owned(), path(name)])).collect();

@@ -185,7 +185,8 @@ fn penalty(section: &Section<'_>, key: &str) -> Result<Option<f32>> {
 fn count(section: &Section<'_>, key: &str) -> Result<usize> {
     let Some(value) = section.given(key) else { return Ok(0) };
     // Below zero is none, as for `generate`.
-    let number = if value.as_i64().is_some_and(i64::is_negative) { Some(0) } else { whole(value) };
+    let is_below = value.as_f64().is_some_and(|number| number < 0.0 && number.fract() == 0.0);
+    let number = if is_below { Some(0) } else { whole(value) };
     let number = number.map(|number| number as usize);
     number.ok_or_else(|| section.wrong(key, value, "no whole number"))
 }

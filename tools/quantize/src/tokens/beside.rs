@@ -29,6 +29,9 @@ const OF_GEMMA: [(&str, &str); 5] = [
     ("mask_token", "<mask>"),
 ];
 
+/// Classes that take `tokenizer.json` as it is.
+const PLAIN: [&str; 3] = ["PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"];
+
 const EXTRA: &str = "extra_special_tokens";
 const ADDITIONAL: &str = "additional_special_tokens";
 
@@ -92,8 +95,14 @@ impl Beside {
             split.unwrap_or(&Value::Null)
         );
         let class = config.entries.shift_remove("tokenizer_class");
-        let is_gemma = class.as_ref().and_then(Value::as_str).map(|class| class.trim_end_matches("Fast"))
-            == Some("GemmaTokenizer");
+        let class = class.as_ref().and_then(Value::as_str).map(|class| class.trim_end_matches("Fast"));
+        let is_gemma = class == Some("GemmaTokenizer");
+        if let Some(class) = class.filter(|class| !is_gemma && !PLAIN.contains(class)) {
+            crate::note(&format!(
+                "{}: '{class}' is taken for a plain tokenizer, which tokenizer.json tells",
+                config.name
+            ));
+        }
         let mut keys = Keys::of_configuration(&mut config);
         let decoder = match config.entries.shift_remove("added_tokens_decoder") {
             None | Some(Value::Null) => {
@@ -113,13 +122,13 @@ impl Beside {
         let bos = named.iter().find(|(key, _)| key == "bos_token").map(|(_, token)| token.content.clone());
         let names_image = named.iter().any(|(key, _)| key == "image_token");
         let names: HashSet<&str> = named.iter().map(|(_, token)| token.content.as_str()).collect();
-        let mut there: HashSet<String> = decoder.values().map(|token| token.content.clone()).collect();
-        if !is_gemma {
-            there.extend(own.iter().map(|token| token.content.clone()));
-        }
+        let own = own.iter().filter(|_| !is_gemma).map(|token| token.content.as_str());
+        let there: HashSet<String> =
+            decoder.values().map(|token| token.content.as_str()).chain(own).map(str::to_owned).collect();
         let mut tokens: Vec<Given> = decoder.into_values().collect();
+        // One that comes twice gets the properties of the later one.
         let further = named.iter().map(|(_, token)| token.clone()).chain(extra);
-        tokens.extend(further.filter(|token| there.insert(token.content.clone())));
+        tokens.extend(further.filter(|token| !there.contains(&token.content)));
         for token in &mut tokens {
             token.special |= names.contains(token.content.as_str());
         }
@@ -222,6 +231,10 @@ impl Keys {
 
     /// `special_tokens_map.json` goes before the configuration.
     fn merge(&mut self, config: &mut Source, mut map: Source) -> Result<()> {
+        // By name they take the place of a list.
+        if map.entries.get(EXTRA).is_some_and(Value::is_object) {
+            config.entries.shift_remove(EXTRA);
+        }
         self.explicit.extend(map.take_extra_by_name());
         for (key, mut value) in map.entries {
             let is_fit = !STANDARD.contains(&key.as_str()) || value.is_null() || given(&value).is_some();
