@@ -505,7 +505,7 @@ fn films_are_watched() {
         &["--format", "h264"],
         &["--region", "1,2"],
         &["--region", "1,2,0,4"],
-        &["--format", "nv12", "--size", "3x4"],
+        &["--format", "yuyv", "--size", "3x4"],
         &["--format", "rgb8", "--size", "0x4"],
     ] {
         assert_eq!(watch(&[&["-p", "x"], wrong].concat(), b"").0, Some(2), "{wrong:?}");
@@ -566,6 +566,35 @@ fn a_directory_is_watched_until_the_signal() {
     let files: Vec<_> = lines.take(2).map(|line| json_lines(&line.unwrap())[0]["file"].clone()).collect();
     assert_eq!(files, ["0.png", "1.png"].map(|name| directory.path().join(name).to_str().unwrap().to_owned()));
     end(child);
+}
+
+/// Raw frames as others lay them out; what does not fit is said before the first.
+#[test]
+fn raw_films_lie_as_they_are_told_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let film = directory.path().join("film.raw");
+    // Two frames of 6 × 4 pixels in I420 as GStreamer has them: rows of 8 and of 4 bytes.
+    std::fs::write(&film, vec![128; 2 * (4 * 8 + 2 * 2 * 4)]).unwrap();
+    let film = film.to_str().unwrap();
+    let fixed = ["watch", film, "--format", "i420", "--size", "6x4", "-p", "caption en", "--every-frame"];
+    for told in [&["--layout", "gstreamer"][..], &["--row-step", "8"], &["--row-step", "8", "--chroma-step", "4"]] {
+        let output = gemmule(&[&fixed[..], told, &["--matrix", "bt709", "--range", "full"]].concat());
+        assert_eq!(stdout(&output).lines().count(), 2, "{told:?}");
+    }
+    let output = gemmule(&fixed);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    let told = message.contains("96 bytes are no whole number of frames of 36") && message.contains("--layout");
+    assert!(output.status.code() == Some(1) && told && output.stdout.is_empty(), "{message}");
+    for wrong in [
+        &["--layout", "v4l2"][..],
+        &["--layout", "gstreamer", "--row-step", "8"],
+        &["--row-step", "5"],
+        &["--chroma-step", "2"],
+        &["--range", "wide"],
+    ] {
+        let output = gemmule(&[&fixed[..], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// A signal ends a watch that nobody listens to.

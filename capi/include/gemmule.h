@@ -115,8 +115,56 @@ typedef enum {
   /**
    * A plane of Y, then one of U and one of V at half the size, their rows half as far apart.
    */
-  GEMMULE_I420 = 8
+  GEMMULE_I420 = 8,
+  /**
+   * A plane of Y, then one of U and one of V at half the width.
+   */
+  GEMMULE_I422 = 9,
+  /**
+   * Planes of Y, U and V.
+   */
+  GEMMULE_I444 = 10
 } gemmule_pixel_format;
+
+/**
+ * Whose weights YUV has.
+ */
+typedef enum {
+  /**
+   * ITU-R BT.601 up to 576 rows, BT.709 above.
+   */
+  GEMMULE_MATRIX_OF_HEIGHT = 0,
+  /**
+   * ITU-R BT.601.
+   */
+  GEMMULE_BT601 = 1,
+  /**
+   * ITU-R BT.709.
+   */
+  GEMMULE_BT709 = 2,
+  /**
+   * ITU-R BT.2020.
+   */
+  GEMMULE_BT2020 = 3
+} gemmule_matrix;
+
+/**
+ * Which numbers YUV and grey have.
+ */
+typedef enum {
+  /**
+   * Limited for YUV, full for grey.
+   */
+  GEMMULE_RANGE_OF_FORMAT = 0,
+  /**
+   * Brightness from 16 to 235, colours from 16 to 240.
+   */
+  GEMMULE_LIMITED = 1,
+  /**
+   * All from 0 to 255.
+   */
+  GEMMULE_FULL = 2
+} gemmule_range;
 
 /**
  * An answer.
@@ -165,7 +213,8 @@ typedef struct {
 } gemmule_session_options;
 
 /**
- * A picture in memory that belongs to the caller; it is only read, and only during the call that takes it.
+ * A picture in memory that belongs to the caller; it is only read, and only during the call that takes it. YUV is of
+ * ITU-R BT.601 with limited range; see gemmule_frame for others, and for planes that lie otherwise. This struct never changes.
  */
 typedef struct {
   /**
@@ -290,6 +339,57 @@ typedef struct {
    */
   size_t prompt_tokens;
 } gemmule_timings;
+
+/**
+ * A picture in memory that belongs to the caller; it is only read, and only during the call that takes it.
+ */
+typedef struct {
+  /**
+   * Bytes of the struct as the program knows it; gemmule_frame_init() sets it, and zero everywhere else.
+   */
+  size_t size;
+  /**
+   * The first row.
+   */
+  const uint8_t *data;
+  /**
+   * Bytes that may be read from `data` on.
+   */
+  size_t bytes;
+  /**
+   * Pixels of a row.
+   */
+  uint32_t width;
+  /**
+   * Rows.
+   */
+  uint32_t height;
+  /**
+   * Bytes from the beginning of one row to that of the next, of the first plane where there are several; 0 means that rows touch.
+   */
+  size_t row_step;
+  /**
+   * The same of the planes of colours, which follow each other; 0 means in proportion to `row_step`, as Linux's cameras have it, or that
+   * rows touch where it is 0, too.
+   */
+  size_t chroma_step;
+  /**
+   * Rows of the first plane, which may be more than the picture's; 0 means as many.
+   */
+  uint32_t luma_rows;
+  /**
+   * One of gemmule_pixel_format.
+   */
+  uint32_t format;
+  /**
+   * One of gemmule_matrix.
+   */
+  uint32_t matrix;
+  /**
+   * One of gemmule_range.
+   */
+  uint32_t range;
+} gemmule_frame;
 
 #ifdef __cplusplus
 extern "C" {
@@ -517,6 +617,24 @@ gemmule_timings gemmule_answer_timings(const gemmule_answer *answer);
 void gemmule_answer_free(gemmule_answer *answer);
 
 /**
+ * Clears a struct of `size` bytes but for its size. The macro gemmule_frame_init() calls it.
+ *
+ * The caller promises:
+ * `frame` is NULL or `size` bytes can be written to it.
+ */
+void gemmule_frame_init_sized(gemmule_frame *frame, size_t size);
+
+/**
+ * As gemmule_session_show(), from frames. All have the size that the first one says.
+ *
+ * The caller promises:
+ * `session` came from gemmule_session_new(); `frames` points to `count` frames as gemmule_frame_init() made them, whose data can be read.
+ */
+gemmule_status gemmule_session_show_frames(gemmule_session *session,
+                                           const gemmule_frame *frames,
+                                           size_t count);
+
+/**
  * Sets the defaults in a struct of the first header's size, for programs that were built with it. The macro of this name calls
  * gemmule_session_options_init_sized().
  *
@@ -557,8 +675,9 @@ void gemmule_generate_options_init_sized(gemmule_generate_options *options,
 #endif
 
 
-/* Options of this header's sizes. */
+/* Structs of this header's sizes. */
 #define gemmule_session_options_init(options) gemmule_session_options_init_sized((options), sizeof(gemmule_session_options))
+#define gemmule_frame_init(frame) gemmule_frame_init_sized((frame), sizeof(gemmule_frame))
 #define gemmule_generate_options_init(options) gemmule_generate_options_init_sized((options), sizeof(gemmule_generate_options))
 
 #endif  /* GEMMULE_H */

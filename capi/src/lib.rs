@@ -5,6 +5,7 @@
 
 mod answer;
 mod border;
+mod frame;
 mod request;
 
 use std::ffi::{c_char, c_void};
@@ -12,8 +13,9 @@ use std::sync::Arc;
 
 pub use answer::*;
 use border::{fail, guard, out, string, strings};
+pub use frame::*;
 use gemmule::answer::Mask;
-use gemmule::image::{Frame, PixelFormat};
+use gemmule::image::{Frame, FrameShape, Matrix, PixelFormat};
 use gemmule::{CancelHandle, Model, Picture, Session};
 pub use request::*;
 
@@ -204,11 +206,15 @@ pub enum gemmule_pixel_format {
     GEMMULE_NV12 = 7,
     /// A plane of Y, then one of U and one of V at half the size, their rows half as far apart.
     GEMMULE_I420 = 8,
+    /// A plane of Y, then one of U and one of V at half the width.
+    GEMMULE_I422 = 9,
+    /// Planes of Y, U and V.
+    GEMMULE_I444 = 10,
 }
 
 impl gemmule_pixel_format {
     /// The library's format of a number.
-    fn of(number: u32) -> Option<PixelFormat> {
+    pub(crate) fn of(number: u32) -> Option<PixelFormat> {
         use PixelFormat as Format;
         const FORMATS: [(gemmule_pixel_format, Format); PixelFormat::NAMES.len()] = [
             (gemmule_pixel_format::GEMMULE_RGB8, Format::Rgb8),
@@ -220,12 +226,15 @@ impl gemmule_pixel_format {
             (gemmule_pixel_format::GEMMULE_UYVY, Format::Uyvy),
             (gemmule_pixel_format::GEMMULE_NV12, Format::Nv12),
             (gemmule_pixel_format::GEMMULE_I420, Format::I420),
+            (gemmule_pixel_format::GEMMULE_I422, Format::I422),
+            (gemmule_pixel_format::GEMMULE_I444, Format::I444),
         ];
         FORMATS.into_iter().find(|(own, _)| *own as u32 == number).map(|(_, format)| format)
     }
 }
 
-/// A picture in memory that belongs to the caller; it is only read, and only during the call that takes it.
+/// A picture in memory that belongs to the caller; it is only read, and only during the call that takes it. YUV is of
+/// ITU-R BT.601 with limited range; see gemmule_frame for others, and for planes that lie otherwise. This struct never changes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct gemmule_image {
@@ -261,7 +270,10 @@ pub unsafe extern "C" fn gemmule_session_show(
             let data = unsafe { border::slice(image.data, image.size)? };
             let Some(format) = gemmule_pixel_format::of(image.format) else { return fail("unknown pixel format") };
             let row_step = if image.row_step == 0 { format.row_len(image.width).unwrap_or(0) } else { image.row_step };
-            Ok(Frame::new(data, (image.width, image.height), row_step, format)?.to_picture())
+            let shape = FrameShape::v4l2(format, (image.width, image.height), row_step);
+            let Some(mut shape) = shape else { return fail("an image's size or row_step does not fit its format") };
+            shape.colours.matrix = Matrix::Bt601;
+            Ok(Frame::of(data, shape)?.to_picture())
         };
         show(session, images.iter().map(picture).collect::<Result<_, border::Failure>>()?)
     })

@@ -138,7 +138,7 @@ unsafe impl Growing for gemmule_generate_options {}
 ///
 /// # Safety
 /// `options` is NULL or `size` bytes can be written to it.
-unsafe fn init<T: Growing>(options: *mut T, size: usize, defaults: impl Fn(usize) -> T) {
+pub(crate) unsafe fn init<T: Growing>(options: *mut T, size: usize, defaults: impl Fn(usize) -> T) {
     if options.is_null() {
         return;
     }
@@ -156,7 +156,7 @@ unsafe fn init<T: Growing>(options: *mut T, size: usize, defaults: impl Fn(usize
 ///
 /// # Safety
 /// `options` is NULL or points to a struct that begins with its size and is so large.
-unsafe fn read<T: Growing>(
+pub(crate) unsafe fn read<T: Growing>(
     options: *const T,
     first: usize,
     defaults: impl Fn(usize) -> T,

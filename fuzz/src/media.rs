@@ -1,7 +1,7 @@
 //! Pictures, films, and messages that hold them.
 
 use gemmule::Picture;
-use gemmule::image::{Frame, FrameStream, PixelFormat, StreamFormat};
+use gemmule::image::{Frame, FrameLayout, FrameShape, FrameStream, PixelFormat, Range, StreamFormat};
 use gemmule::model::config::ResizeRule;
 
 /// Decodes, and makes of it what the model would see.
@@ -67,19 +67,27 @@ pub(super) fn mjpeg(data: &[u8]) {
 }
 
 pub(super) fn y4m(data: &[u8]) {
-    stream(data, Some(StreamFormat::Y4m));
+    stream(data, Some(StreamFormat::Y4m { matrix: None, range: Some(Range::Full) }));
 }
 
-/// Five bytes choose the format, the size and the step between rows.
+/// Five bytes choose the format, the size, the steps between rows and the layout.
 pub(super) fn raw(data: &[u8]) {
     let Some(([format, width, height, step, far], rest)) = data.split_first_chunk() else { return };
     let (_, format) = PixelFormat::NAMES[usize::from(*format) % PixelFormat::NAMES.len()];
     let size = (u32::from(*width), u32::from(*height));
     let row_step = usize::from(*step) << (far % 60);
-    stream(rest, Some(StreamFormat::Raw { format, size, row_step }));
-    if let Ok(frame) = Frame::new(rest, size, row_step, format) {
-        let picture = frame.to_picture();
-        assert_eq!((picture.width(), picture.height()), size);
+    let own = FrameLayout { row_step, chroma_step: usize::from(*far), luma_rows: usize::from(*step) };
+    let shapes = [
+        FrameShape::v4l2(format, size, row_step),
+        FrameShape::gstreamer(format, size),
+        FrameShape::tight(format, size).map(|shape| FrameShape { layout: own, ..shape }),
+    ];
+    for shape in shapes.into_iter().flatten() {
+        stream(rest, Some(StreamFormat::Raw(shape)));
+        if let Ok(frame) = Frame::of(rest, shape) {
+            let picture = frame.to_picture();
+            assert_eq!((picture.width(), picture.height()), size);
+        }
     }
 }
 

@@ -7,10 +7,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 use gemmule::image::{Camera, CameraFormat, CameraOptions};
-use gemmule::image::{FrameStream, PixelFormat, StreamFormat, StreamFrame, pictures_in};
+use gemmule::image::{
+    FrameLayout, FrameShape, FrameStream, Matrix, PixelFormat, Range, StreamFormat, StreamFrame, pictures_in,
+};
 use gemmule::{CancelHandle, GenerateOptions, Model, Picture, Session};
 use serde_json::{Value, json};
 
@@ -40,16 +42,28 @@ pub(super) struct Watch {
     /// What to ask about every frame.
     #[arg(short, long)]
     prompt: String,
-    /// mjpeg, y4m, or how raw frames' bytes stand for pixels: rgb8, bgr8, rgba8, bgra8, mono8, yuyv, uyvy, nv12, i420. Of a camera:
-    /// what it is to send [default: raw frames if it has them].
+    /// mjpeg, y4m, or how raw frames' bytes stand for pixels: rgb8, bgr8, rgba8, bgra8, mono8, yuyv, uyvy, nv12, i420, i422, i444. Of a
+    /// camera: what it is to send [default: raw frames if it has them].
     #[arg(long, value_name = "NAME", value_parser = parse_format)]
     format: Option<Format>,
     /// Size of raw frames in pixels, such as 640x480. Of a camera: what it is to send [default: as it is set].
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
     size: Option<(u32, u32)>,
-    /// Bytes from the beginning of one row of raw frames to that of the next [default: rows touch].
+    /// Where rows of raw frames lie [default: rows touch, or v4l2 with --row-step].
+    #[arg(long, value_enum, value_name = "NAME", requires = "size")]
+    layout: Option<Layout>,
+    /// Bytes from the beginning of one row of raw frames to that of the next; of the first plane where there are several.
     #[arg(long, value_name = "BYTES", requires = "size")]
     row_step: Option<usize>,
+    /// The same of the planes of colours [default: as the layout says].
+    #[arg(long, value_name = "BYTES", requires = "size")]
+    chroma_step: Option<usize>,
+    /// Whose weights YUV has: bt601, bt709 or bt2020 [default: bt601 up to 576 rows, bt709 above].
+    #[arg(long, value_name = "NAME", value_parser = parse_matrix)]
+    matrix: Option<Matrix>,
+    /// Which numbers YUV has: limited (16 to 235) or full (0 to 255) [default: what the stream says, else limited].
+    #[arg(long, value_name = "NAME", value_parser = parse_range)]
+    range: Option<Range>,
     /// Look at a part of each frame only: its left and upper edge, width and height in pixels. Boxes stay those of the frame.
     #[arg(long, value_name = "LEFT,TOP,WIDTH,HEIGHT", value_parser = parse_region)]
     region: Option<[u32; 4]>,
@@ -73,6 +87,31 @@ pub(super) struct Watch {
     objects: ObjectArguments,
     #[command(flatten)]
     compute: ComputeArguments,
+}
+
+/// Conventions of raw frames.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Layout {
+    /// Rows touch (ffmpeg's rawvideo).
+    Tight,
+    /// Rows of every plane are padded to four bytes.
+    Gstreamer,
+    /// Rows are --row-step bytes apart, those of colours in proportion.
+    V4l2,
+}
+
+fn parse_name<T: Copy>(names: &[(&str, T)], text: &str) -> Result<T, String> {
+    let known: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+    let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    found.ok_or_else(|| format!("choose one of {}", known.join(", ")))
+}
+
+fn parse_matrix(text: &str) -> Result<Matrix, String> {
+    parse_name(&Matrix::NAMES, text)
+}
+
+fn parse_range(text: &str) -> Result<Range, String> {
+    parse_name(&Range::NAMES, text)
 }
 
 #[derive(Clone, Copy)]
@@ -265,8 +304,13 @@ impl Watch {
             if self.every_frame {
                 wrong_usage("--every-frame is for films: a camera does not wait");
             }
-            if self.row_step.is_some() {
-                wrong_usage("--row-step is for raw frames of other sources: a camera tells its own");
+            if self.row_step.is_some() || self.chroma_step.is_some() || self.layout.is_some() {
+                wrong_usage(
+                    "--layout, --row-step and --chroma-step are for raw frames of other sources: a camera tells its own",
+                );
+            }
+            if self.matrix.is_some() || self.range.is_some() {
+                wrong_usage("--matrix and --range are for other sources: a camera tells its own");
             }
             return Input::Camera(CameraOptions { format, size: self.size });
         }
@@ -275,22 +319,49 @@ impl Watch {
     }
 
     fn stream_format(&self) -> Option<StreamFormat> {
+        let y4m = StreamFormat::Y4m { matrix: self.matrix, range: self.range };
+        let has_colours = self.matrix.is_some() || self.range.is_some();
         match (self.format, self.size) {
-            (Some(Format::Raw(format)), Some(size)) => {
-                let row_step = self.row_step.or_else(|| format.row_len(size.0)).unwrap_or(0);
-                if format.frame_len(size, row_step).is_none() {
-                    wrong_usage(
-                        "--size and --row-step do not fit the format: sizes must not be zero, nor odd where colours are for pairs",
-                    );
-                }
-                Some(StreamFormat::Raw { format, size, row_step })
-            }
+            (Some(Format::Raw(format)), Some(size)) => Some(StreamFormat::Raw(self.shape(format, size))),
             (Some(Format::Raw(_)), None) => wrong_usage("raw frames need --size WIDTHxHEIGHT"),
             (_, Some(_)) => wrong_usage("--size is for raw frames: name their --format, such as rgb8"),
+            (Some(Format::Y4m), None) => Some(y4m),
+            (_, None) if has_colours => {
+                wrong_usage("--matrix and --range are for raw frames and --format y4m: JPEG pictures have their own")
+            }
             (Some(Format::Mjpeg), None) => Some(StreamFormat::Mjpeg),
-            (Some(Format::Y4m), None) => Some(StreamFormat::Y4m),
             (None, None) => None,
         }
+    }
+
+    /// How raw frames lie.
+    fn shape(&self, format: PixelFormat, size: (u32, u32)) -> FrameShape {
+        let shape = match (self.layout, self.row_step) {
+            (None | Some(Layout::Tight), None) => FrameShape::tight(format, size),
+            (Some(Layout::Gstreamer), None) => FrameShape::gstreamer(format, size),
+            (Some(Layout::V4l2), None) => wrong_usage("--layout v4l2 needs --row-step, the camera's bytesperline"),
+            (None | Some(Layout::V4l2), Some(row_step)) => match self.chroma_step {
+                // Both steps are told: nothing is in proportion.
+                Some(_) => FrameShape::tight(format, size)
+                    .map(|shape| FrameShape { layout: FrameLayout { row_step, ..shape.layout }, ..shape }),
+                None => FrameShape::v4l2(format, size, row_step),
+            },
+            (Some(_), Some(_)) => wrong_usage("--row-step goes with --layout v4l2, or with none"),
+        };
+        let shape = shape.map(|mut shape| {
+            if let Some(step) = self.chroma_step {
+                if shape.layout.chroma_step == 0 {
+                    wrong_usage("--chroma-step is for formats with planes of colours: nv12, i420, i422, i444");
+                }
+                shape.layout.chroma_step = step;
+            }
+            shape.colours.matrix = self.matrix.unwrap_or(shape.colours.matrix);
+            shape.colours.range = self.range.unwrap_or(shape.colours.range);
+            shape
+        });
+        shape.filter(|shape| shape.least_len().is_some()).unwrap_or_else(|| {
+            wrong_usage("--size, --row-step and --chroma-step do not fit the format: no side may be zero, rows must fit their steps, and pairs need even widths")
+        })
     }
 
     fn answer(&self, model: &Model, session: &mut Session<'_>, arrived: &Arrived) -> Result<Value> {
@@ -327,6 +398,17 @@ fn read(path: &Path, format: Option<StreamFormat>, slot: &Slot, every: bool) -> 
     } else {
         Box::new(BufReader::with_capacity(1 << 16, File::open(path).with_context(context)?))
     };
+    // Frames would drift apart where their size is not what was told.
+    if let (Some(len), Ok(file)) = (format.as_ref().and_then(StreamFormat::frame_len), std::fs::metadata(path))
+        && file.is_file()
+    {
+        ensure!(
+            file.len().is_multiple_of(len as u64),
+            "{}: its {} bytes are no whole number of frames of {len}: check --size, --format and --layout",
+            path.display(),
+            file.len()
+        );
+    }
     let mut stream = FrameStream::new(reader, format).with_context(context)?;
     while let Some(frame) = stream.next_frame().with_context(context)? {
         slot.put(Arrived::now(frame.number(), Source::Stream(frame)), every);

@@ -1,10 +1,11 @@
 //! Frames as cameras and robots hand them over: pixels that belong to someone else.
 
-use super::{LONGEST_SIDE, Picture};
+use super::colours::Conversion;
+use super::{Colours, LONGEST_SIDE, Picture};
 use crate::{Error, Result};
 
-/// How a frame's bytes stand for pixels. The formats with brightness and colour apart (YUV) are those of ITU-R BT.601 with
-/// limited range, as cameras and films have them; pixels that share a colour sample all take it as it is.
+/// How a frame's bytes stand for pixels. In the formats with brightness and colour apart (YUV) pixels that share a colour sample all take
+/// it as it is; what they mean say [`Colours`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PixelFormat {
@@ -22,15 +23,19 @@ pub enum PixelFormat {
     Yuyv,
     /// Two pixels in four bytes: U, Y, V, Y.
     Uyvy,
-    /// A plane of Y, then one of U and V by turns at half the width and height, its rows as far apart as those of Y.
+    /// A plane of Y, then one of U and V by turns at half the width and height.
     Nv12,
-    /// A plane of Y, then one of U and one of V at half the width and height, their rows half as far apart as those of Y.
+    /// A plane of Y, then one of U and one of V at half the width and height.
     I420,
+    /// A plane of Y, then one of U and one of V at half the width.
+    I422,
+    /// Planes of Y, U and V.
+    I444,
 }
 
 impl PixelFormat {
     /// All formats with the names that command lines use.
-    pub const NAMES: [(&'static str, Self); 9] = [
+    pub const NAMES: [(&'static str, Self); 11] = [
         ("rgb8", Self::Rgb8),
         ("bgr8", Self::Bgr8),
         ("rgba8", Self::Rgba8),
@@ -40,89 +45,210 @@ impl PixelFormat {
         ("uyvy", Self::Uyvy),
         ("nv12", Self::Nv12),
         ("i420", Self::I420),
+        ("i422", Self::I422),
+        ("i444", Self::I444),
     ];
 
     /// Bytes of a row of so many pixels, of the first plane where there are several; none where a row cannot have so many.
     pub fn row_len(self, width: u32) -> Option<usize> {
         let (width, even) = (width as usize, width.is_multiple_of(2));
         match self {
-            Self::Mono8 => Some(width),
-            Self::Nv12 | Self::I420 => Some(width).filter(|_| even),
+            Self::Mono8 | Self::Nv12 | Self::I420 | Self::I422 | Self::I444 => Some(width),
             Self::Yuyv | Self::Uyvy => width.checked_mul(2).filter(|_| even),
             Self::Rgb8 | Self::Bgr8 => width.checked_mul(3),
             Self::Rgba8 | Self::Bgra8 => width.checked_mul(4),
         }
     }
 
-    /// Bytes from a frame's beginning to its end, without what lies behind the pixels of its last row; none for sizes that
-    /// cannot be.
-    pub fn frame_len(self, (width, height): (u32, u32), row_step: usize) -> Option<usize> {
-        let row = self.row_len(width).filter(|row| *row > 0 && *row <= row_step)?;
-        let plane = |rows: usize, step: usize, row: usize| rows.checked_sub(1)?.checked_mul(step)?.checked_add(row);
-        let rows = height as usize;
+    /// Whether it is brightness and colour apart.
+    pub fn is_yuv(self) -> bool {
+        self.chroma().is_some() || matches!(self, Self::Yuyv | Self::Uyvy)
+    }
+
+    /// The planes of colours.
+    fn chroma(self) -> Option<Chroma> {
         match self {
-            // Whole rows before the last plane.
-            Self::Nv12 if rows.is_multiple_of(2) => {
-                rows.checked_mul(row_step)?.checked_add(plane(rows / 2, row_step, row)?)
-            }
-            Self::I420 if rows.is_multiple_of(2) && row_step.is_multiple_of(2) => {
-                let (luma, half) = (rows.checked_mul(row_step)?, row_step / 2);
-                luma.checked_add((rows / 2).checked_mul(half)?)?.checked_add(plane(rows / 2, half, row / 2)?)
-            }
-            Self::Nv12 | Self::I420 => None,
-            _ => plane(rows, row_step, row),
+            Self::Nv12 => Some(Chroma { planes: 1, samples: 2, across: 2, down: 2 }),
+            Self::I420 => Some(Chroma { planes: 2, samples: 1, across: 2, down: 2 }),
+            Self::I422 => Some(Chroma { planes: 2, samples: 1, across: 2, down: 1 }),
+            Self::I444 => Some(Chroma { planes: 2, samples: 1, across: 1, down: 1 }),
+            _ => None,
         }
     }
+}
+
+/// Planes of colours beside one of brightness.
+#[derive(Clone, Copy)]
+struct Chroma {
+    planes: usize,
+    /// Bytes that belong to a place.
+    samples: usize,
+    /// Pixels that share a sample.
+    across: usize,
+    down: usize,
+}
+
+impl Chroma {
+    fn row_len(self, width: u32) -> usize {
+        (width as usize).div_ceil(self.across) * self.samples
+    }
+
+    fn rows(self, height: u32) -> usize {
+        (height as usize).div_ceil(self.down)
+    }
+}
+
+/// Where a frame's rows lie in its bytes. Planes follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLayout {
+    /// Bytes from the beginning of one row to that of the next; of the first plane where there are several.
+    pub row_step: usize,
+    /// The same of the planes of colours; 0 where there are none.
+    pub chroma_step: usize,
+    /// Rows of the first plane, which may be more than the picture's.
+    pub luma_rows: usize,
+}
+
+/// Frames of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameShape {
+    /// How bytes stand for pixels.
+    pub format: PixelFormat,
+    /// Width and height in pixels.
+    pub size: (u32, u32),
+    /// Where rows lie.
+    pub layout: FrameLayout,
+    /// What YUV means; other formats take no notice, but grey of limited range is stretched.
+    pub colours: Colours,
+}
+
+impl FrameShape {
+    fn new(format: PixelFormat, size: (u32, u32), layout: FrameLayout) -> Self {
+        Self { format, size, layout, colours: Colours { range: range_of(format), ..Colours::of_height(size.1) } }
+    }
+
+    /// Rows that touch. None for sizes that the format cannot have.
+    pub fn tight(format: PixelFormat, size: (u32, u32)) -> Option<Self> {
+        let row_step = format.row_len(size.0)?;
+        let chroma_step = format.chroma().map_or(0, |chroma| chroma.row_len(size.0));
+        Some(Self::new(format, size, FrameLayout { row_step, chroma_step, luma_rows: size.1 as usize }))
+    }
+
+    /// Rows so many bytes apart, those of colours in proportion: the convention of Linux's cameras (V4L2).
+    pub fn v4l2(format: PixelFormat, size: (u32, u32), row_step: usize) -> Option<Self> {
+        format.row_len(size.0)?;
+        let in_proportion = |chroma: Chroma| {
+            let whole = row_step.checked_mul(chroma.samples)?;
+            whole.is_multiple_of(chroma.across).then_some(whole / chroma.across)
+        };
+        let chroma_step = format.chroma().map_or(Some(0), in_proportion)?;
+        Some(Self::new(format, size, FrameLayout { row_step, chroma_step, luma_rows: size.1 as usize }))
+    }
+
+    /// Rows of every plane padded to four bytes, and an even number of them in the first: the convention of GStreamer.
+    pub fn gstreamer(format: PixelFormat, size: (u32, u32)) -> Option<Self> {
+        const PADDING: usize = 4;
+        let tight = Self::tight(format, size)?;
+        let layout = FrameLayout {
+            row_step: tight.layout.row_step.checked_next_multiple_of(PADDING)?,
+            chroma_step: tight.layout.chroma_step.checked_next_multiple_of(PADDING)?,
+            luma_rows: format
+                .chroma()
+                .map_or(size.1 as usize, |chroma| (size.1 as usize).next_multiple_of(chroma.down)),
+        };
+        Some(Self { layout, ..tight })
+    }
+
+    /// Bytes from a frame's beginning to its end, without what lies behind the pixels of its last row; none for sizes that
+    /// cannot be.
+    pub fn least_len(&self) -> Option<usize> {
+        self.measure(|rows, step, row| rows.checked_sub(1)?.checked_mul(step)?.checked_add(row))
+    }
+
+    /// Bytes of a frame that another one follows: every row takes its whole step.
+    pub fn whole_len(&self) -> Option<usize> {
+        self.least_len()?;
+        self.measure(|rows, step, _| rows.checked_mul(step))
+    }
+
+    /// Bytes of all planes, the last of which is measured as told from its rows, their step and their bytes.
+    fn measure(&self, last: impl Fn(usize, usize, usize) -> Option<usize>) -> Option<usize> {
+        let Self { format, size: (width, height), layout, .. } = *self;
+        let row = format.row_len(width).filter(|row| *row > 0 && *row <= layout.row_step)?;
+        let rows = (height as usize > 0 && layout.luma_rows >= height as usize).then_some(layout.luma_rows)?;
+        let Some(chroma) = format.chroma() else { return last(height as usize, layout.row_step, row) };
+        let (chroma_rows, chroma_row) = (chroma.rows(height), chroma.row_len(width));
+        if chroma_row > layout.chroma_step {
+            return None;
+        }
+        let plane = chroma_rows.checked_mul(layout.chroma_step)?;
+        let before = rows.checked_mul(layout.row_step)?.checked_add(plane.checked_mul(chroma.planes - 1)?)?;
+        before.checked_add(last(chroma_rows, layout.chroma_step, chroma_row)?)
+    }
+}
+
+/// Grey levels go from 0 to 255 unless somebody says otherwise.
+fn range_of(format: PixelFormat) -> super::Range {
+    if format.is_yuv() { super::Range::Limited } else { super::Range::Full }
 }
 
 /// A borrowed frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
-    width: u32,
-    height: u32,
-    row_step: usize,
-    format: PixelFormat,
+    shape: FrameShape,
     data: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    /// A frame of `height` rows, each `row_step` bytes behind the one before (what lies behind a row's pixels is ignored). The
-    /// last row may end with its pixels.
+    /// A frame of `height` rows, each `row_step` bytes behind the one before (what lies behind a row's pixels is ignored), those of
+    /// colours in proportion. The last row may end with its pixels.
     ///
     /// # Errors
-    /// When the size is zero, beyond 65536 pixels a side, odd where the format has colour for pairs, or does not fit the data.
-    pub fn new(data: &'a [u8], (width, height): (u32, u32), row_step: usize, format: PixelFormat) -> Result<Self> {
-        let too_long = width.max(height) > LONGEST_SIDE;
-        if too_long || format.frame_len((width, height), row_step).is_none_or(|needed| needed > data.len()) {
-            let reason = format!(
-                "{width} × {height} pixels of {format:?} with rows {row_step} bytes apart do not fit {} bytes",
-                data.len()
-            );
-            return Err(Error::Picture { name: "frame".to_owned(), reason });
+    /// When the size is zero, beyond 65536 pixels a side, odd where the format packs pairs, or does not fit the data.
+    pub fn new(data: &'a [u8], size: (u32, u32), row_step: usize, format: PixelFormat) -> Result<Self> {
+        let shape = FrameShape::v4l2(format, size, row_step);
+        shape.map_or_else(|| Err(misfit(format, size, row_step, data.len())), |shape| Self::of(data, shape))
+    }
+
+    /// A frame of a shape.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of(data: &'a [u8], shape: FrameShape) -> Result<Self> {
+        let too_long = shape.size.0.max(shape.size.1) > LONGEST_SIDE;
+        if too_long || shape.least_len().is_none_or(|needed| needed > data.len()) {
+            return Err(misfit(shape.format, shape.size, shape.layout.row_step, data.len()));
         }
-        Ok(Self { width, height, row_step, format, data })
+        Ok(Self { shape, data })
     }
 
     /// The frame as 8-bit RGB.
     pub fn to_picture(&self) -> Picture {
-        let mut rgb = Vec::with_capacity(self.width as usize * self.height as usize * 3);
-        for row in 0..self.height as usize {
-            self.convert_row(row, &mut rgb);
+        let (width, height) = self.shape.size;
+        let mut rgb = Vec::with_capacity(width as usize * height as usize * 3);
+        let conversion = Conversion::new(self.shape.colours);
+        for row in 0..height as usize {
+            self.convert_row(row, &conversion, &mut rgb);
         }
-        Picture::from_rgb(self.width, self.height, rgb).expect("as large as its size says")
+        Picture::from_rgb(width, height, rgb).expect("as large as its size says")
     }
 
-    /// `len` bytes of a row of a plane that begins at `start`.
-    fn row(&self, start: usize, step: usize, row: usize, len: usize) -> &'a [u8] {
-        &self.data[start + row * step..][..len]
+    /// A row of a plane of colours.
+    fn chroma_row(&self, chroma: Chroma, plane: usize, row: usize) -> &'a [u8] {
+        let FrameShape { size: (width, height), layout, .. } = self.shape;
+        let start = layout.luma_rows * layout.row_step + plane * chroma.rows(height) * layout.chroma_step;
+        &self.data[start + row / chroma.down * layout.chroma_step..][..chroma.row_len(width)]
     }
 
-    fn convert_row(&self, row: usize, rgb: &mut Vec<u8>) {
-        let (width, step) = (self.width as usize, self.row_step);
-        let luma_end = self.height as usize * step;
-        let len = self.format.row_len(self.width).expect("checked when the frame was made");
-        let bytes = self.row(0, step, row, len);
-        match self.format {
+    fn convert_row(&self, row: usize, conversion: &Conversion, rgb: &mut Vec<u8>) {
+        let FrameShape { format, size: (width, _), layout, colours } = self.shape;
+        let len = format.row_len(width).expect("checked when the frame was made");
+        let bytes = &self.data[row * layout.row_step..][..len];
+        let pair = |luma: [u8; 2], u: u8, v: u8| {
+            let [first, second] = luma.map(|luma| conversion.pixel(luma, u, v));
+            [first[0], first[1], first[2], second[0], second[1], second[2]]
+        };
+        match format {
             PixelFormat::Rgb8 => rgb.extend_from_slice(bytes),
             PixelFormat::Bgr8 => {
                 rgb.extend(bytes.as_chunks().0.iter().flat_map(|[blue, green, red]| [*red, *green, *blue]))
@@ -133,6 +259,9 @@ impl<'a> Frame<'a> {
             PixelFormat::Bgra8 => {
                 rgb.extend(bytes.as_chunks().0.iter().flat_map(|[blue, green, red, _]| [*red, *green, *blue]))
             }
+            PixelFormat::Mono8 if colours.range == super::Range::Limited => {
+                rgb.extend(bytes.iter().flat_map(|grey| conversion.pixel(*grey, 128, 128)));
+            }
             PixelFormat::Mono8 => rgb.extend(bytes.iter().flat_map(|grey| [*grey; 3])),
             PixelFormat::Yuyv => {
                 rgb.extend(bytes.as_chunks().0.iter().flat_map(|[y, u, other, v]| pair([*y, *other], *u, *v)));
@@ -140,42 +269,25 @@ impl<'a> Frame<'a> {
             PixelFormat::Uyvy => {
                 rgb.extend(bytes.as_chunks().0.iter().flat_map(|[u, y, v, other]| pair([*y, *other], *u, *v)));
             }
-            PixelFormat::Nv12 => {
-                let colours = self.row(luma_end, step, row / 2, width);
-                let pairs = bytes.as_chunks().0.iter().zip(colours.as_chunks().0);
-                rgb.extend(pairs.flat_map(|(y, [u, v])| pair(*y, *u, *v)));
-            }
-            PixelFormat::I420 => {
-                let plane = |index: usize| {
-                    let start = luma_end + index * (self.height as usize / 2) * (step / 2);
-                    self.row(start, step / 2, row / 2, width / 2)
-                };
-                let colours = plane(0).iter().zip(plane(1));
-                let pairs = bytes.as_chunks().0.iter().zip(colours);
-                rgb.extend(pairs.flat_map(|(y, (u, v))| pair(*y, *u, *v)));
+            PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::I422 | PixelFormat::I444 => {
+                let chroma = format.chroma().expect("of these formats");
+                let (first, last) = (self.chroma_row(chroma, 0, row), self.chroma_row(chroma, chroma.planes - 1, row));
+                // By turns in one plane, or each in its own.
+                let second = &last[chroma.samples - 1..];
+                let step = chroma.samples;
+                rgb.extend(bytes.iter().enumerate().flat_map(|(x, luma)| {
+                    let at = x / chroma.across * step;
+                    conversion.pixel(*luma, first[at], second[at])
+                }));
             }
         }
     }
 }
 
-/// Bits behind the binary point of the factors below.
-const PRECISION: i32 = 16;
-
-/// Two pixels of one colour: ITU-R BT.601, Y from 16 to 235, U and V around 128 from 16 to 240.
-fn pair(luma: [u8; 2], u: u8, v: u8) -> [u8; 6] {
-    let factor = |factor: f64| (factor * f64::from(1 << PRECISION)).round() as i32;
-    let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
-    let pixel = |luma: u8| {
-        // 255 / 219; colours span 224 and reach (1 − K) · 2 of red (K = 0.299) and blue (K = 0.114).
-        let y = (i32::from(luma) - 16) * factor(255.0 / 219.0) + (1 << (PRECISION - 1));
-        let red = v * factor(1.402 * 255.0 / 224.0);
-        let green =
-            u * factor(1.772 * 255.0 / 224.0 * 0.114 / 0.587) + v * factor(1.402 * 255.0 / 224.0 * 0.299 / 0.587);
-        let blue = u * factor(1.772 * 255.0 / 224.0);
-        [y + red, y - green, y + blue].map(|sum| (sum >> PRECISION).clamp(0, 255) as u8)
-    };
-    let [first, second] = luma.map(pixel);
-    [first[0], first[1], first[2], second[0], second[1], second[2]]
+fn misfit(format: PixelFormat, (width, height): (u32, u32), row_step: usize, len: usize) -> Error {
+    let reason =
+        format!("{width} × {height} pixels of {format:?} with rows {row_step} bytes apart do not fit {len} bytes");
+    Error::Picture { name: "frame".to_owned(), reason }
 }
 
 #[cfg(test)]
@@ -215,12 +327,11 @@ mod tests {
                 }
             }
         }
-        for format in [PixelFormat::Yuyv, PixelFormat::Uyvy, PixelFormat::Nv12, PixelFormat::I420] {
+        for format in [PixelFormat::Yuyv, PixelFormat::Uyvy] {
             assert!(Frame::new(&[0; 999], (3, 4), 12, format).is_err(), "odd widths");
         }
-        for format in [PixelFormat::Nv12, PixelFormat::I420] {
-            assert!(Frame::new(&[0; 999], (4, 3), 12, format).is_err(), "odd heights");
-        }
+        // Of a row of three pixels' colours there are two samples, and half a step has room for one.
+        assert!(Frame::new(&[0; 999], (3, 4), 3, PixelFormat::I420).is_err());
     }
 
     #[test]
@@ -229,13 +340,29 @@ mod tests {
         let (u, v) = (90, 240);
         let rgb =
             |format, data: &[u8], step| Frame::new(data, (2, 2), step, format).unwrap().to_picture().rgb().to_vec();
-        let expected = [pair([16, 235], u, v), pair([126, 50], u, v)].concat();
+        let conversion = Conversion::new(Colours::of_height(2));
+        let expected: Vec<u8> = [16, 235, 126, 50].iter().flat_map(|luma| conversion.pixel(*luma, u, v)).collect();
         assert_eq!(rgb(PixelFormat::I420, &[16, 235, 126, 50, u, v], 2), expected);
         assert_eq!(rgb(PixelFormat::I420, &[16, 235, 0, 0, 126, 50, 0, 0, u, 0, v], 4), expected);
         assert_eq!(rgb(PixelFormat::Nv12, &[16, 235, 126, 50, u, v], 2), expected);
         assert_eq!(rgb(PixelFormat::Nv12, &[16, 235, 9, 126, 50, 9, u, v], 3), expected);
         assert_eq!(rgb(PixelFormat::Yuyv, &[16, u, 235, v, 126, u, 50, v], 4), expected);
         assert_eq!(rgb(PixelFormat::Uyvy, &[u, 16, v, 235, u, 126, v, 50], 4), expected);
-        assert_eq!(pair([16, 235], 128, 128), [0, 0, 0, 255, 255, 255]);
+        assert_eq!([16, 235].map(|luma| conversion.pixel(luma, 128, 128)), [[0; 3], [255; 3]]);
+        // Rows and planes as GStreamer puts them, and odd sizes.
+        let shape = FrameShape::gstreamer(PixelFormat::I420, (3, 3)).unwrap();
+        assert_eq!(shape.layout, FrameLayout { row_step: 4, chroma_step: 4, luma_rows: 4 });
+        assert_eq!(shape.whole_len(), Some(32));
+        assert_eq!(FrameShape::gstreamer(PixelFormat::I420, (852, 480)).unwrap().layout.chroma_step, 428);
+        let mut data = [0; 32];
+        for (at, luma) in [(0, 16), (1, 235), (2, 126), (4, 50), (10, 126)] {
+            data[at] = luma;
+        }
+        (data[16], data[17], data[20], data[24], data[25], data[28]) = (u, u, u, v, v, v);
+        let picture = Frame::of(&data, shape).unwrap().to_picture();
+        assert_eq!(picture.rgb()[..9], [16, 235, 126].map(|luma| conversion.pixel(luma, u, v)).concat());
+        let (third, blank) = (conversion.pixel(126, u, 0), conversion.pixel(0, u, v));
+        assert_eq!((&picture.rgb()[9..12], &picture.rgb()[18..21]), (&conversion.pixel(50, u, v)[..], &blank[..]));
+        assert_eq!(picture.rgb()[24..], conversion.pixel(126, 0, 0), "{third:?}");
     }
 }

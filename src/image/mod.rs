@@ -2,6 +2,7 @@
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod camera;
+mod colours;
 mod frame;
 mod frames;
 mod gif;
@@ -19,7 +20,8 @@ use std::path::Path;
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub use camera::{Camera, CameraFormat, CameraOptions};
-pub use frame::{Frame, PixelFormat};
+pub use colours::{Colours, Matrix, Range};
+pub use frame::{Frame, FrameLayout, FrameShape, PixelFormat};
 pub use frames::{frames, pictures_in};
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;

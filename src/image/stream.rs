@@ -3,33 +3,39 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 
-use super::{Frame, Picture, PixelFormat};
+use super::{Frame, FrameShape, Matrix, Picture, PixelFormat, Range};
 use crate::{Error, Result};
 
 /// What a stream is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamFormat {
-    /// Frames of one size, one behind the other, each of `row_step` bytes for every row.
-    Raw {
-        /// How bytes stand for pixels.
-        format: PixelFormat,
-        /// Width and height in pixels.
-        size: (u32, u32),
-        /// Bytes from the beginning of one row to that of the next.
-        row_step: usize,
-    },
+    /// Frames of one shape, one behind the other, every row with its whole step.
+    Raw(FrameShape),
     /// JPEG pictures one behind the other; what lies between them is skipped.
     Mjpeg,
-    /// YUV4MPEG2 (4:2:0 or grey), which tells its size itself.
-    Y4m,
+    /// YUV4MPEG2 (4:2:0, 4:2:2, 4:4:4 or grey), which tells its size itself. What it does not say of its colours say these, or its height.
+    Y4m {
+        /// The weights.
+        matrix: Option<Matrix>,
+        /// The numbers.
+        range: Option<Range>,
+    },
 }
 
 impl StreamFormat {
-    /// Whether raw frames of this kind can be, and are within the limits of what is read.
-    pub(super) fn is_possible(format: PixelFormat, size: (u32, u32), row_step: usize) -> bool {
-        let sound = size.0 <= LONGEST_SIDE && size.1 <= LONGEST_SIDE && format.frame_len(size, row_step).is_some();
-        sound && raw_len(format, size, row_step).is_some()
+    /// Bytes of each frame, where all have as many.
+    pub fn frame_len(&self) -> Option<usize> {
+        match self {
+            Self::Raw(shape) => shape.whole_len(),
+            _ => None,
+        }
     }
+}
+
+/// Bytes of a raw frame in a stream; none where there can be no such frame, or it is beyond the limits.
+pub(super) fn frame_len(shape: &FrameShape) -> Option<usize> {
+    let is_short = shape.size.0 <= LONGEST_SIDE && shape.size.1 <= LONGEST_SIDE;
+    shape.whole_len().filter(|len| is_short && *len <= LARGEST_FRAME)
 }
 
 /// Longest side in pixels and most bytes of one frame.
@@ -55,9 +61,7 @@ pub struct FrameStream<R> {
 pub(super) enum Kind {
     Mjpeg,
     Raw {
-        format: PixelFormat,
-        size: (u32, u32),
-        row_step: usize,
+        shape: FrameShape,
         /// YUV4MPEG2 puts a line before each frame.
         announced: bool,
     },
@@ -84,9 +88,7 @@ impl StreamFrame {
     pub fn to_picture(&self) -> Result<Picture> {
         match self.kind {
             Kind::Mjpeg => Picture::from_bytes(&format!("frame {} of the stream", self.number), &self.bytes),
-            Kind::Raw { format, size, row_step, .. } => {
-                Frame::new(&self.bytes, size, row_step, format).map(|frame| frame.to_picture())
-            }
+            Kind::Raw { shape, .. } => Frame::of(&self.bytes, shape).map(|frame| frame.to_picture()),
         }
     }
 }
@@ -103,7 +105,7 @@ impl<R: BufRead> FrameStream<R> {
             None => match reader.fill_buf().map_err(|error| failed(0, error.to_string()))?.first().copied() {
                 // A picture, or a boundary or an answer's header before one.
                 Some(0xff | b'-' | b'\r' | b'\n' | b'H') => StreamFormat::Mjpeg,
-                Some(b'Y') => StreamFormat::Y4m,
+                Some(b'Y') => StreamFormat::Y4m { matrix: None, range: None },
                 None => return Err(failed(0, "the stream is empty".to_owned())),
                 // Within a picture, with the next one in sight.
                 Some(_) if holds_picture(&mut reader)? => StreamFormat::Mjpeg,
@@ -117,15 +119,16 @@ impl<R: BufRead> FrameStream<R> {
             Self { reader, kind: Kind::Mjpeg, bytes: Vec::new(), frames: 0, begun: false, pending: VecDeque::new() };
         stream.kind = match format {
             StreamFormat::Mjpeg => Kind::Mjpeg,
-            StreamFormat::Raw { format, size, row_step } => Kind::Raw { format, size, row_step, announced: false },
-            StreamFormat::Y4m => stream.read_y4m_header()?,
+            StreamFormat::Raw(shape) => Kind::Raw { shape, announced: false },
+            StreamFormat::Y4m { matrix, range } => stream.read_y4m_header(matrix, range)?,
         };
-        if let Kind::Raw { format, size, row_step, .. } = stream.kind
-            && !StreamFormat::is_possible(format, size, row_step)
+        if let Kind::Raw { shape, .. } = stream.kind
+            && frame_len(&shape).is_none()
         {
-            let (width, height) = size;
+            let FrameShape { format, size: (width, height), layout, .. } = shape;
             return Err(stream.failed(format!(
-                "frames of {width} × {height} pixels as {format:?}, rows {row_step} bytes apart, cannot be"
+                "frames of {width} × {height} pixels as {format:?}, rows {} bytes apart, cannot be",
+                layout.row_step
             )));
         }
         Ok(stream)
@@ -142,7 +145,7 @@ impl<R: BufRead> FrameStream<R> {
                     return Ok(None);
                 }
             }
-            Kind::Raw { format, size, row_step, announced } => {
+            Kind::Raw { shape, announced } => {
                 if announced {
                     match self.read_line()? {
                         None => return Ok(None),
@@ -153,7 +156,7 @@ impl<R: BufRead> FrameStream<R> {
                         }
                     }
                 }
-                let len = raw_len(format, size, row_step).expect("checked when the stream was made");
+                let len = frame_len(&shape).expect("checked when the stream was made");
                 self.bytes.clear();
                 // Memory grows with what is there, not with what is announced.
                 let read = (&mut self.reader).take(len as u64).read_to_end(&mut self.bytes);
@@ -191,41 +194,50 @@ impl<R: BufRead> FrameStream<R> {
         }
     }
 
-    /// Such as `YUV4MPEG2 W640 H480 F30:1 Ip A1:1 C420jpeg` (mjpegtools' yuv4mpeg(5)).
-    fn read_y4m_header(&mut self) -> Result<Kind> {
+    /// Such as `YUV4MPEG2 W640 H480 F30:1 Ip A1:1 C420jpeg` (mjpegtools' yuv4mpeg(5), and ffmpeg's XCOLORRANGE). What it says of its range
+    /// counts before what was asked for.
+    fn read_y4m_header(&mut self, matrix: Option<Matrix>, range: Option<Range>) -> Result<Kind> {
         let line = self.read_line()?.unwrap_or_default();
         let mut fields = line.split(' ');
         if fields.next() != Some("YUV4MPEG2") {
             return Err(self.failed("it is no YUV4MPEG2 stream"));
         }
-        let (mut width, mut height, mut colours, mut full) = (None, None, "420", false);
+        let (mut width, mut height, mut colours, mut told) = (None, None, "420", None);
         for field in fields {
             let (name, value) = field.split_at_checked(1).unwrap_or_default();
-            match name {
-                "W" => width = value.parse().ok(),
-                "H" => height = value.parse().ok(),
-                "C" => colours = value,
-                "X" if value == "COLORRANGE=FULL" => full = true,
+            match (name, value) {
+                ("W", _) => width = value.parse().ok(),
+                ("H", _) => height = value.parse().ok(),
+                ("C", _) => colours = value,
+                ("X", "COLORRANGE=FULL") => told = Some(Range::Full),
+                ("X", "COLORRANGE=LIMITED") => told = Some(Range::Limited),
                 _ => {}
             }
         }
         let (Some(width), Some(height)) = (width, height) else {
             return Err(self.failed(format!("its header has no size: {line}")));
         };
+        let range = told.or(range);
         // Where the colour samples lie between the pixels makes no difference here.
         let format = match colours {
-            "420" | "420jpeg" | "420mpeg2" | "420paldv" if !full => PixelFormat::I420,
-            // Only grey that says so is known to go from 0 to 255.
-            "mono" if full => PixelFormat::Mono8,
-            "mono" => return Err(self.failed("grey without XCOLORRANGE=FULL is not supported")),
-            other if other.starts_with("420") && full => {
-                return Err(self.failed("full-range colours are not supported"));
+            "420" | "420jpeg" | "420mpeg2" | "420paldv" => PixelFormat::I420,
+            "422" => PixelFormat::I422,
+            "444" => PixelFormat::I444,
+            "mono" if range.is_some() => PixelFormat::Mono8,
+            "mono" => {
+                return Err(self.failed("it is grey without XCOLORRANGE: say whether its --range is full or limited"));
             }
             other => {
-                return Err(self.failed(format!("colours of the kind {other} are not supported, only 420 and mono")));
+                let reason = format!("colours of the kind {other} are not supported, only 420, 422, 444 and mono");
+                return Err(self.failed(reason));
             }
         };
-        Ok(Kind::Raw { format, size: (width, height), row_step: width as usize, announced: true })
+        let Some(mut shape) = FrameShape::tight(format, (width, height)) else {
+            return Err(self.failed(format!("frames of {width} × {height} pixels cannot be")));
+        };
+        shape.colours.matrix = matrix.unwrap_or(shape.colours.matrix);
+        shape.colours.range = range.unwrap_or(shape.colours.range);
+        Ok(Kind::Raw { shape, announced: true })
     }
 
     /// A byte; none at the end of the stream.
@@ -340,14 +352,6 @@ fn holds_picture(reader: &mut impl BufRead) -> Result<bool> {
     Ok(available.windows(3).any(|window| window == [0xff, 0xd8, 0xff]))
 }
 
-/// Bytes of a raw frame, where every row takes its whole step, also the last one of a plane; none beyond the limit.
-fn raw_len(format: PixelFormat, size: (u32, u32), row_step: usize) -> Option<usize> {
-    let rows = row_step.checked_mul(size.1 as usize)?;
-    let planes = matches!(format, PixelFormat::Nv12 | PixelFormat::I420);
-    let len = if planes { (rows / 2).checked_mul(3)? } else { rows };
-    Some(len).filter(|len| *len <= LARGEST_FRAME)
-}
-
 fn failed(frame: u64, reason: String) -> Error {
     Error::Picture { name: format!("frame {frame} of the stream"), reason }
 }
@@ -368,14 +372,15 @@ mod tests {
 
     #[test]
     fn raw_frames_follow_each_other() {
-        let format = StreamFormat::Raw { format: PixelFormat::Mono8, size: (2, 2), row_step: 3 };
+        let raw = |format, size, step| StreamFormat::Raw(FrameShape::v4l2(format, size, step).unwrap());
+        let format = raw(PixelFormat::Mono8, (2, 2), 3);
         let found = pictures(&[1, 2, 0, 3, 4, 0, 5, 6, 0, 7, 8, 0], Some(format)).unwrap();
         assert_eq!(found[1].rgb(), [5, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8]);
         let error = pictures(&[1, 2, 0, 3, 4, 0, 5], Some(format)).unwrap_err().to_string();
         assert!(error.contains("frame 1") && error.contains("1 of 6 bytes"), "{error}");
-        let huge = StreamFormat::Raw { format: PixelFormat::Rgba8, size: (1 << 14, 1 << 14), row_step: 1 << 16 };
+        let huge = raw(PixelFormat::Rgba8, (1 << 14, 1 << 14), 1 << 16);
         assert!(pictures(&[], Some(huge)).unwrap_err().to_string().contains("cannot be"));
-        let long = StreamFormat::Raw { format: PixelFormat::Mono8, size: (2, 1), row_step: usize::MAX };
+        let long = raw(PixelFormat::Mono8, (2, 2), usize::MAX);
         assert!(pictures(&[], Some(long)).unwrap_err().to_string().contains("cannot be"));
     }
 
@@ -388,13 +393,13 @@ mod tests {
         assert_eq!((found.len(), found[0].rgb()), (2, &[0, 0, 0, 255, 255, 255, 0, 0, 0, 255, 255, 255][..]));
         for (header, part) in [
             ("YUV4MPEG2 W2\n", "no size"),
-            ("YUV4MPEG2 W2 H2 C422\n", "422"),
-            ("YUV4MPEG2 W2 H2 XCOLORRANGE=FULL\n", "full-range"),
+            ("YUV4MPEG2 W2 H2 C411\n", "411"),
+            ("YUV4MPEG2 W2 H2 C420p10\n", "420p10"),
             ("YUV4MPEG2 W2 H2 Cmono\n", "grey without"),
             ("YUV4MPEG2 W2 H2\nJUNK\n", "\"JUNK\" stands in the place of FRAME"),
             ("YUV4MPEG2 W2 H2\n\nFRAME\n", "stands in the place of FRAME"),
             ("YUV4MPEG2 W999999 H999999\n", "cannot be"),
-            ("YUV4MPEG2 W3 H3\n", "cannot be"),
+            ("YUV4MPEG2 W0 H3\n", "cannot be"),
             ("YUV4MPEG2 W2 H2", "does not end"),
             ("Yes\n", "no YUV4MPEG2"),
         ] {
@@ -403,6 +408,12 @@ mod tests {
         }
         let grey = pictures(b"YUV4MPEG2 W2 H1 Cmono XCOLORRANGE=FULL\nFRAME\n\x00\xff", None).unwrap();
         assert_eq!(grey[0].rgb(), [0, 0, 0, 255, 255, 255]);
+        // Odd sizes, and what the stream says of its range before what is asked for.
+        let odd = [b"YUV4MPEG2 W3 H1 C422 XCOLORRANGE=FULL\nFRAME\n", &[0, 255, 7, 128, 128, 128, 128][..]].concat();
+        let limited = StreamFormat::Y4m { matrix: Some(Matrix::Bt709), range: Some(Range::Limited) };
+        for format in [None, Some(limited)] {
+            assert_eq!(pictures(&odd, format).unwrap()[0].rgb(), [0, 0, 0, 255, 255, 255, 7, 7, 7]);
+        }
         let cut = &film[..film.len() - 1];
         assert!(pictures(cut, None).unwrap_err().to_string().contains("5 of 6 bytes"));
     }

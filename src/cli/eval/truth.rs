@@ -83,8 +83,6 @@ fn side(row: &Value, key: &str) -> Result<Option<u32>> {
 
 fn texts(row: &Value, metric: Metric) -> Result<Vec<String>> {
     // big_vision's data calls it the suffix.
-    let given: Vec<&str> = ["answers", "answer", "suffix"].into_iter().filter(|key| row.get(key).is_some()).collect();
-    ensure!(given.len() <= 1, "it has \"{}\": give one of them", given.join("\" and \""));
     let single = || ["answer", "suffix"].iter().find_map(|key| row.get(key)).map(std::slice::from_ref);
     let answers = match row.get("answers") {
         Some(list) => list.as_array().map(Vec::as_slice),

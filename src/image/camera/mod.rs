@@ -15,8 +15,8 @@ use nix::libc::{self, c_int};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::video4linux as kernel;
-use super::stream::Kind;
-use super::{PixelFormat, StreamFormat, StreamFrame};
+use super::stream::{Kind, frame_len};
+use super::{Colours, FrameShape, Matrix, PixelFormat, Range, StreamFrame};
 use crate::{Error, Result};
 
 /// What a camera may be asked for, and what the kernel calls it, best first: pixels before JPEG, which has lost some, and colour
@@ -126,7 +126,7 @@ impl Camera {
     pub fn description(&self) -> String {
         let format = match self.kind {
             Kind::Mjpeg => CameraFormat::Jpeg,
-            Kind::Raw { format, .. } => CameraFormat::Raw(format),
+            Kind::Raw { shape, .. } => CameraFormat::Raw(shape.format),
         };
         format!("{}, {} × {} pixels as {}", self.name, self.size.0, self.size.1, format.name())
     }
@@ -350,41 +350,52 @@ fn set_layout(path: &Path, file: &File, code: u32, (width, height): (u32, u32)) 
 /// How frames of this layout lie in memory, if their colours are such as are known.
 fn stream_kind(path: &Path, layout: &kernel::PixelLayout) -> Result<Kind> {
     let Some(CameraFormat::Raw(format)) = CameraFormat::of(layout.code) else { return Ok(Kind::Mjpeg) };
-    let is_yuv = matches!(format, PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Nv12 | PixelFormat::I420);
-    if is_yuv && !has_usual_colours(layout) {
-        return Err(unusable(
-            path,
-            "the camera's colours are not those of ITU-R BT.601 with limited range: choose rgb8 or mjpeg if it has them, or let \
-             ffmpeg read it, see docs/watch.md",
-        ));
-    }
     let size = (layout.width, layout.height);
-    let row_step = match layout.row_step {
-        0 => format.row_len(size.0).unwrap_or(0),
-        row_step => row_step as usize,
+    let shape = match layout.row_step {
+        0 => FrameShape::tight(format, size),
+        row_step => FrameShape::v4l2(format, size, row_step as usize),
     };
-    if !StreamFormat::is_possible(format, size, row_step) {
-        let (width, height) = size;
+    let Some(mut shape) = shape.filter(|shape| frame_len(shape).is_some()) else {
+        let ((width, height), row_step) = (size, layout.row_step);
         let reason = format!("frames of {width} × {height} pixels, rows {row_step} bytes apart, are not supported");
         return Err(unusable(path, reason));
+    };
+    if format.is_yuv() {
+        let Some(colours) = colours(layout) else {
+            return Err(unusable(
+                path,
+                "the camera's colours are none of ITU-R BT.601, BT.709 and BT.2020: choose rgb8 or mjpeg if it has them, or let \
+                 ffmpeg read it, see docs/watch.md",
+            ));
+        };
+        shape.colours = colours;
     }
-    Ok(Kind::Raw { format, size, row_step, announced: false })
+    Ok(Kind::Raw { shape, announced: false })
 }
 
-/// Whether YUV means what `PixelFormat` says of it. What is left open follows from the colour space
-/// (`V4L2_MAP_YCBCR_ENC_DEFAULT`, `V4L2_MAP_QUANTIZATION_DEFAULT`).
-fn has_usual_colours(layout: &kernel::PixelLayout) -> bool {
+/// What the camera says that YUV means. What it leaves open follows from the colour space (`V4L2_MAP_YCBCR_ENC_DEFAULT`,
+/// `V4L2_MAP_QUANTIZATION_DEFAULT`).
+fn colours(layout: &kernel::PixelLayout) -> Option<Colours> {
     use kernel::colour::*;
-    let other_spaces = [SPACE_SMPTE240M, SPACE_REC709, SPACE_BT2020, SPACE_DCI_P3];
-    let encoding = match layout.colour_encoding {
-        ENCODING_DEFAULT => !other_spaces.contains(&layout.colour_space),
-        encoding => encoding == ENCODING_601,
+    let matrix = match layout.colour_encoding {
+        ENCODING_DEFAULT => match layout.colour_space {
+            SPACE_SMPTE240M => return None,
+            SPACE_REC709 | SPACE_DCI_P3 => Matrix::Bt709,
+            SPACE_BT2020 => Matrix::Bt2020,
+            _ => Matrix::Bt601,
+        },
+        ENCODING_601 => Matrix::Bt601,
+        ENCODING_709 => Matrix::Bt709,
+        ENCODING_2020 => Matrix::Bt2020,
+        _ => return None,
     };
     let range = match layout.colour_range {
-        RANGE_DEFAULT => layout.colour_space != SPACE_JPEG,
-        range => range == RANGE_LIMITED,
+        RANGE_DEFAULT if layout.colour_space == SPACE_JPEG => Range::Full,
+        RANGE_DEFAULT | RANGE_LIMITED => Range::Limited,
+        RANGE_FULL => Range::Full,
+        _ => return None,
     };
-    encoding && range
+    Some(Colours { matrix, range })
 }
 
 #[cfg(test)]
@@ -392,17 +403,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_usual_colours_are_taken() {
+    fn colours_are_those_that_the_camera_tells() {
         use kernel::colour::*;
+        use {Matrix::*, Range::*};
         const SPACE_SRGB: u32 = 8;
-        for (space, encoding, range, usual) in [
-            (SPACE_SRGB, ENCODING_DEFAULT, RANGE_DEFAULT, true),
-            (0, ENCODING_DEFAULT, RANGE_DEFAULT, true),
-            (SPACE_REC709, ENCODING_601, RANGE_LIMITED, true),
-            (SPACE_REC709, ENCODING_DEFAULT, RANGE_LIMITED, false),
-            (SPACE_SRGB, 2, RANGE_DEFAULT, false),
-            (SPACE_SRGB, ENCODING_DEFAULT, 1, false),
-            (SPACE_JPEG, ENCODING_DEFAULT, RANGE_DEFAULT, false),
+        let some = |matrix, range| Some(Colours { matrix, range });
+        for (space, encoding, range, expected) in [
+            (SPACE_SRGB, ENCODING_DEFAULT, RANGE_DEFAULT, some(Bt601, Limited)),
+            (0, ENCODING_DEFAULT, RANGE_DEFAULT, some(Bt601, Limited)),
+            (SPACE_REC709, ENCODING_601, RANGE_LIMITED, some(Bt601, Limited)),
+            (SPACE_REC709, ENCODING_DEFAULT, RANGE_LIMITED, some(Bt709, Limited)),
+            (SPACE_DCI_P3, ENCODING_DEFAULT, RANGE_DEFAULT, some(Bt709, Limited)),
+            (SPACE_SRGB, ENCODING_709, RANGE_DEFAULT, some(Bt709, Limited)),
+            (SPACE_SRGB, ENCODING_DEFAULT, RANGE_FULL, some(Bt601, Full)),
+            (SPACE_JPEG, ENCODING_DEFAULT, RANGE_DEFAULT, some(Bt601, Full)),
+            (SPACE_BT2020, ENCODING_DEFAULT, RANGE_DEFAULT, some(Bt2020, Limited)),
+            (SPACE_SRGB, ENCODING_2020, RANGE_FULL, some(Bt2020, Full)),
+            (SPACE_SMPTE240M, ENCODING_DEFAULT, RANGE_DEFAULT, None),
+            // xvYCC, and constant luminance.
+            (SPACE_SRGB, 3, RANGE_DEFAULT, None),
+            (SPACE_BT2020, 7, RANGE_DEFAULT, None),
         ] {
             let layout = kernel::PixelLayout {
                 width: 4,
@@ -414,11 +434,15 @@ mod tests {
                 colour_range: range,
                 ..Default::default()
             };
-            let kind = stream_kind(Path::new("/dev/video0"), &layout);
-            assert_eq!(kind.is_ok(), usual, "{space} {encoding} {range}");
+            let found = match stream_kind(Path::new("/dev/video0"), &layout) {
+                Ok(Kind::Raw { shape, .. }) => Some(shape.colours),
+                Ok(Kind::Mjpeg) => panic!("it is YUYV"),
+                Err(_) => None,
+            };
+            assert_eq!(found, expected, "{space} {encoding} {range}");
             let rgb = kernel::PixelLayout { code: u32::from_le_bytes(*b"RGB3"), ..layout };
-            let Kind::Raw { row_step, .. } = stream_kind(Path::new("/dev/video0"), &rgb).unwrap() else { panic!() };
-            assert_eq!(row_step, 16, "rows may lie apart");
+            let Kind::Raw { shape, .. } = stream_kind(Path::new("/dev/video0"), &rgb).unwrap() else { panic!() };
+            assert_eq!(shape.layout.row_step, 16, "rows may lie apart");
             let odd = kernel::PixelLayout { width: 3, ..rgb };
             assert!(stream_kind(Path::new("/dev/video0"), &kernel::PixelLayout { row_step: 8, ..odd }).is_err());
         }

@@ -44,7 +44,10 @@ pub(super) mod colour {
     pub(in super::super) const SPACE_DCI_P3: u32 = 12;
     pub(in super::super) const ENCODING_DEFAULT: u32 = 0;
     pub(in super::super) const ENCODING_601: u32 = 1;
+    pub(in super::super) const ENCODING_709: u32 = 2;
+    pub(in super::super) const ENCODING_2020: u32 = 6;
     pub(in super::super) const RANGE_DEFAULT: u32 = 0;
+    pub(in super::super) const RANGE_FULL: u32 = 1;
     pub(in super::super) const RANGE_LIMITED: u32 = 2;
 }
 
