@@ -597,6 +597,20 @@ fn raw_films_lie_as_they_are_told_to() {
     }
 }
 
+/// A model that is read into memory answers as one that is mapped.
+#[test]
+fn models_are_mapped_or_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let model = folder.join("easy-vqa-q8_0.gguf");
+    let model = model.to_str().unwrap();
+    let fixed = ["run", "-i", PICTURE, "-p", "caption en", "-m", model];
+    assert_eq!(stdout(&gemmule(&[&fixed[..], &["--no-mmap"]].concat())), stdout(&gemmule(&fixed)));
+    let folder = folder.to_str().unwrap();
+    assert_fails(&["run", "-i", PICTURE, "-p", "x", "-m", folder, "--no-mmap"], &["it is a directory"]);
+    assert_fails(&["run", "-i", PICTURE, "-p", "x", "-m", "/nowhere.gguf", "--no-mmap"], &["/nowhere.gguf"]);
+    assert_fails(&["run", "-i", PICTURE, "-p", "x", "-m", PICTURE, "--no-mmap"], &[PICTURE]);
+}
+
 /// A signal ends a watch that nobody listens to.
 #[test]
 fn a_signal_ends_what_waits_for_a_reader() {

@@ -136,3 +136,50 @@ fn operands_of_a_matrix_unit_agree_whichever_way_they_are_packed() {
         }
     }
 }
+
+fn panics(what: &str, call: impl FnOnce()) {
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err(), "{what}");
+}
+
+/// Sizes whose products do not fit a number are errors, not small numbers.
+#[test]
+fn sizes_that_wrap_are_refused() {
+    const HALF: usize = 1 << (usize::BITS - 1);
+    let mut operand = Operand::default();
+    panics("tiles", || operand.resize(usize::MAX, usize::MAX, 3));
+    panics("pieces", || operand.resize(32, 64, HALF));
+    // Without depth there are no tiles, and yet no more strips than rows make.
+    operand.resize(32, 0, 1);
+    let view = operand.view(0, 2);
+    for (first, strips) in [(0, 3), (2, 1), (1, usize::MAX), (usize::MAX, 1), (HALF, HALF)] {
+        panics("strips of nothing", || _ = operand.view(first, strips));
+        panics("strips of a view of nothing", || _ = view.strips(first, strips));
+    }
+    for kernels in all_kernels() {
+        let Some(unit) = kernels.matrix_unit() else { continue };
+        let mut tiles = Operand::default();
+        tiles.resize(16, 64, 1);
+        let values = vec![1.0; 64];
+        let row = FloatRows { values: &values, stride: 64, rows: 1, k: 64 };
+        let bytes = vec![0; 64];
+        // Two steps: half of all numbers times two wraps to zero.
+        for pieces in [HALF, usize::MAX, HALF + 1] {
+            let mut strip = tiles.strips_mut();
+            let strip = strip.next().unwrap();
+            panics("pack_left", || unit.pack_left(row, pieces, strip));
+            panics("pack_right", || unit.pack_right(row, pieces, strip));
+            let columns = FloatRows { values: &values, stride: 1, rows: 64, k: 1 };
+            panics("pack_right_columns", || unit.pack_right_columns(columns, pieces, strip));
+        }
+        for format in FORMATS.map(|info| info.format) {
+            let strip = &mut *tiles.strips_mut().next().unwrap();
+            panics("pack_weights", || unit.pack_weights(format, &[&bytes], HALF, strip));
+        }
+        // No memory holds so many lines of results.
+        let mut lines = Operand::default();
+        lines.resize(usize::MAX, 0, 1);
+        let mut out = [0.0; 256];
+        let out = TileOut { values: &mut out, stride: 16, accumulate: false };
+        panics("multiply", || unit.multiply(lines.view(0, usize::MAX / 16 + 1), operand.view(0, 1), out));
+    }
+}

@@ -59,6 +59,9 @@ struct ModelArguments {
     /// Keep the files in memory, so that no answer waits for the disk when memory is short.
     #[arg(long, requires = "model")]
     mlock: bool,
+    /// Read the files into memory in place of mapping them: for files that may be written or shortened meanwhile.
+    #[arg(long, requires = "model")]
+    no_mmap: bool,
 }
 
 /// What to show the model.
@@ -110,6 +113,7 @@ struct ComputeArguments {
 impl ModelArguments {
     fn open(&self) -> Result<Model> {
         let model = match (&self.model, &self.mmproj) {
+            (Some(_), _) if self.no_mmap => Model::copy(&self.files().collect::<Vec<_>>())?,
             (Some(model), Some(mmproj)) => Model::open_pair(model, mmproj)?,
             (Some(model), None) => Model::open(model)?,
             (None, _) => bundled()?,

@@ -74,7 +74,7 @@ struct Aligned<Bytes: ?Sized>(Bytes);
 static BUNDLED: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/easy-vqa-q8_0.gguf"));
 
 impl Model {
-    /// Opens a single file.
+    /// Opens a single file, which is mapped: it must not be written to or shortened while the model is open, see [`copy`](Self::copy).
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or is no PaliGemma model.
@@ -88,6 +88,19 @@ impl Model {
     /// As [`open`](Self::open).
     pub fn open_pair(text: &Path, vision: &Path) -> Result<Self> {
         Self::from_files(vec![GgufFile::open(text)?, GgufFile::open(vision)?])
+    }
+
+    /// Opens a model's files, a single one or the text half and the vision half, and reads them into memory. Files that are opened
+    /// otherwise are mapped: they must not be written to or shortened while the model is open.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when there is not so much memory.
+    pub fn copy(files: &[&Path]) -> Result<Self> {
+        let files = files.iter().map(|path| GgufFile::copy(path)).collect::<Result<Vec<_>>>()?;
+        if !(1..=2).contains(&files.len()) {
+            return Err(crate::Error::Request(format!("a model has one file or two, not {}", files.len())));
+        }
+        Self::from_files(files)
     }
 
     /// The small model that is part of the program: it answers questions about easy-VQA's pictures of shapes.

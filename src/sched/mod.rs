@@ -6,7 +6,7 @@ mod team;
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub use cancel::CancelHandle;
 use team::Team;
@@ -290,8 +290,15 @@ impl<T: Default> PerWorker<T> {
     }
 
     /// The value of `worker`, which alone uses it while its task runs.
+    ///
+    /// # Panics
+    /// When that task has it already: a region within the region would wait for itself.
     pub fn of(&self, worker: usize) -> MutexGuard<'_, T> {
-        self.0[worker].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        match self.0[worker].try_lock() {
+            Ok(value) => value,
+            Err(TryLockError::Poisoned(value)) => value.into_inner(),
+            Err(TryLockError::WouldBlock) => panic!("a worker's value is wanted while its own task has it"),
+        }
     }
 }
 
@@ -363,6 +370,22 @@ mod tests {
             let (least, most) = (widths.iter().min().unwrap(), widths.iter().max().unwrap());
             assert!(widths.len() == 3 * across && *least > 0 && most - least <= 1, "{widths:?}");
         }
+    }
+
+    /// A task that wants its worker's value twice ends with a panic, not with a wait for ever.
+    #[test]
+    fn a_workers_value_is_taken_once() {
+        let pool = Pool::new(2).unwrap();
+        let values = super::PerWorker::<usize>::new(&pool);
+        let twice = || {
+            pool.run(4, |worker, _| {
+                let _first = values.of(worker);
+                pool.run(1, |worker, _| drop(values.of(worker)));
+            });
+        };
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(twice)).is_err());
+        pool.run(8, |worker, _| *values.of(worker) += 1);
+        assert_eq!((0..2).map(|worker| *values.of(worker)).sum::<usize>(), 8);
     }
 
     #[test]

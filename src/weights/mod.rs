@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use gemmule_quant::{Format, MatrixView};
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
@@ -75,8 +76,33 @@ impl GgufFile {
             return Err(Error::gguf(&name, "it is empty"));
         }
         // SAFETY: the map is read-only and lives as long as this value. As with every mapped file, another process that
-        // truncates it can end this one with a signal; the converter never does that, it replaces files by renaming.
+        // truncates it can end this one with a signal, and one that writes into it changes what is computed; the converter never
+        // does that, it replaces files by renaming. `copy` is for files that others may write.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Self::of_map(path, map)
+    }
+
+    /// Reads a file into memory. What others do with it later makes no difference.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when there is not so much memory.
+    pub fn copy(path: &Path) -> Result<Self> {
+        let io = |error| Error::io(path, error);
+        let mut file = File::open(path).map_err(io)?;
+        let metadata = file.metadata().map_err(io)?;
+        let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+        if metadata.is_dir() || len == 0 {
+            // What is wrong says the other.
+            return Self::open(path);
+        }
+        // Aligned as mapped files are.
+        let mut map = MmapMut::map_anon(len).map_err(io)?;
+        file.read_exact(&mut map).map_err(io)?;
+        Self::of_map(path, map.make_read_only().map_err(io)?)
+    }
+
+    fn of_map(path: &Path, map: Mmap) -> Result<Self> {
+        let name = path.display().to_string();
         if let Some(reason) = other_kind(path, &map) {
             return Err(Error::gguf(&name, reason));
         }

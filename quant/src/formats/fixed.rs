@@ -11,19 +11,20 @@ pub(crate) type Pairs = [i16; 2 * LANES];
 /// A sum for each group.
 pub(crate) type Sums = [i32; LANES];
 
-/// The one step of the search that a compiler does not find an instruction for by itself.
-/// An implementation is used only in code that is instantiated for the processors it was made for.
-pub(crate) trait PairProducts {
+/// The one step of the search that a compiler does not find an instruction for by itself. A value proves that the processor has the
+/// implementation's instructions.
+pub(crate) trait PairProducts: Copy {
     /// `sums[lane] += a[2 * lane] * b[2 * lane] + a[2 * lane + 1] * b[2 * lane + 1]`
-    fn add(sums: &mut Sums, a: &Pairs, b: &Pairs);
+    fn add(self, sums: &mut Sums, a: &Pairs, b: &Pairs);
 }
 
 /// In plain Rust.
+#[derive(Clone, Copy)]
 pub(crate) struct PortablePairs;
 
 impl PairProducts for PortablePairs {
     #[inline(always)]
-    fn add(sums: &mut Sums, a: &Pairs, b: &Pairs) {
+    fn add(self, sums: &mut Sums, a: &Pairs, b: &Pairs) {
         let product = |at: usize| i32::from(a[at]) * i32::from(b[at]);
         for (lane, sum) in sums.iter_mut().enumerate() {
             *sum += product(2 * lane) + product(2 * lane + 1);
@@ -111,12 +112,12 @@ impl<const N: usize, const PAIRS: usize, const BITS: u32, const LOW: i16> FixedG
 
     /// Sums over each group of value times code, in units of `largest / ONE`, and of squared codes.
     #[inline(always)]
-    fn sums<P: PairProducts>(&self, factors: &Pairs) -> (Sums, Sums) {
+    fn sums(&self, pairs: impl PairProducts, factors: &Pairs) -> (Sums, Sums) {
         let (mut products, mut squares) = ([0; LANES], [0; LANES]);
         for values in &self.values {
             let codes = Self::codes_of(values, factors);
-            P::add(&mut products, values, &codes);
-            P::add(&mut squares, &codes, &codes);
+            pairs.add(&mut products, values, &codes);
+            pairs.add(&mut squares, &codes, &codes);
         }
         (products, squares)
     }
@@ -141,8 +142,8 @@ impl<const N: usize, const PAIRS: usize, const BITS: u32, const LOW: i16> FixedG
     /// the largest value's square. Where a scale is infinite in units of the largest value it is no number, which is not better
     /// than any.
     #[inline(always)]
-    pub(super) fn explained<P: PairProducts>(&self, scales: &Lanes) -> [f64; LANES] {
-        let (products, squares) = self.sums::<P>(&self.factors(scales));
+    pub(super) fn explained(&self, pairs: impl PairProducts, scales: &Lanes) -> [f64; LANES] {
+        let (products, squares) = self.sums(pairs, &self.factors(scales));
         each_lane(|lane| {
             let scale = f64::from(scales[lane] * inverse(self.largest[lane]));
             let product = f64::from(products[lane]) * f64::from(2.0 / ONE);
@@ -153,8 +154,8 @@ impl<const N: usize, const PAIRS: usize, const BITS: u32, const LOW: i16> FixedG
     /// For given factors: the scale that is best for the codes they give, in units of `largest / ONE`, and how much of the
     /// square it explains; kept where that is more than what was `best`.
     #[inline(always)]
-    fn refit<P: PairProducts>(&self, factors: &Lanes, (best, best_explained): (&mut Lanes, &mut Lanes)) {
-        let (products, squares) = self.sums::<P>(&Self::fixed(factors));
+    fn refit(&self, pairs: impl PairProducts, factors: &Lanes, (best, best_explained): (&mut Lanes, &mut Lanes)) {
+        let (products, squares) = self.sums(pairs, &Self::fixed(factors));
         for lane in 0..LANES {
             let product = products[lane] as f32;
             // Where the squares are zero, so is the product.
@@ -172,7 +173,7 @@ impl<const N: usize, const PAIRS: usize, const BITS: u32, const LOW: i16> FixedG
     /// before it, and takes the scale that is best for the codes it gives: of `Σ(x − s·c)²` that one leaves
     /// `Σx² − (Σxc)²/Σc²`.
     #[inline(always)]
-    pub(super) fn scales<P: PairProducts>(&self, places: &[f32]) -> Lanes {
+    pub(super) fn scales(&self, pairs: impl PairProducts, places: &[f32]) -> Lanes {
         let (mut least, mut most) = ([0; 2 * LANES], [0; 2 * LANES]);
         for values in &self.values {
             for at in 0..2 * LANES {
@@ -187,9 +188,9 @@ impl<const N: usize, const PAIRS: usize, const BITS: u32, const LOW: i16> FixedG
         });
         let (mut best, mut explained) = ([0.0; LANES], [0.0; LANES]);
         for place in places {
-            self.refit::<P>(&each_lane(|lane| signs[lane] * place), (&mut best, &mut explained));
+            self.refit(pairs, &each_lane(|lane| signs[lane] * place), (&mut best, &mut explained));
         }
-        self.refit::<P>(&each_lane(|lane| ONE * inverse(best[lane])), (&mut best, &mut explained));
+        self.refit(pairs, &each_lane(|lane| ONE * inverse(best[lane])), (&mut best, &mut explained));
         each_lane(|lane| best[lane] * (self.largest[lane] / ONE))
     }
 }

@@ -271,10 +271,10 @@ pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) {
 const Q6_K_PLACES: [f32; 4] = [-32.0, 31.0, -30.08, 29.14];
 
 #[inline(always)]
-pub(super) fn encode_q6_k<P: PairProducts>(values: &[f32], out: &mut [u8]) {
+pub(super) fn encode_q6_k(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
     for (x, block) in values.chunks_exact(Q6K::LEN).zip(out.chunks_exact_mut(Q6K::BYTES)) {
         let x = FixedGroups::<{ Q6K::GROUP }, 8, 6, -32>::new(x);
-        let ideal = x.scales::<P>(&Q6_K_PLACES);
+        let ideal = x.scales(pairs, &Q6_K_PLACES);
         // The bits of magnitudes are in the magnitudes' order.
         let largest = ideal.iter().fold(0, |largest, scale| scale.abs().to_bits().max(largest));
         let d = half_bits(f32::from_bits(largest) / 127.0);
@@ -285,7 +285,7 @@ pub(super) fn encode_q6_k<P: PairProducts>(values: &[f32], out: &mut [u8]) {
         let (mut best, mut best_explained) = ([0.0; LANES], [f64::NEG_INFINITY; LANES]);
         for step in [-1.0, 0.0, 1.0] {
             let integers = each_lane(|lane| nearest[lane] + step);
-            let explained = x.explained::<P>(&each_lane(|lane| d * integers[lane]));
+            let explained = x.explained(pairs, &each_lane(|lane| d * integers[lane]));
             for lane in 0..LANES {
                 let better = explained[lane] > best_explained[lane];
                 best_explained[lane] = select(better, explained[lane], best_explained[lane]);

@@ -122,11 +122,11 @@ impl Block for Q8_0 {
 const Q4_0_PLACES: [f32; 4] = [-8.0, -8.48, -7.2, -8.8];
 
 #[inline(always)]
-pub(super) fn encode_q4_0<P: PairProducts>(values: &[f32], out: &mut [u8]) {
+pub(super) fn encode_q4_0(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
     let blocks = values.chunks(Q4_0::LEN * LANES).zip(out.chunks_mut(Q4_0::BYTES * LANES));
     for (x, blocks) in blocks {
         let x = FixedGroups::<{ Q4_0::LEN }, 16, 4, -8>::new(x);
-        let scales = x.scales::<P>(&Q4_0_PLACES);
+        let scales = x.scales(pairs, &Q4_0_PLACES);
         let halves = each_lane(|lane| half_bits(scales[lane]));
         let codes = x.codes(&each_lane(|lane| from_half_bits(halves[lane])), Q4_0::OFFSET);
         let (mut rows, mut turned) = ([[0; LANES]; 8], [[0; 8]; LANES]);
@@ -143,7 +143,7 @@ pub(super) fn encode_q4_0<P: PairProducts>(values: &[f32], out: &mut [u8]) {
 
 /// At eight bits the scale's own rounding to half precision is what a search can still win back.
 #[inline(always)]
-pub(super) fn encode_q8_0<P: PairProducts>(values: &[f32], out: &mut [u8]) {
+pub(super) fn encode_q8_0(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
     let blocks = values.chunks(Q8_0::LEN * LANES).zip(out.chunks_mut(Q8_0::BYTES * LANES));
     for (x, blocks) in blocks {
         let x = FixedGroups::<{ Q8_0::LEN }, 16, 8, -127>::new(x);
@@ -151,7 +151,7 @@ pub(super) fn encode_q8_0<P: PairProducts>(values: &[f32], out: &mut [u8]) {
         let (mut best, mut best_explained) = ([0; LANES], [f64::NEG_INFINITY; LANES]);
         for step in [0, -1, 1] {
             let halves = each_lane(|lane| nearest[lane].saturating_add_signed(step).min(f16::MAX.to_bits()));
-            let explained = x.explained::<P>(&each_lane(|lane| from_half_bits(halves[lane])));
+            let explained = x.explained(pairs, &each_lane(|lane| from_half_bits(halves[lane])));
             for lane in 0..LANES {
                 let better = explained[lane] > best_explained[lane];
                 best_explained[lane] = select(better, explained[lane], best_explained[lane]);

@@ -200,12 +200,13 @@ fn add_squares(values: &[f32; 16], sums: &mut [f32; 16]) {
 /// # Errors
 /// [`EncodeError`]: no encoder, a length that is no whole number of blocks, or a value that is not finite.
 pub fn encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
-    encode_row_with::<PortablePairs>(format, values, out)
+    encode_row_with(PortablePairs, format, values, out)
 }
 
 /// [`encode_row`] with an instruction set's [`PairProducts`].
 #[inline(always)]
-pub(crate) fn encode_row_with<P: PairProducts>(
+pub(crate) fn encode_row_with(
+    pairs: impl PairProducts,
     format: Format,
     values: &[f32],
     out: &mut [u8],
@@ -224,11 +225,11 @@ pub(crate) fn encode_row_with<P: PairProducts>(
         Format::F32 => float::encode::<F32>(values, out),
         Format::F16 => float::encode::<F16>(values, out),
         Format::BF16 => float::encode::<Bf16>(values, out),
-        Format::Q4_0 => legacy::encode_q4_0::<P>(values, out),
-        Format::Q8_0 => legacy::encode_q8_0::<P>(values, out),
+        Format::Q4_0 => legacy::encode_q4_0(pairs, values, out),
+        Format::Q8_0 => legacy::encode_q8_0(pairs, values, out),
         Format::Q4K => k_quants::encode_q4_k(values, out),
         Format::Q5K => k_quants::encode_q5_k(values, out),
-        Format::Q6K => k_quants::encode_q6_k::<P>(values, out),
+        Format::Q6K => k_quants::encode_q6_k(pairs, values, out),
         Format::Q4_1 | Format::Q5_0 | Format::Q5_1 => return Err(EncodeError::Unsupported(format)),
     }
     Ok(())

@@ -70,16 +70,20 @@ pub fn weight_pieces(format: Format) -> usize {
 #[derive(Debug, Default)]
 pub struct Operand {
     tiles: Vec<Tile>,
+    strips: usize,
     pieces: usize,
     steps: usize,
 }
 
 impl Operand {
     /// Makes room for `rows` rows of `depth` values in `pieces` pieces. Contents are unspecified.
+    ///
+    /// # Panics
+    /// When no memory is as large.
     pub fn resize(&mut self, rows: usize, depth: usize, pieces: usize) {
-        (self.pieces, self.steps) = (pieces, depth.div_ceil(TILE_DEPTH));
-        let strips = rows.div_ceil(TILE_ROWS);
-        self.tiles.resize(strips * pieces * self.steps, Tile([0; TILE_ROWS * TILE_DEPTH]));
+        (self.strips, self.pieces, self.steps) = (rows.div_ceil(TILE_ROWS), pieces, depth.div_ceil(TILE_DEPTH));
+        let tiles = self.strips.checked_mul(pieces).and_then(|tiles| tiles.checked_mul(self.steps));
+        self.tiles.resize(tiles.expect("no memory is as large"), Tile([0; TILE_ROWS * TILE_DEPTH]));
     }
 
     /// All tiles, `[strips][pieces][steps]`, and how many a strip has, to be filled.
@@ -99,6 +103,8 @@ impl Operand {
     /// When there are not so many.
     pub fn view(&self, first: usize, strips: usize) -> OperandView<'_> {
         let (pieces, steps) = (self.pieces, self.steps);
+        // Without depth or pieces there are no tiles, and still no more strips than were asked for.
+        assert!(first.checked_add(strips).is_some_and(|end| end <= self.strips), "strips of an operand");
         let strip_len = pieces * steps;
         let tiles = &self.tiles[first * strip_len..(first + strips) * strip_len];
         OperandView { tiles, height: strips, pieces, steps, strip_len, piece_len: steps }
@@ -137,7 +143,7 @@ impl<'a> OperandView<'a> {
     /// When there are not so many.
     #[must_use]
     pub fn strips(self, first: usize, count: usize) -> Self {
-        assert!(first + count <= self.height, "strips of an operand");
+        assert!(first.checked_add(count).is_some_and(|end| end <= self.height), "strips of an operand");
         Self { tiles: &self.tiles[(first * self.strip_len).min(self.tiles.len())..], height: count, ..self }
     }
 

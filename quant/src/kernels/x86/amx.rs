@@ -125,7 +125,7 @@ fn take_piece(values: &mut Values) -> __m512i {
 /// The lines of a strip's tiles, `[pieces][steps][16]`.
 #[inline]
 fn lines(strip: &mut [Tile], pieces: usize, steps: usize) -> *mut __m512i {
-    assert!(strip.len() >= pieces * steps, "a strip lacks tiles");
+    assert!(pieces.checked_mul(steps).is_some_and(|tiles| tiles <= strip.len()), "a strip lacks tiles");
     strip.as_mut_ptr().cast()
 }
 
@@ -134,7 +134,7 @@ fn lines(strip: &mut [Tile], pieces: usize, steps: usize) -> *mut __m512i {
 fn pack_floats<E: Load16>(rows: &[&[u8]], k: usize, pieces: usize, strip: &mut [Tile]) {
     let steps = k.div_ceil(TILE_DEPTH);
     let lines = lines(strip, pieces, steps);
-    assert!(rows.len() <= TILE_ROWS && rows.iter().all(|row| row.len() >= k * E::BYTES));
+    assert!(rows.len() <= TILE_ROWS && rows.iter().all(|row| row.len() / E::BYTES >= k));
     for row in 0..TILE_ROWS {
         for step in 0..steps {
             let first = step * TILE_DEPTH;
@@ -171,7 +171,7 @@ fn pack_blocks<B: Blocks>(rows: &[&[u8]], k: usize, strip: &mut [Tile]) {
     let steps = k / TILE_DEPTH;
     let lines = lines(strip, 1, steps);
     assert!(k.is_multiple_of(B::LEN) && rows.len() <= TILE_ROWS);
-    assert!(rows.iter().all(|row| row.len() >= k / B::LEN * B::BYTES));
+    assert!(rows.iter().all(|row| row.len() / B::BYTES >= k / B::LEN));
     if rows.len() < TILE_ROWS {
         // SAFETY: the strip has that many lines.
         unsafe { lines.write_bytes(0, steps * TILE_ROWS) };
@@ -322,6 +322,15 @@ struct TileShapes {
     rows: [u8; 16],
 }
 
+// What the instruction reads, and what the loops below count in.
+const _: () = {
+    use std::mem::offset_of;
+    assert!(
+        size_of::<TileShapes>() == 64 && offset_of!(TileShapes, row_bytes) == 16 && offset_of!(TileShapes, rows) == 48
+    );
+    assert!(size_of::<Tile>() == 1024 && TILE_DEPTH * size_of::<u16>() == 64);
+};
+
 /// All eight registers hold whole tiles.
 static SHAPES: TileShapes = TileShapes {
     palette: 1,
@@ -333,7 +342,9 @@ static SHAPES: TileShapes = TileShapes {
 
 #[target_feature(enable = "avx512f")]
 fn multiply(left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>) {
-    let (rows, columns) = (left.height * TILE_ROWS, right.height * TILE_ROWS);
+    let lines =
+        |side: OperandView<'_>| side.height.checked_mul(TILE_ROWS).expect("as many lines as memory has room for");
+    let (rows, columns) = (lines(left), lines(right));
     assert!(left.steps == right.steps, "two sides of different depth");
     assert!(fits(out.values.len(), rows, out.stride, columns), "the results do not fit");
     // SAFETY: the configuration is valid; the compiler uses no tile registers. They are given back below.

@@ -17,13 +17,13 @@ use crate::{EncodeError, Format, MatrixView, StridedRows, vector};
 /// The kernels; holding one proves that the CPU runs them.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2 {
-    _proof: Avx2Token,
+    proof: Avx2Token,
 }
 
 impl Avx2 {
     /// The kernels, given the proof.
     pub fn new(proof: Avx2Token) -> Self {
-        Self { _proof: proof }
+        Self { proof }
     }
 }
 
@@ -40,7 +40,7 @@ impl Kernels for Avx2 {
         Isa::Avx2
     }
     fn encode_row(&self, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
-        proven!(encode_row(format, values, out))
+        proven!(encode_row(Pairs256(self.proof), format, values, out))
     }
     fn decode_row(&self, format: Format, bytes: &[u8], out: &mut [f32]) {
         proven!(decode_row(format, bytes, out));
@@ -104,7 +104,7 @@ fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
 
 instantiate! {
     "avx2,fma,f16c";
-    encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row_with::<Pairs256>;
+    encode_row(pairs: Pairs256, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row_with;
     decode_row(format: Format, bytes: &[u8], out: &mut [f32]) = formats::decode_row;
     squared_error(format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) = formats::squared_error;
     pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) = portable::pack_float;

@@ -23,13 +23,13 @@ use crate::{EncodeError, Format, MatrixView, StridedRows};
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512 {
     base: Avx2,
-    _proof: Avx512Token,
+    proof: Avx512Token,
 }
 
 impl Avx512 {
     /// The kernels, given the proof.
     pub fn new(proof: Avx512Token) -> Self {
-        Self { base: Avx2::new(proof.avx2()), _proof: proof }
+        Self { base: Avx2::new(proof.avx2()), proof }
     }
 }
 
@@ -49,7 +49,7 @@ impl Kernels for Avx512 {
         Some(&self.base)
     }
     fn encode_row(&self, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
-        proven!(encode_row(format, values, out))
+        proven!(encode_row(Pairs512(self.proof), format, values, out))
     }
     fn squared_error(&self, format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
         proven!(squared_error(format, bytes, values))
@@ -120,7 +120,7 @@ impl Kernels for Avx512 {
 
 instantiate! {
     "avx512f,avx512bw,avx512vl,avx2,fma,f16c";
-    encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row_with::<Pairs512>;
+    encode_row(pairs: Pairs512, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row_with;
     squared_error(format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) = formats::squared_error;
 }
 

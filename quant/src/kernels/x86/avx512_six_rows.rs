@@ -19,6 +19,17 @@ pub(super) struct Groups {
     pub(super) sums: [[f32; GROUPS]; ROWS],
 }
 
+// The instructions below count in these.
+const _: () = {
+    use std::mem::offset_of;
+    assert!(GROUPS * size_of::<f32>() == 64 && ROWS == 6);
+    assert!(
+        offset_of!(Groups, starts) == 0
+            && offset_of!(Groups, scales) == 64 * ROWS
+            && offset_of!(Groups, sums) == 64 * 2 * ROWS
+    );
+};
+
 /// Where the codes of two panels begin, their scales, and their biases where the format has them.
 pub(super) struct Panels {
     pub(super) codes: [*const __m512i; 2],

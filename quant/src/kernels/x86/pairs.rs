@@ -3,18 +3,21 @@
 use std::arch::x86_64::*;
 
 use crate::formats::{PairProducts, Pairs, Sums};
+use crate::isa::{Avx2Token, Avx512Token};
 
 /// With AVX2.
-pub(super) struct Pairs256;
+#[derive(Clone, Copy)]
+pub(super) struct Pairs256(pub(super) Avx2Token);
 /// With AVX-512.
-pub(super) struct Pairs512;
+#[derive(Clone, Copy)]
+pub(super) struct Pairs512(pub(super) Avx512Token);
 
 impl PairProducts for Pairs256 {
     #[inline(always)]
-    fn add(sums: &mut Sums, a: &Pairs, b: &Pairs) {
+    fn add(self, sums: &mut Sums, a: &Pairs, b: &Pairs) {
         let parts = sums.as_chunks_mut::<8>().0.iter_mut().zip(a.as_chunks::<16>().0).zip(b.as_chunks::<16>().0);
         for ((sums, a), b) in parts {
-            // SAFETY: only code for AVX2 is instantiated with this type; the arrays are as long as the registers.
+            // SAFETY: the token proves AVX2; the arrays are as long as the registers.
             unsafe {
                 let products =
                     _mm256_madd_epi16(_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast()));
@@ -27,8 +30,8 @@ impl PairProducts for Pairs256 {
 
 impl PairProducts for Pairs512 {
     #[inline(always)]
-    fn add(sums: &mut Sums, a: &Pairs, b: &Pairs) {
-        // SAFETY: only code for AVX-512 with BW is instantiated with this type; the arrays are as long as the registers.
+    fn add(self, sums: &mut Sums, a: &Pairs, b: &Pairs) {
+        // SAFETY: the token proves AVX-512 with BW; the arrays are as long as the registers.
         unsafe {
             let products =
                 _mm512_madd_epi16(_mm512_loadu_si512(a.as_ptr().cast()), _mm512_loadu_si512(b.as_ptr().cast()));
