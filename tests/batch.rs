@@ -57,8 +57,8 @@ impl Folder {
     }
 
     /// Begins, and waits until some rows are answered.
-    fn begin(&self) -> Child {
-        let child = self.command(&[]).spawn().unwrap();
+    fn begin(&self, arguments: &[&str]) -> Child {
+        let child = self.command(arguments).spawn().unwrap();
         let started = Instant::now();
         while std::fs::metadata(self.at("out.jsonl.partial")).map_or(0, |file| file.len()) < 5_000 {
             assert!(started.elapsed().as_secs() < 60, "no rows");
@@ -68,8 +68,8 @@ impl Folder {
     }
 
     /// Begins, and kills it.
-    fn killed(&self) {
-        let mut child = self.begin();
+    fn killed(&self, arguments: &[&str]) {
+        let mut child = self.begin(arguments);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!self.at("out.jsonl").exists());
@@ -138,7 +138,7 @@ fn batches_answer_every_row() {
 #[test]
 fn a_killed_batch_goes_on() {
     let folder = Folder::of(150);
-    folder.killed();
+    folder.killed(&[]);
     let (partial, journal) = (folder.read("out.jsonl.partial"), folder.read("out.jsonl.partial.journal"));
     let first = partial.find('\n').unwrap() + 1;
     for length in [0, 1, first, first + 10, partial.len() / 2, partial.len() - 1, partial.len()] {
@@ -162,7 +162,7 @@ fn a_batch_goes_on_behind_a_line_that_is_too_long() {
     let long = format!("{{\"prompt\": \"{}\"}}", "x".repeat(1 << 21));
     let rows: Vec<&str> = [row, &long].into_iter().chain([row; 100]).collect();
     let folder = Folder::new(&rows);
-    folder.killed();
+    folder.killed(&[]);
     folder.fails(&[], "1 of 102 rows failed");
     let values = json_lines(&folder.read("out.jsonl"));
     assert!(values.len() == 102 && values[1]["error"].as_str().unwrap().contains("bytes or more"));
@@ -172,7 +172,7 @@ fn a_batch_goes_on_behind_a_line_that_is_too_long() {
 #[test]
 fn an_interrupted_batch_goes_on() {
     let folder = Folder::of(800);
-    let child = folder.begin();
+    let child = folder.begin(&[]);
     Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
     let output = child.wait_with_output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
@@ -187,7 +187,7 @@ fn an_interrupted_batch_goes_on() {
 fn a_manifest_that_changes_is_no_complete_batch() {
     for change in ["grow", "shrink", "edit"] {
         let folder = Folder::of(1000);
-        let child = folder.begin();
+        let child = folder.begin(&[]);
         let rows = folder.read("rows.jsonl");
         let changed = match change {
             "grow" => format!("{rows}\n{rows}"),
@@ -208,7 +208,7 @@ fn a_manifest_that_changes_is_no_complete_batch() {
 #[test]
 fn a_batch_goes_on_with_the_same_things_only() {
     let folder = Folder::of(150);
-    folder.killed();
+    folder.killed(&[]);
     let partial = folder.read("out.jsonl.partial");
     folder.fails(&["-n", "7"], "another model or other options (max_tokens)");
     // The same picture again is no other one.
@@ -245,14 +245,7 @@ fn a_batch_does_not_go_on_with_another_model() {
     let (model, bytes) = (folder.at("model.gguf"), std::fs::read(bundled).unwrap());
     let with_model = ["-m", model.to_str().unwrap()];
     std::fs::write(&model, &bytes).unwrap();
-    let mut child = folder.command(&with_model).spawn().unwrap();
-    let started = Instant::now();
-    while std::fs::metadata(folder.at("out.jsonl.partial")).map_or(0, |file| file.len()) < 5_000 {
-        assert!(started.elapsed().as_secs() < 60, "no rows");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    folder.killed(&with_model);
     // One weight of the last tensor, in a file of the same length.
     let mut other = bytes.clone();
     *other.last_mut().unwrap() ^= 1;
@@ -278,7 +271,7 @@ fn a_row_that_kills_fails() {
         (vec![json!({ "reads": 5 }), json!({ "ended": null })], ""),
     ] {
         let folder = Folder::of(150);
-        folder.killed();
+        folder.killed(&[]);
         let partial = folder.read("out.jsonl.partial");
         let whole: String = partial.split_inclusive('\n').take(5).collect();
         assert!(partial.len() > whole.len());
