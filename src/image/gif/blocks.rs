@@ -18,6 +18,15 @@ const APPLICATION: u8 = 255;
 pub(super) struct Palette(Vec<Rgb>);
 
 impl Palette {
+    /// Of no colours but black.
+    pub(super) fn black() -> Self {
+        Self(vec![[0; 3]])
+    }
+
+    pub(super) fn is_grey(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn has(&self, index: u8) -> bool {
         self.0.is_empty() || usize::from(index) < self.0.len()
     }
@@ -82,6 +91,11 @@ impl<'a> Blocks<'a> {
         Ok(blocks)
     }
 
+    /// The file's own.
+    pub(super) fn palette(&self) -> &Palette {
+        &self.palette
+    }
+
     pub(super) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -125,8 +139,6 @@ impl<'a> Blocks<'a> {
                         height: number([h0, h1]),
                     };
                     let own = if flags & HAS_TABLE != 0 { Some(self.table(flags)) } else { None };
-                    // Of grey levels alone a first frame's table does not count, as in Pillow.
-                    let own = own.filter(|own| self.has_frame || !own.0.is_empty());
                     let palette = own.unwrap_or_else(|| self.palette.clone());
                     let [bits] = self.take()?;
                     let packed = Packed { start: self.at, bits, interlaced: flags & INTERLACED != 0 };

@@ -18,24 +18,106 @@ struct Extent {
     height: usize,
 }
 
-/// What the canvas gets back before the next frame.
-enum Disposal {
-    Fill(Extent, Rgb),
-    Restore(Extent, Vec<Rgb>),
-}
-
 /// Ways of disposal, as a file gives them; those above the last are as the last.
 const FILL: u8 = 2;
 const RESTORE: u8 = 3;
 
+/// What the canvas gets back before the next frame.
+enum Disposal<P> {
+    Fill(Extent, P),
+    Restore(Extent, Vec<P>),
+}
+
+/// Pixels of a picture: indices of colours, or colours.
+struct Canvas<P> {
+    width: usize,
+    height: usize,
+    pixels: Vec<P>,
+    disposal: Option<Disposal<P>>,
+}
+
+impl<P: Copy> Canvas<P> {
+    fn new((width, height): (usize, usize), pixel: P) -> Self {
+        Self { width, height, pixels: vec![pixel; width * height], disposal: None }
+    }
+
+    fn dispose(&mut self) {
+        match self.disposal.take() {
+            Some(Disposal::Fill(extent, pixel)) => self.each_row(extent, |row, _| row.fill(pixel)),
+            Some(Disposal::Restore(extent, before)) => {
+                self.each_row(extent, |row, at| row.copy_from_slice(&before[at * extent.width..][..row.len()]));
+            }
+            None => {}
+        }
+    }
+
+    /// What there is before a frame is drawn, to come back after it.
+    fn keep(&mut self, extent: Extent, beyond: P) -> Result<(), String> {
+        check_size((extent.width as u32, extent.height as u32), 0)?;
+        let at = |x: usize, y: usize| {
+            let is_within = x < self.width && y < self.height;
+            if is_within { self.pixels[y * self.width + x] } else { beyond }
+        };
+        let rows = extent.top..extent.top + extent.height;
+        let before = rows.flat_map(|y| (extent.left..extent.left + extent.width).map(move |x| at(x, y))).collect();
+        self.disposal = Some(Disposal::Restore(extent, before));
+        Ok(())
+    }
+
+    /// Makes the canvas so large; what is new of it has one pixel. False where it is so large already.
+    fn grow(&mut self, size: (usize, usize), pixel: P) -> bool {
+        if size == (self.width, self.height) {
+            return false;
+        }
+        let mut canvas = Self::new(size, pixel);
+        let rows = canvas.pixels.chunks_exact_mut(size.0.max(1));
+        for (row, before) in rows.zip(self.pixels.chunks_exact(self.width.max(1))) {
+            row[..before.len()].copy_from_slice(before);
+        }
+        (self.width, self.height, self.pixels) = (canvas.width, canvas.height, canvas.pixels);
+        true
+    }
+
+    /// Draws a frame's pixels where there is one for its index.
+    fn draw(&mut self, shown: Extent, indices: &[u8], stride: usize, pixel: impl Fn(u8) -> Option<P>) {
+        self.each_row(shown, |row, at| {
+            for (target, index) in row.iter_mut().zip(&indices[at * stride..]) {
+                if let Some(pixel) = pixel(*index) {
+                    *target = pixel;
+                }
+            }
+        });
+    }
+
+    /// Each row of a part of the canvas, with its number in the part.
+    fn each_row(&mut self, extent: Extent, mut change: impl FnMut(&mut [P], usize)) {
+        let rows = self.pixels.chunks_exact_mut(self.width.max(1)).skip(extent.top).take(extent.height);
+        for (at, row) in rows.enumerate() {
+            change(&mut row[extent.left..extent.left + extent.width], at);
+        }
+    }
+}
+
+/// What a film shows.
+enum Shown {
+    Nothing,
+    /// Indices, as of the first frame. A film whose frames have grey tables or none stays so: its frames' indices are drawn, and the
+    /// picture's own palette tells how they look.
+    Indexed {
+        canvas: Canvas<u8>,
+        palette: Palette,
+        /// Whether the frame had colours: the next one makes colours of all indices.
+        had_colours: bool,
+    },
+    Coloured(Canvas<Rgb>),
+}
+
 /// Frames of a GIF file, in order, each as the whole canvas shows it.
 pub(super) struct Frames<'a> {
     blocks: Blocks<'a>,
-    width: usize,
-    height: usize,
-    canvas: Vec<Rgb>,
-    frames: usize,
-    disposal: Option<Disposal>,
+    shown: Shown,
+    /// The first frame's transparent index.
+    transparent: Option<u8>,
     /// A frame that does not say how it is disposed of is treated as the one before.
     way: u8,
     damage: Option<&'static str>,
@@ -48,9 +130,7 @@ pub(super) fn is_gif(bytes: &[u8]) -> bool {
 
 impl<'a> Frames<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Result<Self, String> {
-        let blocks = Blocks::new(bytes)?;
-        let (width, height) = (blocks.width, blocks.height);
-        Ok(Self { blocks, width, height, canvas: Vec::new(), frames: 0, disposal: None, way: 0, damage: None })
+        Ok(Self { blocks: Blocks::new(bytes)?, shown: Shown::Nothing, transparent: None, way: 0, damage: None })
     }
 
     /// Shows the next frame on the canvas; false behind the last.
@@ -60,15 +140,6 @@ impl<'a> Frames<'a> {
         if frame.disposal != 0 {
             self.way = frame.disposal;
         }
-        match self.disposal.take() {
-            Some(Disposal::Fill(extent, colour)) => self.each_row(extent, |row, _| row.fill(colour)),
-            Some(Disposal::Restore(extent, before)) => {
-                self.each_row(extent, |row, at| row.copy_from_slice(&before[at * extent.width..][..row.len()]));
-            }
-            None => {}
-        }
-        let first = self.frames == 0;
-        let behind = palette.colour(transparent.unwrap_or(0));
         let (width, height) = self.size_with(*extent)?;
         // Without a width at the left edge, Pillow takes the whole canvas for a frame's place.
         let is_whole = extent.left == 0 && extent.width == 0;
@@ -78,88 +149,104 @@ impl<'a> Frames<'a> {
         }
         // Before there is a canvas: a small file with a large one that it does not fill costs nothing.
         let unpacked = lzw::unpack(self.blocks.bytes(), packed, part.width, part.height)?;
-        self.disposal = self.disposal_of(&frame)?;
-        self.grow((width, height), if first || transparent.is_none() { behind } else { [0; 3] });
         let is_unknown = |index: &u8| !palette.has(*index) && *transparent != Some(*index);
         let unknown =
             unpacked.indices.iter().any(is_unknown).then_some("its pixels have colours that its table has not");
         self.damage = self.damage.or(unpacked.damage).or(unknown);
-        let shown = if first { part } else { *extent };
-        self.each_row(shown, |row, at| {
-            for (pixel, index) in row.iter_mut().zip(&unpacked.indices[at * part.width..]) {
-                if first || *transparent != Some(*index) {
-                    *pixel = palette.colour(*index);
-                }
+        let is_drawn = |index: u8| *transparent != Some(index);
+        let background = self.blocks.background.unwrap_or(0);
+        self.colour_what_was();
+        match &mut self.shown {
+            Shown::Nothing => {
+                self.transparent = *transparent;
+                let mut canvas = Canvas::new((width, height), transparent.unwrap_or(0));
+                canvas.draw(part, &unpacked.indices, part.width, Some);
+                let fill = match self.way {
+                    ..FILL => None,
+                    FILL => Some(transparent.unwrap_or(background)),
+                    RESTORE.. => *transparent,
+                };
+                canvas.disposal = fill.map(|index| Disposal::Fill(*extent, index));
+                // A grey table of its own does not make a first frame grey where the file has colours.
+                let shown = if palette.is_grey() { self.blocks.palette() } else { palette };
+                self.shown = Shown::Indexed { canvas, palette: shown.clone(), had_colours: !palette.is_grey() };
             }
-        });
-        self.frames += 1;
+            Shown::Indexed { canvas, palette: shown, had_colours } => {
+                match self.way {
+                    ..FILL => {}
+                    FILL => {
+                        let index = self.transparent.or(*transparent).unwrap_or(background);
+                        canvas.disposal = Some(Disposal::Fill(*extent, index));
+                    }
+                    RESTORE.. => canvas.keep(*extent, 0)?,
+                }
+                if canvas.grow((width, height), 0) {
+                    *shown = match (palette.is_grey(), shown.is_grey()) {
+                        (false, _) => palette.clone(),
+                        (true, false) => Palette::black(),
+                        (true, true) => shown.clone(),
+                    };
+                }
+                canvas.draw(part, &unpacked.indices, part.width, |index| is_drawn(index).then_some(index));
+                *had_colours = !palette.is_grey();
+            }
+            Shown::Coloured(canvas) => {
+                match self.way {
+                    ..FILL => {}
+                    FILL => {
+                        let colour = palette.fill(transparent.unwrap_or(background));
+                        canvas.disposal = Some(Disposal::Fill(*extent, colour));
+                    }
+                    RESTORE.. => canvas.keep(*extent, [0; 3])?,
+                }
+                canvas.grow((width, height), if transparent.is_none() { palette.colour(0) } else { [0; 3] });
+                let colour = |index: u8| is_drawn(index).then(|| palette.colour(index));
+                canvas.draw(*extent, &unpacked.indices, part.width, colour);
+            }
+        }
         Ok(true)
     }
 
-    /// What happens to a frame before the next one.
-    fn disposal_of(&self, frame: &Frame) -> Result<Option<Disposal>, String> {
-        let Frame { extent, palette, transparent, .. } = frame;
-        let first = self.frames == 0;
-        // The first frame's pixels are still indices.
-        let colour = if first { Palette::colour } else { Palette::fill };
-        match self.way {
-            ..FILL => Ok(None),
-            FILL => {
-                let index = transparent.or(self.blocks.background).unwrap_or(0);
-                Ok(Some(Disposal::Fill(*extent, colour(palette, index))))
-            }
-            RESTORE.. if first => Ok(transparent.map(|index| Disposal::Fill(*extent, colour(palette, index)))),
-            // Before the canvas grows: what is beyond it comes back black.
-            RESTORE.. => {
-                check_size((extent.width as u32, extent.height as u32), 0)?;
-                Ok(Some(Disposal::Restore(*extent, self.part(*extent))))
+    /// Disposes of the frame before, and makes colours of its indices if it had any.
+    fn colour_what_was(&mut self) {
+        match &mut self.shown {
+            Shown::Nothing => {}
+            Shown::Coloured(canvas) => canvas.dispose(),
+            Shown::Indexed { canvas, palette, had_colours } => {
+                canvas.dispose();
+                if *had_colours {
+                    let pixels = canvas.pixels.iter().map(|index| palette.colour(*index)).collect();
+                    let (width, height) = (canvas.width, canvas.height);
+                    self.shown = Shown::Coloured(Canvas { width, height, pixels, disposal: None });
+                }
             }
         }
     }
 
     /// The canvas as it is.
     pub(super) fn picture(&self) -> Result<Picture, String> {
-        let rgb = self.canvas.as_flattened().to_vec();
-        let picture =
-            Picture::from_rgb(self.width as u32, self.height as u32, rgb).map_err(|_| "it has no pixels".to_owned());
-        picture.map(|picture| Picture { damage: self.damage.map(str::to_owned), ..picture })
-    }
-
-    /// A part of the canvas, black where it lies beyond.
-    fn part(&self, extent: Extent) -> Vec<Rgb> {
-        let at = |x: usize, y: usize| {
-            let is_within = x < self.width && y < self.height;
-            if is_within { self.canvas[y * self.width + x] } else { [0; 3] }
+        let (width, height, rgb) = match &self.shown {
+            Shown::Nothing => return Err("it has no frame".to_owned()),
+            Shown::Indexed { canvas, palette, .. } => {
+                let colours = canvas.pixels.iter().flat_map(|index| palette.colour(*index));
+                (canvas.width, canvas.height, colours.collect())
+            }
+            Shown::Coloured(canvas) => (canvas.width, canvas.height, canvas.pixels.as_flattened().to_vec()),
         };
-        let rows = extent.top..extent.top + extent.height;
-        rows.flat_map(|y| (extent.left..extent.left + extent.width).map(move |x| at(x, y))).collect()
+        let picture = Picture::from_rgb(width as u32, height as u32, rgb).map_err(|_| "it has no pixels".to_owned());
+        picture.map(|picture| Picture { damage: self.damage.map(str::to_owned), ..picture })
     }
 
     /// The canvas's size once it has room for a frame.
     fn size_with(&self, extent: Extent) -> Result<(usize, usize), String> {
-        let (width, height) = (self.width.max(extent.left + extent.width), self.height.max(extent.top + extent.height));
+        let (width, height) = match &self.shown {
+            Shown::Nothing => (self.blocks.width, self.blocks.height),
+            Shown::Indexed { canvas, .. } => (canvas.width, canvas.height),
+            Shown::Coloured(canvas) => (canvas.width, canvas.height),
+        };
+        let (width, height) = (width.max(extent.left + extent.width), height.max(extent.top + extent.height));
         check_size((width as u32, height as u32), 0)?;
         Ok((width, height))
-    }
-
-    /// Makes the canvas so large; what is new of it has one colour.
-    fn grow(&mut self, (width, height): (usize, usize), colour: Rgb) {
-        if !self.canvas.is_empty() && (width, height) == (self.width, self.height) {
-            return;
-        }
-        let mut canvas = vec![colour; width * height];
-        for (row, before) in canvas.chunks_exact_mut(width.max(1)).zip(self.canvas.chunks_exact(self.width.max(1))) {
-            row[..before.len()].copy_from_slice(before);
-        }
-        (self.width, self.height, self.canvas) = (width, height, canvas);
-    }
-
-    /// Each row of a part of the canvas, with its number in the part.
-    fn each_row(&mut self, extent: Extent, mut change: impl FnMut(&mut [Rgb], usize)) {
-        let rows = self.canvas.chunks_exact_mut(self.width.max(1)).skip(extent.top).take(extent.height);
-        for (at, row) in rows.enumerate() {
-            change(&mut row[extent.left..extent.left + extent.width], at);
-        }
     }
 }
 
