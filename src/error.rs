@@ -42,6 +42,17 @@ pub enum Error {
     /// The tokenizer failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// There is not enough memory.
+    #[error(
+        "{what} need {} MB, more memory than there is: close other programs, or raise the limit (ulimit -v)",
+        bytes.div_ceil(1_000_000)
+    )]
+    Memory {
+        /// What it is for.
+        what: String,
+        /// How much is needed.
+        bytes: usize,
+    },
     /// A `CancelHandle` ended the work before it had a result.
     #[error("cancelled")]
     Cancelled,

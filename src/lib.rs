@@ -27,6 +27,7 @@ pub mod files;
 #[doc(hidden)]
 pub mod gguf;
 pub mod image;
+mod memory;
 pub mod metrics;
 pub mod model;
 #[doc(hidden)]

@@ -21,6 +21,11 @@ fn run(kilobytes: u64, arguments: &[&str], input: &[u8]) -> Output {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\"")).arg(env!("CARGO_BIN_EXE_gemmule"));
     command.args(arguments).args(["-t", "2"]).env("RUST_BACKTRACE", "1");
+    ends(command, input)
+}
+
+/// What a program that ends by itself says.
+fn ends(mut command: Command, input: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It may end before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input);
@@ -28,7 +33,7 @@ fn run(kilobytes: u64, arguments: &[&str], input: &[u8]) -> Output {
     while child.try_wait().unwrap().is_none() {
         if started.elapsed() > Duration::from_secs(60) {
             let _ = child.kill();
-            panic!("it waits for ever: {arguments:?} with {kilobytes} kB");
+            panic!("it waits for ever: {command:?}");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -61,7 +66,39 @@ fn a_picture_that_needs_more_memory_than_there_is_fails() {
     assert!(lines[1]["error"].as_str().unwrap().contains("more memory than there is"));
 }
 
-/// Whatever the limit, each command ends by itself, and says why.
+/// A small picture, and a row about it.
+fn small(folder: &Path) -> (String, PathBuf) {
+    let picture = format!("{}/examples/pictures/shape.png", env!("CARGO_MANIFEST_DIR"));
+    let rows = folder.join("small.jsonl");
+    std::fs::write(&rows, serde_json::json!({ "image": picture, "prompt": "caption en", "answer": "x" }).to_string())
+        .unwrap();
+    (picture, rows)
+}
+
+/// All commands that answer, about a picture and rows.
+fn commands<'a>(picture: &'a str, rows: &'a str, out: &'a str) -> [Vec<&'a str>; 7] {
+    [
+        vec!["run", "-i", picture, "-p", "caption en"],
+        vec!["batch", rows, "-o", out, "--force"],
+        vec!["eval", rows, "--metric", "exact"],
+        vec!["score", "-i", picture, "-p", "caption en", "--choice", "a", "--choice", "b"],
+        vec!["embed", "-i", picture, "-o", out],
+        vec!["trace", "-i", picture, "-p", "caption en", "-o", out],
+        vec!["watch", "-", "-p", "caption en"],
+    ]
+}
+
+/// A stream of one frame.
+fn frames(width: usize, height: usize) -> Vec<u8> {
+    let mut frames = format!("YUV4MPEG2 W{width} H{height} C420\nFRAME\n").into_bytes();
+    frames.resize(frames.len() + width * height * 3 / 2, 128);
+    frames
+}
+
+/// Kilobytes below which Rust's library itself gives up, as it starts threads.
+const LEAST: u64 = 36_000;
+
+/// Whatever the limit, each command ends by itself, and says why; with an exit code of its own where it gets so far.
 #[test]
 fn every_command_ends_under_every_limit() {
     let folder = tempfile::tempdir().unwrap();
@@ -70,24 +107,61 @@ fn every_command_ends_under_every_limit() {
     let rows = folder.path().join("rows.jsonl");
     std::fs::write(&rows, serde_json::json!({ "image": large, "prompt": "caption en", "answer": "x" }).to_string())
         .unwrap();
-    let (rows, out) = (rows.to_str().unwrap(), folder.path().join("out"));
-    let out = out.to_str().unwrap();
-    let mut frames = b"YUV4MPEG2 W4000 H3000 C420\n".to_vec();
-    frames.extend_from_slice(b"FRAME\n");
-    frames.resize(frames.len() + 4000 * 3000 * 3 / 2, 128);
-    let commands: [&[&str]; 7] = [
-        &["run", "-i", large, "-p", "caption en"],
-        &["batch", rows, "-o", out, "--force"],
-        &["eval", rows, "--metric", "exact"],
-        &["score", "-i", large, "-p", "caption en", "--choice", "a", "--choice", "b"],
-        &["embed", "-i", large, "-o", out],
-        &["trace", "-i", large, "-p", "caption en", "-o", out],
-        &["watch", "-", "-p", "caption en"],
-    ];
-    for command in commands {
-        for kilobytes in [40_000, 60_000, 80_000, 120_000, 160_000, 240_000, 400_000] {
-            let output = run(kilobytes, command, if command[0] == "watch" { &frames } else { b"" });
-            assert!(output.status.success() || !output.stderr.is_empty(), "{command:?} {kilobytes}: {}", output.status);
+    let (picture, small_rows) = small(folder.path());
+    let out = folder.path().join("out");
+    let (rows, small_rows, out) = (rows.to_str().unwrap(), small_rows.to_str().unwrap(), out.to_str().unwrap());
+    let limits = [22_000, 28_000, LEAST, 40_000, 44_000, 60_000, 80_000, 120_000, 160_000, 240_000, 400_000];
+    for (commands, frames) in
+        [(commands(large, rows, out), frames(4000, 3000)), (commands(&picture, small_rows, out), frames(40, 30))]
+    {
+        for command in commands {
+            for kilobytes in limits {
+                let output = run(kilobytes, &command, if command[0] == "watch" { &frames } else { b"" });
+                let told = message(&output);
+                let is_own = output.status.code().is_some_and(|code| code < 3);
+                assert!(is_own || kilobytes < LEAST, "{command:?} {kilobytes}: {told}");
+                assert!(output.status.success() || !told.is_empty(), "{command:?} {kilobytes}: {}", output.status);
+            }
+        }
+    }
+}
+
+/// The same with few files and few threads, the latter where this is root: others' processes would count, too.
+#[test]
+fn every_command_ends_with_few_files_and_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    // The commands below run as nobody.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let (picture, rows) = small(folder.path());
+    let out = folder.path().join("out");
+    let frames = frames(40, 30);
+    let program = env!("CARGO_BIN_EXE_gemmule");
+    let with = |arguments: &[&str]| {
+        let mut command = Command::new(arguments[0]);
+        command.args(&arguments[1..]);
+        command
+    };
+    let as_nobody = ["setpriv", "--reuid=65534", "--clear-groups"];
+    let is_root =
+        with(&[&as_nobody[..], &[program, "--version"]].concat()).output().is_ok_and(|run| run.status.success());
+    if !is_root {
+        println!("not run: limits on threads, which need setpriv and a program that nobody may run");
+    }
+    for command in commands(&picture, rows.to_str().unwrap(), out.to_str().unwrap()) {
+        let input: &[u8] = if command[0] == "watch" { &frames } else { b"" };
+        let check = |limit: String, mut shell: Command| {
+            shell.args(&command);
+            let output = ends(shell, input);
+            let told = message(&output);
+            assert!(output.status.code().is_some_and(|code| code < 3), "{command:?} {limit}: {told}");
+            assert!(output.status.success() || !told.is_empty(), "{command:?} {limit}: {}", output.status);
+        };
+        for files in [4, 5, 6, 8, 12] {
+            check(format!("{files} files"), with(&["prlimit", &format!("--nofile={files}"), program]));
+        }
+        for threads in if is_root { 1..7 } else { 0..0 } {
+            let limit = format!("--nproc={threads}");
+            check(format!("{threads} threads"), with(&[&as_nobody[..], &["prlimit", &limit, program]].concat()));
         }
     }
 }

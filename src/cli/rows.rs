@@ -280,7 +280,9 @@ impl Rows<'_> {
 pub(super) fn read<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, reading: Reading<'env>) -> Result<Rows<'scope>> {
     let lines = Lines::open(reading.path)?;
     let (send, asked) = sync_channel(1);
-    let end = scope.spawn(move || reading.run(lines, &send));
+    let end = std::thread::Builder::new()
+        .spawn_scoped(scope, move || reading.run(lines, &send))
+        .context("cannot start a thread that reads the pictures")?;
     Ok(Rows { asked, end })
 }
 

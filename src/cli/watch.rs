@@ -243,7 +243,7 @@ impl Watch {
         let slot = Arc::new(Slot::default());
         let (shared, source, every) = (Arc::clone(&slot), self.source.clone(), self.every_frame);
         // It may wait for a source that sends nothing for ever, so nobody waits for it.
-        std::thread::spawn(move || {
+        let reader = std::thread::Builder::new().spawn(move || {
             let result = match input {
                 Input::Directory => follow(&source, &shared, every),
                 Input::Stream(format) => read(&source, format, &shared, every),
@@ -253,6 +253,7 @@ impl Watch {
             shared.lock().over = Some(result);
             shared.changed.notify_all();
         });
+        reader.context("cannot start a thread that reads the frames")?;
 
         let (start, mut answered, mut failed) = (Instant::now(), 0u64, 0u64);
         while let Some((arrived, dropped)) = slot.take(&stop) {

@@ -2,6 +2,7 @@
 
 use super::colours::Conversion;
 use super::{Colours, LONGEST_SIDE, Picture};
+use crate::memory::check_room;
 use crate::{Error, Result};
 
 /// How a frame's bytes stand for pixels. In the formats with brightness and colour apart (YUV) pixels that share a colour sample all take
@@ -213,12 +214,14 @@ impl<'a> Frame<'a> {
     /// A frame of a shape.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), and when there is no memory for its picture.
     pub fn of(data: &'a [u8], shape: FrameShape) -> Result<Self> {
         let too_long = shape.size.0.max(shape.size.1) > LONGEST_SIDE;
         if too_long || shape.least_len().is_none_or(|needed| needed > data.len()) {
             return Err(misfit(shape.format, shape.size, shape.layout.row_step, data.len()));
         }
+        let (width, height) = shape.size;
+        check_room(3 * width as usize * height as usize, format!("the pixels of a frame of {width} × {height}"))?;
         Ok(Self { shape, data })
     }
 

@@ -29,6 +29,7 @@ use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFo
 pub(crate) use resample::{Filter, numbers as resample_numbers};
 pub use stream::{FrameStream, StreamFormat, StreamFrame};
 
+use crate::memory::{check_room, is_there};
 use crate::model::config::{PreprocessConfig, VisionConfig};
 use crate::{Error, Result};
 
@@ -82,8 +83,13 @@ impl Picture {
             let has_first = frames.advance().map_err(fail)?;
             return if has_first { frames.picture().map_err(fail) } else { Err(fail("it has no pictures".to_owned())) };
         }
+        // Readers copy a file where they mend it.
+        check_room(2 * bytes.len() + (1 << 20), format!("{name}: the parts of the file"))?;
         let decoded = if jpeg::is_jpeg(bytes) { jpeg::decode(bytes) } else { decode_other(bytes) };
         let Decoded { mut picture, orientation, damage } = decoded.map_err(fail)?;
+        if orientation != Orientation::NoTransforms {
+            check_memory((picture.width(), picture.height()), picture.as_bytes().len() as u64).map_err(fail)?;
+        }
         picture.apply_orientation(orientation);
         let rgb = to_rgb(picture);
         let picture = Self::from_rgb(rgb.width(), rgb.height(), rgb.into_raw());
@@ -136,6 +142,7 @@ impl Picture {
                 self.width, self.height
             )));
         }
+        check_room(3 * width as usize * height as usize, format!("the {width} × {height} pixels of a part"))?;
         let rows = self.rgb.chunks_exact(self.width as usize * 3).skip(top as usize).take(height as usize);
         let rgb = rows.flat_map(|row| &row[left as usize * 3..][..width as usize * 3]).copied().collect();
         Self::from_rgb(width, height, rgb)
@@ -160,6 +167,9 @@ impl Picture {
             return Err(Error::Request(format!("{} has no resampling filter {}", rule.name(), preprocess.resample)));
         }
         let sides = (self.width as usize, self.height as usize);
+        // What is stretched in one direction, its sums, and the values.
+        let stretched = 3 * size * (sides.0.max(sides.1) + 5 * size);
+        check_room(stretched, format!("the {} × {} pixels, stretched,", self.width, self.height))?;
         let resized = resample::to_square(&self.rgb, sides, size, (filter, rule));
         let mut out = vec![0.0; 3 * size * size];
         for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
@@ -310,12 +320,16 @@ fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(
     }
     // As it is stored, and as RGB.
     let needed = if stored == 0 { 2 * rgb } else { stored + rgb };
-    let is_there = usize::try_from(needed).is_ok_and(|needed| Vec::<u8>::new().try_reserve_exact(needed).is_ok());
-    if !is_there {
-        let megabytes = needed.div_ceil(1_000_000);
-        return Err(format!("its {width} × {height} pixels take {megabytes} MB, more memory than there is"));
+    check_memory((width, height), needed)
+}
+
+/// Checks that there are so many bytes for a picture.
+fn check_memory((width, height): (u32, u32), needed: u64) -> std::result::Result<(), String> {
+    if is_there(needed) {
+        return Ok(());
     }
-    Ok(())
+    let megabytes = needed.div_ceil(1_000_000);
+    Err(format!("its {width} × {height} pixels take {megabytes} MB, more memory than there is"))
 }
 
 /// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte. (Grey levels of 16 bits, too,

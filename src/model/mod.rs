@@ -20,7 +20,7 @@ pub use generation::GenerationRules;
 use crate::gguf::keys;
 use crate::text::Tokenizer;
 use crate::weights::{GgufFile, Store};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// An opened model: configuration, tokenizer and mapped weights. Immutable and shared freely between sessions.
 #[derive(Debug)]
@@ -43,15 +43,21 @@ struct BackgroundTokenizer {
     reader: Option<JoinHandle<()>>,
 }
 
+/// 64 MB, and as much before they are aligned.
+const HEAP_OF_A_THREAD: u64 = 128 << 20;
+
 impl BackgroundTokenizer {
-    /// Starts reading. Where the system has no thread to give, the first use reads.
+    /// Starts reading. Where the system has no thread to give, or not the memory that glibc keeps for one's small allocations (without
+    /// it each takes a page), the first use reads.
     fn start(store: Arc<Store>, config: Config) -> Self {
         let cell = Arc::new(TokenizerCell::new());
         let shared = Arc::clone(&cell);
         let read = move || {
             shared.get_or_init(|| read_tokenizer(&store, &config));
         };
-        let reader = std::thread::Builder::new().name("gemmule-tokenizer".to_owned()).spawn(read).ok();
+        let reader = memory::is_there(HEAP_OF_A_THREAD)
+            .then(|| std::thread::Builder::new().name("gemmule-tokenizer".to_owned()).spawn(read).ok())
+            .flatten();
         Self { cell, reader }
     }
 }

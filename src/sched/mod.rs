@@ -68,7 +68,7 @@ pub struct Output<'a, T> {
 
 // SAFETY: it stands for a `&mut [T]`; blocks made from it are disjoint, see `Block::row_mut`.
 unsafe impl<T: Send> Send for Output<'_, T> {}
-// SAFETY: as above; a shared `Output` alone gives no access, only `Pool::blocks` makes blocks of it.
+// SAFETY: a shared `Output` alone gives no access: only `Pool::blocks` makes blocks of it, and they are disjoint.
 unsafe impl<T: Send> Sync for Output<'_, T> {}
 
 impl<'a, T> Output<'a, T> {
@@ -186,7 +186,7 @@ impl Pool {
             .num_threads(threads)
             .thread_name(|index| format!("gemmule-{index}"))
             .build()
-            .map_err(|error| Error::Request(format!("cannot start {threads} threads: {error}")))?;
+            .map_err(|error| Error::Request(format!("cannot start {threads} threads: {error}; ask for fewer")))?;
         Ok(Self { threads, team, entered: Mutex::default() })
     }
 

@@ -2,6 +2,7 @@
 
 mod choices;
 mod constraint;
+mod memory;
 mod request;
 mod rules;
 mod sampling;
@@ -18,6 +19,7 @@ use sampling::Sampler;
 pub use sampling::Sampling;
 
 use crate::image::Picture;
+use crate::memory::check_room;
 use crate::model::decoder::{self, DecoderScratch, KvCache, Positions};
 use crate::model::vision::{self, VisionScratch};
 use crate::model::{Config, Model, mask_decoder};
@@ -40,6 +42,8 @@ pub struct Session<'m> {
     features: Vec<f32>,
     /// What showing the pictures took.
     shown: Timings,
+    /// What pictures and prompts were found to have room for.
+    room: [usize; 2],
     x: Vec<f32>,
     logits: Vec<f32>,
 }
@@ -72,6 +76,7 @@ impl<'m> Session<'m> {
             pixels: Vec::new(),
             features: Vec::new(),
             shown: Timings::default(),
+            room: [0; 2],
             x: Vec::new(),
             logits: Vec::new(),
         })
@@ -128,6 +133,7 @@ impl<'m> Session<'m> {
         self.pixels.clear();
         self.check_length(pictures.len() * self.config().vision.tokens(), 0)?;
         let (config, start) = (self.config(), Instant::now());
+        self.check_room_of_pictures(pictures.len())?;
         for picture in pictures {
             self.pixels.extend(picture.to_pixel_values(&config.vision, &config.preprocess)?);
         }
@@ -316,6 +322,7 @@ impl<'m> Session<'m> {
                 pixel_values.len()
             )));
         }
+        self.check_room_of_pictures(pixel_values.len() / picture)?;
         self.pixels.clear();
         self.pixels.extend_from_slice(pixel_values);
         self.encode_pictures()?;
@@ -340,8 +347,22 @@ impl<'m> Session<'m> {
         let image_tokens = self.features.len() / hidden;
         let tokens_of_picture = config.vision.tokens();
         // After the pictures: a large tokenizer is read while they are encoded.
-        let prefix = model.tokenizer()?.prefix(image_tokens / tokens_of_picture, tokens_of_picture, prompt)?;
+        let tokenizer = model.tokenizer()?;
+        let pictures = image_tokens / tokens_of_picture;
+        // What cannot fit is not tokenised. The marks of pictures, each a token at most, may be part of the prompt.
+        if prompt.len() > config.text.context
+            && tokenizer.fewest_tokens(prompt.len()).saturating_sub(pictures) > config.text.context
+        {
+            return Err(Error::Request(format!(
+                "the prompt's {} bytes are more tokens than the model's context of {} holds: use a shorter prompt",
+                prompt.len(),
+                config.text.context
+            )));
+        }
+        let prefix = tokenizer.prefix(pictures, tokens_of_picture, prompt)?;
         let total = self.check_length(prefix.len(), room)?;
+        let needed = memory::of_prefix(config, (prefix.len(), total), self.compute.pool.threads());
+        self.check_room(1, needed, || format!("the buffers for {} tokens", prefix.len()))?;
         let start = Instant::now();
         self.x.clear();
         // Image features enter as they are; only text embeddings are scaled.
@@ -353,6 +374,20 @@ impl<'m> Session<'m> {
         self.advance(Stage::Prefill, positions)?;
         timings.prefill = start.elapsed();
         Ok((prefix, timings))
+    }
+
+    fn check_room_of_pictures(&mut self, pictures: usize) -> Result<()> {
+        let needed = memory::of_pictures(self.config(), pictures, self.compute.pool.threads());
+        self.check_room(0, needed, || "the buffers for pictures".to_owned())
+    }
+
+    /// Whether there is memory for buffers that grow; those there are stay.
+    fn check_room(&mut self, kind: usize, needed: usize, what: impl FnOnce() -> String) -> Result<()> {
+        if needed > self.room[kind] {
+            check_room(needed - self.room[kind], what())?;
+            self.room[kind] = needed;
+        }
+        Ok(())
     }
 
     /// The length that a prefix and `room` more tokens have together, if the model's context holds it.
@@ -419,6 +454,30 @@ mod tests {
     use gemmule_quant::isa;
 
     use super::*;
+
+    /// A prompt is refused by its bytes where they are too many, and never one that fits.
+    #[test]
+    fn a_prompt_that_cannot_fit_is_not_tokenised() {
+        let model = Model::bundled().unwrap();
+        let tokenizer = model.tokenizer().unwrap();
+        let longest =
+            (0..tokenizer.used_vocabulary() as u32).filter_map(|id| tokenizer.token(id)).max_by_key(String::len);
+        let texts =
+            [longest.unwrap().repeat(400), " ".repeat(5000), "<image><image>what is this?".into(), "ö".repeat(900)];
+        for text in texts {
+            let tokens = tokenizer.encode(&text).unwrap().len();
+            let fewest = tokenizer.fewest_tokens(text.len());
+            assert!((1..=tokens).contains(&fewest), "{fewest} of {tokens}");
+        }
+        assert!(tokenizer.fewest_tokens(1 << 20) > 1 << 14);
+        let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+        session.show(&[]).unwrap();
+        let start = Instant::now();
+        let prompt = "what color is it? ".repeat(10 << 20);
+        let error = session.ask(&prompt, &GenerateOptions::default(), |_| ControlFlow::Continue(())).unwrap_err();
+        assert!(error.to_string().contains("188743680 bytes are more tokens than"), "{error}");
+        assert!(start.elapsed().as_secs() < 5, "it was tokenised");
+    }
 
     /// What the last layer leaves out changes nothing that later tokens see, and the next token's logits by rounding only.
     #[test]

@@ -10,8 +10,12 @@ pub use kind::{FAR_EDGE, LOCATIONS, SEGMENT_CODES, SEGMENTS, TokenKind};
 
 pub(crate) use table::tokenizer_json as json_of_table;
 
+use crate::memory::check_room;
 use crate::model::config::SpecialTokens;
 use crate::{Error, Result};
+
+/// Memory that a part of a tokenizer's JSON text takes.
+const BYTES_OF_A_PART: usize = 160;
 
 /// Hugging Face's tokenizer with the kind of model that Gemma has. The type that takes any kind reads a vocabulary three times
 /// over to find out which, which takes twice as long.
@@ -30,6 +34,8 @@ pub struct Tokenizer {
     special: SpecialTokens,
     bos_text: String,
     used_vocabulary: usize,
+    /// In bytes; known when a long prompt comes.
+    longest_token: OnceLock<usize>,
     /// Made when it is first needed: constrained answers look at every token.
     pieces: OnceLock<Pieces>,
 }
@@ -48,6 +54,9 @@ impl Tokenizer {
     /// # Errors
     /// When it is not one for byte-pair encoding, or lacks the tokens that the configuration names.
     pub fn from_json(json: &str, special: &SpecialTokens) -> Result<Self> {
+        // What the parts of the JSON text become, on the way to the vocabulary's tables: up to 150 bytes each, as measured with Gemma's.
+        let parts = json.bytes().filter(|byte| *byte == b',').count();
+        check_room(parts.saturating_mul(BYTES_OF_A_PART).saturating_add(json.len()), "the tokenizer's tables")?;
         structure::check(json).map_err(Error::Tokenizer)?;
         let mut inner: BytePairTokenizer =
             serde_json::from_str(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
@@ -57,7 +66,14 @@ impl Tokenizer {
             .id_to_token(special.bos)
             .ok_or_else(|| Error::Tokenizer(format!("it has no token {} (begin of text)", special.bos)))?;
         let used_vocabulary = used_vocabulary(&inner);
-        Ok(Self { inner, special: special.clone(), bos_text, used_vocabulary, pieces: OnceLock::new() })
+        Ok(Self {
+            inner,
+            special: special.clone(),
+            bos_text,
+            used_vocabulary,
+            longest_token: OnceLock::new(),
+            pieces: OnceLock::new(),
+        })
     }
 
     /// Ids from here on belong to no token.
@@ -105,6 +121,30 @@ impl Tokenizer {
         let mut ids = vec![self.special.image; pictures * tokens_of_picture];
         ids.extend(text);
         Ok(ids)
+    }
+
+    /// The fewest tokens that so long a text can have, without looking at it: its bytes by those of the longest token. One where the
+    /// tokenizer may leave parts of a text out.
+    pub(crate) fn fewest_tokens(&self, bytes: usize) -> usize {
+        bytes.div_ceil(*self.longest_token.get_or_init(|| self.longest_token().unwrap_or(usize::MAX)))
+    }
+
+    /// Bytes of a text that one token can stand for; none where there is no bound.
+    fn longest_token(&self) -> Option<usize> {
+        let keeps_length = match self.inner.get_normalizer().map(serde_json::to_value) {
+            None => true,
+            Some(Ok(step)) => {
+                let len = |text: &serde_json::Value| text.as_str().map_or(0, str::len);
+                step["type"] == "Replace" && len(&step["pattern"]["String"]) <= len(&step["content"])
+            }
+            Some(Err(_)) => false,
+        };
+        let keeps_spaces = self.inner.get_added_tokens_decoder().values().all(|token| !token.lstrip && !token.rstrip);
+        // Unknown characters in a row are one token where they are not spelled in bytes.
+        let spells = (0..=u8::MAX).all(|byte| self.inner.token_to_id(&format!("<0x{byte:02X}>")).is_some());
+        let all_is_kept = keeps_length && keeps_spaces && spells && self.inner.get_model().byte_fallback;
+        let lengths = (0..self.used_vocabulary as u32).filter_map(|id| self.token(id)).map(|text| text.len());
+        if all_is_kept { lengths.max() } else { None }
     }
 
     /// A token's text as the vocabulary has it.

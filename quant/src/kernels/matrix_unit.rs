@@ -51,7 +51,7 @@ impl std::ops::Deref for AlignedFloats {
 
 impl std::ops::DerefMut for AlignedFloats {
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above, and `self` is borrowed mutably.
+        // SAFETY: the lines are arrays of numbers one behind the other, `len` of them or more; `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 }
@@ -79,8 +79,9 @@ impl Operand {
     /// Makes room for `rows` rows of `depth` values in `pieces` pieces. Contents are unspecified.
     ///
     /// # Panics
-    /// When no memory is as large.
+    /// When no memory is as large, or there are more pieces than a number has ([`FLOAT_PIECES`]).
     pub fn resize(&mut self, rows: usize, depth: usize, pieces: usize) {
+        assert!(pieces <= FLOAT_PIECES, "a number has three pieces");
         (self.strips, self.pieces, self.steps) = (rows.div_ceil(TILE_ROWS), pieces, depth.div_ceil(TILE_DEPTH));
         let tiles = self.strips.checked_mul(pieces).and_then(|tiles| tiles.checked_mul(self.steps));
         self.tiles.resize(tiles.expect("no memory is as large"), Tile([0; TILE_ROWS * TILE_DEPTH]));

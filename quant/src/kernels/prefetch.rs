@@ -19,7 +19,7 @@ macro_rules! hint {
                     std::arch::asm!(concat!($x86, " [{}]"), in(reg) line, options(readonly, nostack, preserves_flags));
                 }
                 #[cfg(target_arch = "aarch64")]
-                // SAFETY: as above.
+                // SAFETY: a hint, which reads nothing, may point anywhere, and changes no registers.
                 unsafe {
                     std::arch::asm!(concat!("prfm ", $arm, ", [{}]"), in(reg) line, options(readonly, nostack, preserves_flags));
                 }

@@ -18,6 +18,9 @@ struct Extent {
     height: usize,
 }
 
+/// Pixels of the largest canvas, as in Pillow: few bytes can ask for a large one.
+const LARGEST_CANVAS: usize = 178_956_970;
+
 /// Ways of disposal, as a file gives them; those above the last are as the last.
 const FILL: u8 = 2;
 const RESTORE: u8 = 3;
@@ -245,6 +248,9 @@ impl<'a> Frames<'a> {
             Shown::Coloured(canvas) => (canvas.width, canvas.height),
         };
         let (width, height) = (width.max(extent.left + extent.width), height.max(extent.top + extent.height));
+        if width * height > LARGEST_CANVAS {
+            return Err(format!("its canvas of {width} × {height} pixels is larger than {LARGEST_CANVAS}"));
+        }
         check_size((width as u32, height as u32), 0)?;
         Ok((width, height))
     }

@@ -15,7 +15,7 @@ use image::{DynamicImage, GrayImage, RgbImage};
 use libjpeg_turbo_rs::{DecodeLimits, Decoder, Image, PixelFormat};
 use recover::{Recovery, Stop};
 
-use super::{Decoded, LARGEST_DECODED, LONGEST_SIDE, check_size, orientation};
+use super::{Decoded, LARGEST_DECODED, LONGEST_SIDE, check_memory, check_size, orientation};
 
 /// Whether these bytes begin as JPEG files do.
 pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
@@ -61,7 +61,18 @@ fn decode_sound(bytes: &[u8]) -> Result<DynamicImage, String> {
     decoder.set_block_smoothing(true);
     let header = decoder.header();
     let components = header.components.len();
-    check_size((u32::from(header.width), u32::from(header.height)), 0)?;
+    let size = (u32::from(header.width), u32::from(header.height));
+    check_size(size, 0)?;
+    // Coefficients of two bytes, planes, and pixels.
+    check_memory(size, 4 * components as u64 * u64::from(size.0) * u64::from(size.1))?;
+    let mut sampling = header.components.iter().map(|of| (of.horizontal_sampling, of.vertical_sampling));
+    let first = sampling.next();
+    if components == 4 && sampling.any(|other| Some(other) != first) {
+        // The decoder reaches behind its rows there.
+        return Err(
+            "four components of different sampling, which its header does not show, are not supported".to_owned()
+        );
+    }
     decoder.set_output_format(match components {
         1 => PixelFormat::Grayscale,
         3 => PixelFormat::Rgb,
@@ -115,6 +126,8 @@ fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
                 _ => {}
             }
             let length = usize::from(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+            // A length that leaves its own two bytes out is that of an empty segment, as in libjpeg.
+            let length = length.max(2);
             let body = bytes.get(at + 2..at + length)?;
             at += length;
             return Some((marker, body));

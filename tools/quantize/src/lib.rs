@@ -143,7 +143,9 @@ impl Cli {
         let context = || tokenizer_path.display().to_string();
         std::thread::scope(|scope| {
             let (config, copy) = (&model.config, tokenizer.clone());
-            let check = scope.spawn(move || vocabulary::check(&copy, config).with_context(context));
+            let check = std::thread::Builder::new()
+                .spawn_scoped(scope, move || vocabulary::check(&copy, config).with_context(context))
+                .context("cannot start a thread that checks the tokenizer")?;
             let vocabulary = vocabulary::metadata(tokenizer, config).with_context(context)?;
             let files = plan.files(&model, vocabulary, &outputs);
             pool.install(|| convert::convert(&checkpoint, &files, check))

@@ -325,7 +325,7 @@ unsafe fn add_float_products<const ROWS: usize, const TOGETHER: usize>(
         }
     }
     for (i, sum) in rest.iter_mut().enumerate() {
-        // SAFETY: as above, of the rows after the fours.
+        // SAFETY: reads `TOGETHER` values of each row after the fours, the caller's promise.
         unsafe {
             let x = x.add((ROWS / 4 * 4 + i) * stride);
             let x = match TOGETHER {

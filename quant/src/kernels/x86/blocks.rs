@@ -162,7 +162,7 @@ macro_rules! blocks {
             $(#[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn signed32($pointer: *const u8, _: usize) -> __m256i {
-                // SAFETY: as above.
+                // SAFETY: the caller's promise; the offsets are those of the format's layout.
                 unsafe { $signed }
             })?
             #[inline]
@@ -172,7 +172,7 @@ macro_rules! blocks {
                 scales: &mut [f32; MAX_GROUPS],
                 biases: &mut [f32; MAX_GROUPS],
             ) {
-                // SAFETY: as above.
+                // SAFETY: the caller's promise; the offsets are those of the format's layout.
                 unsafe { $scales(block, scales, biases) }
             }
         })*

@@ -75,6 +75,7 @@ macro_rules! vector_methods {
 }
 
 pub mod amx;
+mod amx_products;
 pub mod avx2;
 mod avx2_tiles;
 pub mod avx512;

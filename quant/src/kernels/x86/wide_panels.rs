@@ -129,7 +129,7 @@ pub(super) fn pack<B: PlainBlocks>(rows: &[&[u8]], k: usize, panel: &mut Integer
             }
         }
     }
-    // SAFETY: as above.
+    // SAFETY: each row holds `blocks` blocks, and the panel has room for the scales of `k` values of each, both asserted above.
     unsafe {
         if B::LEN == 32 {
             scales_of_small_blocks::<B>(rows, blocks, panel);

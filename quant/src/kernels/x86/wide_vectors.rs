@@ -60,7 +60,7 @@ macro_rules! for_each_register {
             // SAFETY: a register's values.
             let $values = unsafe { _mm512_loadu_ps(register.as_ptr()) };
             let result = $body;
-            // SAFETY: as above.
+            // SAFETY: a register's values.
             unsafe { _mm512_storeu_ps(register.as_mut_ptr(), result) };
         }
         if !rest.is_empty() {
@@ -68,7 +68,7 @@ macro_rules! for_each_register {
             // SAFETY: the mask has a bit for each value of the rest.
             let $values = unsafe { _mm512_mask_loadu_ps($outside, $mask, rest.as_ptr()) };
             let result = $body;
-            // SAFETY: as above.
+            // SAFETY: the mask has a bit for each value of the rest.
             unsafe { _mm512_mask_storeu_ps(rest.as_mut_ptr(), $mask, result) };
         }
     };
@@ -205,7 +205,7 @@ pub(super) fn softmax_tile(x: &mut [f32], largest: f32) -> (f32, f32) {
             let values = unsafe { _mm512_loadu_ps(part.as_ptr()) };
             let weights = exp_of_negative(_mm512_sub_ps(values, _mm512_set1_ps(largest)));
             *sum = _mm512_add_ps(*sum, weights);
-            // SAFETY: as above.
+            // SAFETY: a register's values.
             unsafe { _mm512_storeu_ps(part.as_mut_ptr(), weights) };
         }
     }

@@ -1,0 +1,45 @@
+//! What a session's buffers take at most, from the sizes of what it is asked about. The formulas follow the buffers of
+//! `vision::forward`, `decoder::forward` and [`attend_all`](crate::ops::attention); the tests hold them against what is taken.
+
+use crate::model::config::{Config, TextConfig, VisionConfig};
+
+const F32: usize = size_of::<f32>();
+
+/// A value prepared for products, whichever way: three pieces of bf16 at most.
+const PREPARED: usize = 6;
+
+/// Whole tiles, panels and blocks: what is added to a row's end is less than a third of the narrowest rows, heads of 72 values.
+fn padded(bytes: usize) -> usize {
+    bytes.saturating_add(bytes / 3)
+}
+
+/// What does not grow with the tokens: the workers' tiles and weights decoded for them.
+const OF_A_WORKER: usize = 2 << 20;
+
+/// Pixels, features and the tower's buffers.
+pub(super) fn of_pictures(config: &Config, pictures: usize, threads: usize) -> usize {
+    let VisionConfig { hidden, padded_feed_forward: feed_forward, image_size, .. } = config.vision;
+    let (tokens, patch) = (config.vision.tokens(), config.vision.patch_len());
+    let pixels = 3 * image_size * image_size * F32;
+    let features = tokens * config.text.hidden * F32;
+    let floats = F32 * (patch + 6 * hidden + feed_forward);
+    let prepared = PREPARED * (feed_forward + hidden.max(patch).max(feed_forward));
+    let attention = PREPARED * 2 * hidden;
+    pictures.saturating_mul(pixels + features) + tokens * padded(floats + prepared + attention) + threads * OF_A_WORKER
+}
+
+/// The cache of `total` tokens and the decoder's buffers for a prefix of `tokens`.
+pub(super) fn of_prefix(config: &Config, (tokens, total): (usize, usize), threads: usize) -> usize {
+    let &TextConfig { hidden, layers, feed_forward, heads, kv_heads, head_dim, vocabulary, .. } = &config.text;
+    let (query, key) = (heads * head_dim, kv_heads * head_dim);
+    let cached = layers * 2 * key * size_of::<u16>();
+    let floats = F32 * (3 * hidden + 2 * query + 2 * key + head_dim + feed_forward);
+    let prepared = PREPARED * (feed_forward + hidden.max(query).max(feed_forward));
+    let attention = PREPARED * 2 * key;
+    // Logits, and what rules, choices and probabilities make of them.
+    let logits = 3 * vocabulary * F32;
+    total.saturating_mul(cached)
+        + tokens.saturating_mul(padded(floats + prepared + attention))
+        + logits
+        + threads * OF_A_WORKER
+}
