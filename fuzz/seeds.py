@@ -2,6 +2,7 @@
 
 import base64
 import json
+import random
 import struct
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def gguf(keys, tensors):
 
 
 def main():
+    rnd = random.Random(1)
+    for number in range(6):
+        put("calls", str(number), rnd.randbytes(400))
     architecture = key("general.architecture", 8, text("paligemma2"))
     put("gguf", "empty", gguf([], []))
     put("gguf", "keys", gguf([architecture, key("general.alignment", 4, struct.pack("<I", 32)), key("a", 9, struct.pack("<IQ", 6, 2) + bytes(8)),

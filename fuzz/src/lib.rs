@@ -1,7 +1,9 @@
-//! Every reader of foreign bytes as a function that takes any: it may refuse them, and has to come back.
+//! Every reader of foreign bytes as a function that takes any: it may refuse them, and has to come back. Bytes stand for sequences of calls
+//! of the C interface, too.
 //!
 //! `.ci/nightly` and `fuzz/run` feed them to libFuzzer; `tests/replay.rs` gives them the inputs of `corpus/`.
 
+mod calls;
 #[path = "../../examples/ros2/src/cdr.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub)]
 mod cdr;
@@ -24,7 +26,7 @@ use gemmule::Model;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their folders in `corpus/`.
-pub const TARGETS: [(&str, Target); 23] = [
+pub const TARGETS: [(&str, Target); 24] = [
     ("gguf", checkpoints::gguf),
     ("safetensors", checkpoints::safetensors),
     ("index", checkpoints::index),
@@ -48,6 +50,7 @@ pub const TARGETS: [(&str, Target); 23] = [
     ("form", texts::form),
     ("rows", texts::rows),
     ("cdr", media::cdr),
+    ("calls", calls::calls),
 ];
 
 /// The bundled model, whose tokenizer texts are read with.
