@@ -2,6 +2,13 @@
 
 mod cancel;
 mod team;
+/// What the team is built on; `tests/team` builds it on loom's in their place.
+mod sync {
+    pub(super) use std::hint::spin_loop;
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize};
+    pub(super) use std::sync::{Condvar, Mutex};
+    pub(super) use std::thread::yield_now;
+}
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -181,7 +188,7 @@ impl Pool {
         if !(1..=MOST_THREADS).contains(&threads) {
             return Err(Error::Request(format!("{threads} threads asked for; choose 1 to {MOST_THREADS}")));
         }
-        let team = Team::new(threads);
+        let team = Team::new(threads, std::thread::available_parallelism().map_or(1, usize::from));
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|index| format!("gemmule-{index}"))

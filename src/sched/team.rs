@@ -4,9 +4,11 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+use super::sync::{AtomicBool, AtomicPtr, AtomicUsize, Condvar, Mutex, spin_loop, yield_now};
 
 /// How often a worker looks for the next region before it lets others run meanwhile.
 const SPINS: usize = 64;
@@ -88,9 +90,8 @@ pub(super) struct Team {
 }
 
 impl Team {
-    /// A team of `workers`, leader included.
-    pub(super) fn new(workers: usize) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    /// A team of `workers`, leader included; they sleep at once where there are more of them than processors.
+    pub(super) fn new(workers: usize, processors: usize) -> Self {
         let shares = (0..workers).map(|_| Share::default()).collect();
         Self { crowded: workers > processors, shares, ..Self::default() }
     }
@@ -214,9 +215,9 @@ impl Team {
 /// Waits a moment: first only for the processor, then for whoever else wants it.
 fn pause(round: &mut usize) {
     if *round < SPINS {
-        std::hint::spin_loop();
+        spin_loop();
     } else {
-        std::thread::yield_now();
+        yield_now();
     }
     *round += 1;
 }
