@@ -22,7 +22,7 @@ enum Layout {
 
 /// Reads the decoder's tensors, input channels turned to the innermost place.
 pub(crate) fn read(path: &Path) -> Result<Vec<Tensor>> {
-    let mut archive = Npz::open(path)?;
+    let archive = Npz::open(path)?;
     let shape = vec![CODEBOOK, CODE_LEN];
     let codebook = archive.array("_vq_vae._embedding", &shape)?;
     let mut tensors: Vec<Tensor> = vec![(mask::CODEBOOK.to_owned(), shape, codebook)];

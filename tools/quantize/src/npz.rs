@@ -1,18 +1,32 @@
 //! NumPy's `.npz`: a zip archive of `.npy` arrays.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use flate2::read::DeflateDecoder;
 use gemmule::quant::Format;
-use zip::{CompressionMethod, ZipArchive};
+use rawzip::{CompressionMethod, FileReader, RECOMMENDED_BUFFER_SIZE, ZipArchive, ZipArchiveEntryWayfinder, ZipEntry};
 
 /// An opened archive.
 pub(crate) struct Npz {
     path: PathBuf,
-    archive: ZipArchive<BufReader<File>>,
+    archive: ZipArchive<FileReader>,
+    /// By their names in the archive.
+    members: HashMap<String, Member>,
 }
+
+/// What the archive's directory says of a member.
+struct Member {
+    place: ZipArchiveEntryWayfinder,
+    method: CompressionMethod,
+    size: u64,
+}
+
+/// Members of an archive; a checkpoint of 28 billion weights has some thousand.
+const MOST_MEMBERS: usize = 1 << 20;
 
 /// Longest header of an array that is read.
 const LONGEST_HEADER: usize = 1 << 16;
@@ -31,9 +45,28 @@ impl Npz {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let context = || path.display().to_string();
         let file = File::open(path).with_context(context)?;
-        let archive = ZipArchive::new(BufReader::new(file))
+        let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
+        let read = || -> Result<(ZipArchive<FileReader>, HashMap<String, Member>), rawzip::Error> {
+            let archive = ZipArchive::from_file(file, &mut buffer)?;
+            let mut members = HashMap::new();
+            let mut entries = archive.entries(&mut buffer);
+            while let Some(entry) = entries.next_entry()?.filter(|_| members.len() < MOST_MEMBERS) {
+                let name = String::from_utf8_lossy(entry.file_path().as_bytes()).into_owned();
+                let (place, method, size) =
+                    (entry.wayfinder(), entry.compression_method(), entry.uncompressed_size_hint());
+                members.insert(name, Member { place, method, size });
+            }
+            Ok((archive, members))
+        };
+        let (archive, members) = read()
             .with_context(|| format!("{}: not a sound .npz file (a zip archive of NumPy arrays)", path.display()))?;
-        Ok(Self { path: path.to_owned(), archive })
+        Ok(Self { path: path.to_owned(), archive, members })
+    }
+
+    /// The member that holds an array.
+    fn member(&self, name: &str) -> Result<(&Member, ZipEntry<'_, FileReader>)> {
+        let member = self.members.get(&format!("{name}.npy")).context("it is missing")?;
+        Ok((member, self.archive.get_entry(member.place).context("it lies nowhere")?))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -41,7 +74,7 @@ impl Npz {
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.archive.index_for_name(&format!("{name}.npy")).is_some()
+        self.members.contains_key(&format!("{name}.npy"))
     }
 
     /// The file that holds an array's values.
@@ -51,45 +84,57 @@ impl Npz {
     }
 
     /// Finds an array; a compressed one is unpacked into an unnamed file in `scratch`.
-    pub(crate) fn locate(&mut self, name: &str, scratch: &Path) -> Result<Stored> {
+    pub(crate) fn locate(&self, name: &str, scratch: &Path) -> Result<Stored> {
         let context = format!("{}: array '{name}'", self.path.display());
-        let mut locate = || -> Result<Stored> {
-            let mut entry = self.archive.by_name(&format!("{name}.npy")).context("it is missing")?;
-            let size = entry.size();
-            let Header { shape, format, length } = Header::read(&mut entry, size)?;
-            if entry.compression() == CompressionMethod::Stored {
-                let start = entry.data_start().context("it lies nowhere")?;
+        let locate = || -> Result<Stored> {
+            let (member, entry) = self.member(name)?;
+            let size = member.size;
+            let mut bytes = unpacked(member, &entry)?;
+            let Header { shape, format, length } = Header::read(&mut bytes, size)?;
+            if member.method == CompressionMethod::STORE {
+                let (start, end) = entry.compressed_data_range();
+                ensure!(end - start == size, "its sizes in the archive differ");
                 return Ok(Stored { shape, format, offset: start + length, unpacked: None });
             }
             let mut file = tempfile::tempfile_in(scratch).with_context(|| scratch.display().to_string())?;
             // What is declared and no more: damaged archives may unpack to anything.
-            let unpacked = std::io::copy(&mut (&mut entry).take(size - length), &mut file).context("unpacking it")?;
+            let unpacked = std::io::copy(&mut (&mut bytes).take(size - length), &mut file).context("unpacking it")?;
             ensure!(unpacked == size - length, "its data ends early");
-            ensure!(entry.read(&mut [0]).context("its data is damaged")? == 0, "its data is longer than its shape");
+            ensure!(bytes.read(&mut [0]).context("its data is damaged")? == 0, "its data is longer than its shape");
             Ok(Stored { shape, format, offset: 0, unpacked: Some(file) })
         };
         locate().context(context)
     }
 
     /// The array of this name in row-major order, checked to have `shape` before its data is read.
-    pub(crate) fn array(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    pub(crate) fn array(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let context = format!("{}: array '{name}'", self.path.display());
-        let mut read = || -> Result<Vec<f32>> {
-            let mut entry = self.archive.by_name(&format!("{name}.npy")).context("it is missing")?;
-            let size = entry.size();
-            let header = Header::read(&mut entry, size)?;
+        let read = || -> Result<Vec<f32>> {
+            let (member, entry) = self.member(name)?;
+            let mut unpacked = unpacked(member, &entry)?;
+            let header = Header::read(&mut unpacked, member.size)?;
             ensure!(header.shape == shape, "it has shape {:?} in place of {shape:?}", header.shape);
             let count: usize = shape.iter().product();
             let mut bytes = vec![0; count * header.format.info().block_bytes];
-            entry.read_exact(&mut bytes).context("its data ends early")?;
+            unpacked.read_exact(&mut bytes).context("its data ends early")?;
             // Reading on to the end is what checks the archive's checksum.
-            ensure!(entry.read(&mut [0]).context("its data is damaged")? == 0, "its data is longer than its shape");
+            ensure!(unpacked.read(&mut [0]).context("its data is damaged")? == 0, "its data is longer than its shape");
             let mut values = vec![0.0; count];
             gemmule::quant::decode_row(header.format, &bytes, &mut values);
             Ok(values)
         };
         read().context(context)
     }
+}
+
+/// A member's bytes; their end is an error where they are not those that the archive's checksum is of.
+fn unpacked<'a>(member: &Member, entry: &'a ZipEntry<'_, FileReader>) -> Result<Box<dyn Read + 'a>> {
+    let packed = entry.reader();
+    Ok(match member.method {
+        CompressionMethod::STORE => Box::new(BufReader::new(entry.verifying_reader(packed))),
+        CompressionMethod::DEFLATE => Box::new(entry.verifying_reader(DeflateDecoder::new(packed))),
+        method => bail!("it is packed by method {method}; only stored and deflated arrays can be read"),
+    })
 }
 
 /// What an `.npy` file says of itself.

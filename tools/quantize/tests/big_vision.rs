@@ -5,8 +5,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipArchive, ZipWriter};
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use rawzip::{CompressionMethod, ZipArchive, ZipArchiveWriter};
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens")
@@ -26,17 +28,32 @@ type Change<'a> = dyn Fn(&str, Vec<u8>) -> Option<(String, Vec<u8>)> + 'a;
 
 /// A copy of the archive with other arrays: `change` gets each name and its bytes, and may rename or drop it.
 fn rewrite(target: &Path, method: CompressionMethod, change: impl Fn(&str, Vec<u8>) -> Option<(String, Vec<u8>)>) {
-    let file = std::fs::File::open(goldens().join("big-vision/checkpoint.npz")).unwrap();
-    let mut archive = ZipArchive::new(file).unwrap();
-    let mut writer = ZipWriter::new(std::fs::File::create(target).unwrap());
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).unwrap();
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).unwrap();
-        let name = entry.name().unwrap().into_owned();
+    let source = std::fs::read(goldens().join("big-vision/checkpoint.npz")).unwrap();
+    let archive = ZipArchive::from_slice(&source[..]).unwrap();
+    let mut writer = ZipArchiveWriter::new(std::fs::File::create(target).unwrap());
+    for header in archive.entries() {
+        let header = header.unwrap();
+        let packed = archive.get_entry(header.wayfinder()).unwrap().data();
+        let mut bytes = packed.to_vec();
+        if header.compression_method() == CompressionMethod::DEFLATE {
+            bytes.clear();
+            DeflateDecoder::new(packed).read_to_end(&mut bytes).unwrap();
+        }
+        let name = String::from_utf8(header.file_path().as_bytes().to_vec()).unwrap();
         if let Some((name, bytes)) = change(&name, bytes) {
-            writer.start_file(name, SimpleFileOptions::default().compression_method(method)).unwrap();
-            writer.write_all(&bytes).unwrap();
+            let (mut entry, config) = writer.new_file(&name).compression_method(method).start().unwrap();
+            let output = if method == CompressionMethod::STORE {
+                let mut stored = config.wrap(&mut entry);
+                stored.write_all(&bytes).unwrap();
+                stored.finish().unwrap().1
+            } else {
+                let mut deflated = config.wrap(DeflateEncoder::new(&mut entry, Compression::default()));
+                deflated.write_all(&bytes).unwrap();
+                let (encoder, output) = deflated.finish().unwrap();
+                encoder.finish().unwrap();
+                output
+            };
+            entry.finish(output).unwrap();
         }
     }
     writer.finish().unwrap();
@@ -48,7 +65,7 @@ fn the_same_weights_become_the_same_file() {
     let at = |name: &str| directory.path().join(name);
     let packed = at("packed.npz");
     // Without the prefix of a training state, as published checkpoints are.
-    rewrite(&packed, CompressionMethod::Deflated, |name, bytes| Some((name.replace("params/", ""), bytes)));
+    rewrite(&packed, CompressionMethod::DEFLATE, |name, bytes| Some((name.replace("params/", ""), bytes)));
     let config = case();
     for kind in ["bf16", "q8_0", "q4_0"] {
         let run = convert(&case(), &at("expected.gguf"), &["--type", kind, "--force"]);
@@ -69,7 +86,7 @@ fn the_same_weights_become_the_same_file() {
 fn an_embedding_without_the_later_tokens_is_filled_with_zeros() {
     let directory = tempfile::tempdir().unwrap();
     let (short, output) = (directory.path().join("short.npz"), directory.path().join("out.gguf"));
-    rewrite(&short, CompressionMethod::Stored, |name, bytes| {
+    rewrite(&short, CompressionMethod::STORE, |name, bytes| {
         if !name.contains("input_embedding") {
             return Some((name.to_owned(), bytes));
         }
@@ -108,11 +125,11 @@ fn checkpoints_that_do_not_fit_are_named() {
     let config = case();
     let config = ["--config", config.to_str().unwrap()];
     let change = |method, change: &Change<'_>| rewrite(&bad, method, change);
-    change(CompressionMethod::Stored, &|name, bytes| Some((name.to_owned(), bytes)));
+    change(CompressionMethod::STORE, &|name, bytes| Some((name.to_owned(), bytes)));
     check(&["config.json"], &[]);
-    change(CompressionMethod::Stored, &|name, bytes| (!name.contains("gating")).then(|| (name.to_owned(), bytes)));
+    change(CompressionMethod::STORE, &|name, bytes| (!name.contains("gating")).then(|| (name.to_owned(), bytes)));
     check(&["array 'params/llm/layers/mlp/gating_einsum'", "missing"], &config);
-    for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+    for method in [CompressionMethod::STORE, CompressionMethod::DEFLATE] {
         change(method, &|name, mut bytes| {
             if name.contains("q_einsum") {
                 bytes.truncate(bytes.len() - 2);
@@ -122,7 +139,7 @@ fn checkpoints_that_do_not_fit_are_named() {
         check(&["q_einsum/w'", "do not fit its shape [3, 4, 64, 16]"], &config);
     }
     // Another model's configuration.
-    change(CompressionMethod::Stored, &|name, bytes| Some((name.to_owned(), bytes)));
+    change(CompressionMethod::STORE, &|name, bytes| Some((name.to_owned(), bytes)));
     let other = goldens().join("window-f32");
     check(&["img/embedding/kernel", "has shape [14, 14, 3, 48]"], &["--config", other.to_str().unwrap()]);
     std::fs::write(&bad, b"PK\x03\x04 nothing").unwrap();
