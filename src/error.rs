@@ -61,6 +61,11 @@ pub enum Error {
     Isa(#[from] gemmule_quant::isa::IsaError),
 }
 
+const _: fn() = || {
+    fn goes_anywhere<T: Send + Sync + 'static>() {}
+    goes_anywhere::<Error>();
+};
+
 impl Error {
     pub(crate) fn io(path: &Path, reason: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), reason }

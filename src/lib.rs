@@ -3,16 +3,16 @@
 //! ```no_run
 //! use gemmule::{GenerateOptions, Model, Picture, Session, SessionOptions};
 //!
-//! let model = Model::open("paligemma2-3b.gguf".as_ref())?;
+//! let model = Model::open("paligemma2-3b.gguf")?;
 //! let mut session = Session::new(&model, &SessionOptions::default())?;
-//! let picture = Picture::open("street.jpg".as_ref())?;
+//! let picture = Picture::open("street.jpg")?;
 //! let answer = session.generate(&[picture], "caption en", &GenerateOptions::default())?;
 //! println!("{}", answer.text);
 //! # Ok::<(), gemmule::Error>(())
 //! ```
 //!
-//! [`Model`] is an opened file, shared freely; [`Session`] holds the memory of one generation at a time, and may
-//! be one of several on a model; a [`CancelHandle`] ends what it computes from another thread. Nothing here prints, exits or
+//! [`Model`] is a handle of an opened file, cheap to clone and shared by threads; [`Session`] holds the memory of one generation at a
+//! time, and may be one of several on a model; a [`CancelHandle`] ends what it computes from another thread. Nothing here prints, exits or
 //! keeps global state.
 //!
 //! What this documentation does not show (modules that the programs and tests beside it use) may change with any version.

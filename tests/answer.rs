@@ -203,7 +203,7 @@ fn drawings_show_boxes_masks_and_labels() {
 fn sessions_on_several_threads_share_a_model() {
     let model = Model::bundled().unwrap();
     let picture =
-        Picture::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
+        Picture::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
     let ask = |prompt: &str| {
         let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
         session.generate(std::slice::from_ref(&picture), prompt, &GenerateOptions::default()).unwrap().tokens
@@ -224,7 +224,7 @@ fn sessions_on_several_threads_share_a_model() {
 fn work_is_cancelled_and_begun_again() {
     let model = Model::bundled().unwrap();
     let picture =
-        Picture::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
+        Picture::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
     let pictures = std::slice::from_ref(&picture);
     let cancel = CancelHandle::default();
     let mut session =
@@ -270,7 +270,7 @@ fn the_bundled_model_finds_the_circle() {
     let model = Model::bundled().unwrap();
     let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
     let picture =
-        Picture::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
+        Picture::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
     let options = GenerateOptions { probabilities: true, ..GenerateOptions::default() };
     let answer = session.generate(std::slice::from_ref(&picture), "detect circle", &options).unwrap();
     assert_eq!(answer.tokens.len(), answer.probabilities.len());

@@ -432,7 +432,7 @@ fn watch(arguments: &[&str], input: &[u8]) -> (Option<i32>, Vec<serde_json::Valu
 
 #[test]
 fn films_are_watched() {
-    let picture = gemmule::Picture::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE)).unwrap();
+    let picture = gemmule::Picture::open(Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE)).unwrap();
     let raw: Vec<u8> = picture.rgb().repeat(5);
     let size = format!("{}x{}", picture.width(), picture.height());
     let format = ["--format", "rgb8", "--size", &size];

@@ -12,7 +12,7 @@ fn jpeg_pixels_are_those_of_pil() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "jpg") {
             let ours = Picture::open(&path).unwrap();
-            let expected = Picture::open(&path.with_extension("png")).unwrap();
+            let expected = Picture::open(path.with_extension("png")).unwrap();
             assert_eq!((ours.width(), ours.height()), (expected.width(), expected.height()), "{}", path.display());
             let worst = ours.rgb().iter().zip(expected.rgb()).map(|(a, b)| a.abs_diff(*b)).max();
             assert_eq!(worst, Some(0), "{}", path.display());
@@ -155,14 +155,14 @@ fn files_that_people_have_are_read() {
         if name == "pixels.json" {
             continue;
         }
-        let picture = Picture::open(&folder.join(name)).unwrap();
+        let picture = Picture::open(folder.join(name)).unwrap();
         assert_eq!((picture.width(), picture.height(), crc32(picture.rgb())), *expected, "{name}");
         let damaged = ["badcrc", "noiend", "damaged"].iter().any(|start| name.starts_with(start));
         assert_eq!(picture.damage().is_some(), damaged, "{name}: {:?}", picture.damage());
     }
     assert!(pixels.len() > 6);
     for (name, part) in [("x.heic", "HEIC"), ("x.avif", "AVIF")] {
-        let error = Picture::open(&folder.join(name)).unwrap_err().to_string();
+        let error = Picture::open(folder.join(name)).unwrap_err().to_string();
         assert!(error.contains(part) && error.contains("JPEG, PNG, WebP, GIF, BMP and TIFF"), "{error}");
     }
 }
@@ -247,7 +247,7 @@ fn tiff_pixels_are_those_of_pil() {
         serde_json::from_slice(&std::fs::read(folder.join("pixels.json")).unwrap()).unwrap();
     let mut wrong = Vec::new();
     for (name, expected) in &pixels {
-        match (Picture::open(&folder.join(name)), expected) {
+        match (Picture::open(folder.join(name)), expected) {
             (Ok(picture), Some(expected)) if pixels_of(&picture) == *expected => {}
             (Err(error), None) => assert!(error.to_string().contains("a TIFF file that cannot be read ("), "{error}"),
             (Ok(picture), _) => wrong.push(format!("{name}: {:?} {expected:?}", pixels_of(&picture))),

@@ -9,7 +9,6 @@ mod frame;
 mod request;
 
 use std::ffi::{c_char, c_void};
-use std::sync::Arc;
 
 pub use answer::*;
 use border::{fail, guard, out, string, strings};
@@ -23,13 +22,12 @@ pub use request::*;
 pub type gemmule_bool = u8;
 
 /// An opened model.
-pub struct gemmule_model(Arc<Model>);
+pub struct gemmule_model(Model);
 
 /// The memory and threads of one generation at a time.
 pub struct gemmule_session {
-    // Before the model, which it borrows: fields are dropped in order.
-    session: Session<'static>,
-    model: Arc<Model>,
+    session: Session,
+    model: Model,
     /// Pictures' sizes, for boxes in pixels.
     sizes: Vec<(u32, u32)>,
 }
@@ -118,12 +116,12 @@ pub unsafe extern "C" fn gemmule_model_open(
         // SAFETY: the caller's promise about `model`, `path` and `mmproj`.
         let (model, path, mmproj) = unsafe { (out(model)?, string(path), string(mmproj)) };
         let opened = match (path, mmproj) {
-            (Some(path), Some(mmproj)) => Model::open_pair(path?.as_ref(), mmproj?.as_ref())?,
-            (Some(path), None) => Model::open(path?.as_ref())?,
+            (Some(path), Some(mmproj)) => Model::open_pair(path?, mmproj?)?,
+            (Some(path), None) => Model::open(path?)?,
             (None, None) => bundled()?,
             (None, Some(_)) => return fail("mmproj without path"),
         };
-        *model = Box::into_raw(Box::new(gemmule_model(Arc::new(opened))));
+        *model = Box::into_raw(Box::new(gemmule_model(opened)));
         Ok(())
     })
 }
@@ -164,11 +162,8 @@ pub unsafe extern "C" fn gemmule_session_new(
         let (session, model) = unsafe { (out(session)?, border::handle(model)?) };
         // SAFETY: the caller's promise about `options`.
         let options = unsafe { request::session_options(options)? };
-        let model = Arc::clone(&model.0);
-        // SAFETY: the model lies in the Arc that the same object holds and drops after the session, and is never moved out of
-        // it or changed.
-        let borrowed: &'static Model = unsafe { &*Arc::as_ptr(&model) };
-        let made = Session::new(borrowed, &options)?;
+        let model = model.0.clone();
+        let made = Session::new(&model, &options)?;
         *session = Box::into_raw(Box::new(gemmule_session { session: made, model, sizes: Vec::new() }));
         Ok(())
     })
@@ -292,7 +287,7 @@ pub unsafe extern "C" fn gemmule_session_show_files(
     guard(|| {
         // SAFETY: the caller's promise about `session` and `paths`.
         let (session, paths) = unsafe { (border::handle_mut(session)?, strings(paths, count)?) };
-        let pictures = paths.iter().map(|path| Picture::open(path.as_ref()));
+        let pictures = paths.iter().map(Picture::open);
         show(session, pictures.collect::<gemmule::Result<_>>()?)
     })
 }

@@ -89,7 +89,7 @@ impl Found {
     /// Reads an answer about `pictures`. Masks are made where it is clear of which picture.
     pub(super) fn read(
         arguments: &ObjectArguments,
-        session: &mut Session<'_>,
+        session: &mut Session,
         model: &Model,
         (answer, pictures): (&Answer, &[Picture]),
     ) -> Result<Self> {

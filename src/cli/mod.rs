@@ -145,12 +145,12 @@ fn bundled() -> Result<Model> {
 }
 
 impl ComputeArguments {
-    fn session<'m>(&self, model: &'m Model) -> Result<Session<'m>> {
+    fn session(&self, model: &Model) -> Result<Session> {
         self.session_until(model, CancelHandle::default())
     }
 
     /// A session that `cancel` ends.
-    fn session_until<'m>(&self, model: &'m Model, cancel: CancelHandle) -> Result<Session<'m>> {
+    fn session_until(&self, model: &Model, cancel: CancelHandle) -> Result<Session> {
         let options = SessionOptions {
             threads: self.threads,
             generation_threads: self.generation_threads,

@@ -365,17 +365,17 @@ pub(super) fn open_regular(path: &Path) -> Result<Picture> {
 }
 
 /// A session that shows a row's pictures unless it shows them already.
-pub(super) struct Shown<'m> {
-    pub(super) session: Session<'m>,
+pub(super) struct Shown {
+    pub(super) session: Session,
     is_shown: bool,
 }
 
-impl<'m> Shown<'m> {
-    pub(super) fn new(session: Session<'m>) -> Self {
+impl Shown {
+    pub(super) fn new(session: Session) -> Self {
         Self { session, is_shown: false }
     }
 
-    pub(super) fn show(&mut self, work: &Work) -> Result<&mut Session<'m>> {
+    pub(super) fn show(&mut self, work: &Work) -> Result<&mut Session> {
         if !(work.same && self.is_shown) {
             self.is_shown = false;
             self.session.show(&work.pictures)?;

@@ -365,7 +365,7 @@ impl Watch {
         })
     }
 
-    fn answer(&self, model: &Model, session: &mut Session<'_>, arrived: &Arrived) -> Result<Value> {
+    fn answer(&self, model: &Model, session: &mut Session, arrived: &Arrived) -> Result<Value> {
         let whole = [arrived.frame.to_picture()?];
         if let (true, Some(reason)) = (self.strict, whole[0].damage()) {
             bail!("the frame is damaged: {reason}");

@@ -17,7 +17,8 @@ const ENDINGS: [&str; 8] = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "
 ///
 /// # Errors
 /// When it cannot be read or has no frame.
-pub fn frames(path: &Path, count: usize) -> Result<Vec<Picture>> {
+pub fn frames(path: impl AsRef<Path>, count: usize) -> Result<Vec<Picture>> {
+    let path = path.as_ref();
     if path.is_dir() {
         let files = pictures_in(path)?;
         return chosen(files.len(), count).map(|index| Picture::open(&files[index])).collect();
@@ -91,7 +92,8 @@ fn still() -> String {
 ///
 /// # Errors
 /// When it cannot be read or holds none.
-pub fn pictures_in(directory: &Path) -> Result<Vec<PathBuf>> {
+pub fn pictures_in(directory: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+    let directory = directory.as_ref();
     let io = |error| Error::io(directory, error);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(io)? {

@@ -54,7 +54,8 @@ impl Picture {
     ///
     /// # Errors
     /// When it cannot be read, is damaged so that PIL refuses it, or is larger than the limits.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         if let Some(reason) = kinds::of_path(path) {
             return Err(Error::Picture { name: kinds::shortened(path), reason });
         }

@@ -22,9 +22,21 @@ use crate::text::Tokenizer;
 use crate::weights::{GgufFile, Store};
 use crate::{Error, Result, memory};
 
-/// An opened model: configuration, tokenizer and mapped weights. Immutable and shared freely between sessions.
-#[derive(Debug)]
+/// A handle of an opened model: configuration, tokenizer and mapped weights, which never change. A clone is another handle of the same
+/// model; the files are closed with the last one, a session's included.
+#[derive(Clone, Debug)]
 pub struct Model {
+    pub(crate) parts: Arc<Parts>,
+}
+
+const _: fn() = || {
+    fn is_shared_by_threads<T: Send + Sync + 'static>() {}
+    is_shared_by_threads::<Model>();
+};
+
+/// What all handles of a model share.
+#[derive(Debug)]
+pub(crate) struct Parts {
     pub(crate) config: Config,
     tokenizer: BackgroundTokenizer,
     pub(crate) store: Arc<Store>,
@@ -84,16 +96,16 @@ impl Model {
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or is no PaliGemma model.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::from_files(vec![GgufFile::open(path)?])
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_files(vec![GgufFile::open(path.as_ref())?])
     }
 
     /// Opens a pair: the text half and the vision half (`mmproj`).
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_pair(text: &Path, vision: &Path) -> Result<Self> {
-        Self::from_files(vec![GgufFile::open(text)?, GgufFile::open(vision)?])
+    pub fn open_pair(text: impl AsRef<Path>, vision: impl AsRef<Path>) -> Result<Self> {
+        Self::from_files(vec![GgufFile::open(text.as_ref())?, GgufFile::open(vision.as_ref())?])
     }
 
     /// Opens a model's files, a single one or the text half and the vision half, and reads them into memory. Files that are opened
@@ -101,8 +113,8 @@ impl Model {
     ///
     /// # Errors
     /// As [`open`](Self::open), and when there is not so much memory.
-    pub fn copy(files: &[&Path]) -> Result<Self> {
-        let files = files.iter().map(|path| GgufFile::copy(path)).collect::<Result<Vec<_>>>()?;
+    pub fn copy(files: &[impl AsRef<Path>]) -> Result<Self> {
+        let files = files.iter().map(|path| GgufFile::copy(path.as_ref())).collect::<Result<Vec<_>>>()?;
         if !(1..=2).contains(&files.len()) {
             return Err(crate::Error::Request(format!("a model has one file or two, not {}", files.len())));
         }
@@ -132,12 +144,12 @@ impl Model {
         let decoder = decoder::DecoderWeights::find(&store, &config.text)?;
         let masks = mask_decoder::MaskWeights::find(&store)?;
         let tokenizer = BackgroundTokenizer::start(Arc::clone(&store), config.clone());
-        Ok(Self { config, tokenizer, store, vision, decoder, masks })
+        Ok(Self { parts: Arc::new(Parts { config, tokenizer, store, vision, decoder, masks }) })
     }
 
     /// The configuration.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.parts.config
     }
 
     /// The tokenizer. A large vocabulary takes most of a second to read; that goes on behind the first pictures, and this
@@ -146,13 +158,13 @@ impl Model {
     /// # Errors
     /// When the file's tokenizer is damaged, or lacks the tokens that the configuration names.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        let read = self.tokenizer.cell.get_or_init(|| read_tokenizer(&self.store, &self.config));
-        read.as_ref().map_err(|reason| Error::model(self.store.files()[0].gguf().name(), reason))
+        let read = self.parts.tokenizer.cell.get_or_init(|| read_tokenizer(&self.parts.store, &self.parts.config));
+        read.as_ref().map_err(|reason| Error::model(self.parts.store.files()[0].gguf().name(), reason))
     }
 
     /// Whether the file holds what turns the codes of `segment` answers into masks.
     pub fn decodes_masks(&self) -> bool {
-        self.masks.is_some()
+        self.parts.masks.is_some()
     }
 
     /// Keeps the model's files in memory while it is open, so that a shortage of memory never makes an answer wait for the disk.
@@ -160,19 +172,19 @@ impl Model {
     /// # Errors
     /// When the system allows no process to hold so much.
     pub fn lock(&self) -> Result<()> {
-        self.store.files().iter().try_for_each(GgufFile::lock)
+        self.parts.store.files().iter().try_for_each(GgufFile::lock)
     }
 
     /// The bytes of the decoder's matrices, all of which a generated token reads once.
     #[doc(hidden)]
     pub fn decoder_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        self.decoder.matrices().map(|matrix| self.store.view(matrix).bytes())
+        self.parts.decoder.matrices().map(|matrix| self.parts.store.view(matrix).bytes())
     }
 
     /// The files and tensors.
     #[doc(hidden)]
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.parts.store
     }
 }
 

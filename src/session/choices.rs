@@ -15,14 +15,15 @@ pub struct Choice {
     pub probability: f32,
 }
 
-impl Session<'_> {
+impl Session {
     /// The probabilities of `choices` as answers to a prompt about the pictures shown, in their order. One prefill, then
     /// the tokens of the choices; nothing is generated.
     ///
     /// # Errors
     /// When there are no choices, two are the same, or as [`generate`](Self::generate).
     pub fn score(&mut self, prompt: &str, choices: &[impl AsRef<str>]) -> Result<Vec<Choice>> {
-        let tokenizer = self.model.tokenizer()?;
+        let model = self.model.clone();
+        let tokenizer = model.tokenizer()?;
         let end =
             *tokenizer.special().eos.first().ok_or_else(|| Error::Request("the model has no end token".to_owned()))?;
         let mut answers = Vec::new();
@@ -57,7 +58,7 @@ impl Session<'_> {
             path.truncate(shared);
             places.truncate(shared + 1);
             let kept = answers.get(position + 1).map_or(0, |next| common(&next.0));
-            self.cache.truncate(&self.model.config.text, prefix + shared);
+            self.cache.truncate(&self.model.parts.config.text, prefix + shared);
             let (mut sum, mut next) = places[shared].clone();
             for (depth, token) in tokens.iter().enumerate().skip(shared) {
                 sum += next[*token as usize];

@@ -30,8 +30,8 @@ use crate::{Error, Result};
 
 /// The memory and threads of one generation at a time, on a shared model.
 #[derive(Debug)]
-pub struct Session<'m> {
-    model: &'m Model,
+pub struct Session {
+    model: Model,
     compute: Compute,
     /// What computes tokens after the first, where that is on other threads.
     generation_compute: Option<Compute>,
@@ -48,6 +48,11 @@ pub struct Session<'m> {
     logits: Vec<f32>,
 }
 
+const _: fn() = || {
+    fn moves_between_threads<T: Send + 'static>() {}
+    moves_between_threads::<Session>();
+};
+
 /// What the decoder runs for.
 #[derive(Clone, Copy)]
 enum Stage {
@@ -55,19 +60,19 @@ enum Stage {
     Generation,
 }
 
-impl<'m> Session<'m> {
+impl Session {
     /// A session on a model.
     ///
     /// # Errors
     /// When the threads or the instruction set asked for are not to be had.
-    pub fn new(model: &'m Model, options: &SessionOptions) -> Result<Self> {
+    pub fn new(model: &Model, options: &SessionOptions) -> Result<Self> {
         let threads = options.threads.unwrap_or_else(default_threads);
         let compute_on = |threads| -> Result<Compute> {
             Ok(Compute { cancel: options.cancel.clone(), ..Compute::new(options.isa.as_deref(), threads)? })
         };
         let generation_threads = options.generation_threads.filter(|generation| *generation != threads);
         Ok(Self {
-            model,
+            model: model.clone(),
             compute: compute_on(threads)?,
             generation_compute: generation_threads.map(compute_on).transpose()?,
             vision: VisionScratch::default(),
@@ -94,8 +99,8 @@ impl<'m> Session<'m> {
         self.generation_compute.as_ref().unwrap_or(&self.compute)
     }
 
-    fn config(&self) -> &'m Config {
-        &self.model.config
+    fn config(&self) -> &Config {
+        &self.model.parts.config
     }
 
     /// The answer to a prompt about pictures.
@@ -132,7 +137,8 @@ impl<'m> Session<'m> {
         self.features.clear();
         self.pixels.clear();
         self.check_length(pictures.len() * self.config().vision.tokens(), 0)?;
-        let (config, start) = (self.config(), Instant::now());
+        let (model, start) = (self.model.clone(), Instant::now());
+        let config = model.config();
         self.check_room_of_pictures(pictures.len())?;
         for picture in pictures {
             self.pixels.extend(picture.to_pixel_values(&config.vision, &config.preprocess)?);
@@ -180,7 +186,8 @@ impl<'m> Session<'m> {
     ) -> Result<Answer> {
         let mut sampler = Sampler::new(&options.sampling)?;
         let (prefix, mut timings) = self.prefill(prompt, options.max_tokens, Positions::Last)?;
-        let tokenizer = self.model.tokenizer()?;
+        let model = self.model.clone();
+        let tokenizer = model.tokenizer()?;
         let mut matcher =
             options.constraint.as_ref().map(|constraint| Matcher::new(constraint, tokenizer)).transpose()?;
         let start = Instant::now();
@@ -189,7 +196,7 @@ impl<'m> Session<'m> {
         let mut answer = Answer::empty(prefix.len());
         let special = tokenizer.special();
         let ruled = Rules {
-            rules: &self.config().generation,
+            rules: &model.config().generation,
             ends: &special.eos,
             prefix: prefix.len(),
             most: options.max_tokens,
@@ -275,7 +282,13 @@ impl<'m> Session<'m> {
         self.prefill(prompt, 0, Positions::All)?;
         let Self { model, compute, x, .. } = self;
         let mut out = vec![0.0; x.len()];
-        decoder::normalize_output(compute, &model.store, (&model.config.text, &model.decoder), x, &mut out);
+        decoder::normalize_output(
+            compute,
+            &model.parts.store,
+            (&model.parts.config.text, &model.parts.decoder),
+            x,
+            &mut out,
+        );
         Ok(out)
     }
 
@@ -294,11 +307,11 @@ impl<'m> Session<'m> {
     /// As [`decode_mask`](Self::decode_mask).
     pub fn trace_mask(&mut self, codes: &[u16], stage: impl FnMut(&[f32]) + Send) -> Result<Vec<f32>> {
         let Self { model, compute, .. } = self;
-        let weights = model.masks.as_ref().ok_or_else(|| {
+        let weights = model.parts.masks.as_ref().ok_or_else(|| {
             let reason = "it holds no mask decoder: convert the checkpoint with --seg-vae vae-oid.npz";
-            Error::model(model.store.files()[0].gguf().name(), reason)
+            Error::model(model.parts.store.files()[0].gguf().name(), reason)
         })?;
-        compute.pool.enter(|| mask_decoder::forward(compute, &model.store, weights, codes, stage))
+        compute.pool.enter(|| mask_decoder::forward(compute, &model.parts.store, weights, codes, stage))
     }
 
     /// Every stage of a prefill.
@@ -342,7 +355,8 @@ impl<'m> Session<'m> {
     /// Runs the prefix of a prompt about the pictures shown, with room for more tokens; the next token's logits are then in
     /// `self.logits`, and the positions asked for in `self.x`. Returns the prefix and the times so far.
     fn prefill(&mut self, prompt: &str, room: usize, positions: Positions) -> Result<(Vec<u32>, Timings)> {
-        let (config, model, mut timings) = (self.config(), self.model, self.shown);
+        let (model, mut timings) = (self.model.clone(), self.shown);
+        let config = model.config();
         let hidden = config.text.hidden;
         let image_tokens = self.features.len() / hidden;
         let tokens_of_picture = config.vision.tokens();
@@ -368,8 +382,13 @@ impl<'m> Session<'m> {
         // Image features enter as they are; only text embeddings are scaled.
         self.x.extend_from_slice(&self.features);
         self.x.resize(prefix.len() * hidden, 0.0);
-        let weights = (&config.text, &model.decoder);
-        decoder::embed_tokens(&model.store, weights, &prefix[image_tokens..], &mut self.x[image_tokens * hidden..]);
+        let weights = (&config.text, &model.parts.decoder);
+        decoder::embed_tokens(
+            &model.parts.store,
+            weights,
+            &prefix[image_tokens..],
+            &mut self.x[image_tokens * hidden..],
+        );
         self.cache.reset(&config.text, total);
         self.advance(Stage::Prefill, positions)?;
         timings.prefill = start.elapsed();
@@ -404,16 +423,17 @@ impl<'m> Session<'m> {
 
     /// The features of the pictures in `self.pixels` into `self.features`.
     fn encode_pictures(&mut self) -> Result<()> {
-        let (config, model, start) = (self.config(), self.model, Instant::now());
+        let (model, start) = (self.model.clone(), Instant::now());
+        let config = model.config();
         let picture = 3 * config.vision.image_size.pow(2);
         let features_len = config.vision.tokens() * config.text.hidden;
         self.features.resize(self.pixels.len() / picture * features_len, 0.0);
         let pictures = self.pixels.chunks_exact(picture).zip(self.features.chunks_exact_mut(features_len));
         let (compute, scratch) = (&self.compute, &mut self.vision);
-        let tower = (&config.vision, &model.vision);
+        let tower = (&config.vision, &model.parts.vision);
         let result = compute.pool.enter(|| {
             pictures.into_iter().try_for_each(|(pixels, features)| {
-                vision::forward(compute, &model.store, tower, pixels, (&mut *scratch, features))
+                vision::forward(compute, &model.parts.store, tower, pixels, (&mut *scratch, features))
             })
         });
         if result.is_err() {
@@ -425,9 +445,10 @@ impl<'m> Session<'m> {
 
     /// Appends one token; its logits are then in `self.logits`.
     fn step(&mut self, token: u32) -> Result<()> {
-        let config = self.config();
-        self.x.resize(config.text.hidden, 0.0);
-        decoder::embed_tokens(&self.model.store, (&config.text, &self.model.decoder), &[token], &mut self.x);
+        let Self { model, x, .. } = self;
+        let text = &model.parts.config.text;
+        x.resize(text.hidden, 0.0);
+        decoder::embed_tokens(&model.parts.store, (text, &model.parts.decoder), &[token], x);
         self.advance(Stage::Generation, Positions::Last)
     }
 
@@ -438,12 +459,12 @@ impl<'m> Session<'m> {
             Stage::Prefill => compute,
             Stage::Generation => generation_compute.as_ref().unwrap_or(compute),
         };
-        let weights = (&model.config.text, &model.decoder);
-        logits.resize(model.config.text.vocabulary, 0.0);
+        let weights = (&model.parts.config.text, &model.parts.decoder);
+        logits.resize(model.parts.config.text.vocabulary, 0.0);
         compute.pool.enter(|| {
-            decoder::forward(compute, &model.store, weights, (x, positions), (scratch, cache))?;
-            let last = &x[x.len() - model.config.text.hidden..];
-            decoder::logits(compute, &model.store, weights, last, (scratch, logits));
+            decoder::forward(compute, &model.parts.store, weights, (x, positions), (scratch, cache))?;
+            let last = &x[x.len() - model.parts.config.text.hidden..];
+            decoder::logits(compute, &model.parts.store, weights, last, (scratch, logits));
             Ok(())
         })
     }

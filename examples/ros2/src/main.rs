@@ -121,15 +121,15 @@ fn session_config() -> Result<zenoh::Config> {
 }
 
 /// What an image becomes.
-struct Answerer<'m> {
-    model: &'m Model,
-    session: Session<'m>,
+struct Answerer {
+    model: Model,
+    session: Session,
     prompt: String,
     max_tokens: usize,
     budget: Option<Duration>,
 }
 
-impl Answerer<'_> {
+impl Answerer {
     /// The answer's text, and the objects in it as a message.
     fn answer(&mut self, image: &Image<'_>, came: Instant, stop: &AtomicBool) -> Result<(String, Vec<u8>)> {
         self.session.show(&[image.frame()?.to_picture()])?;
@@ -189,14 +189,14 @@ impl Cli {
         tell(format_args!("{image} is answered on {answer} and {detections}, domain {domain}"));
 
         let budget = self.budget.map(Duration::from_millis);
-        let answerer = Answerer { model: &model, session, prompt: self.prompt, max_tokens: self.max_tokens, budget };
+        let answerer = Answerer { model, session, prompt: self.prompt, max_tokens: self.max_tokens, budget };
         work(answerer, &wire, &images, (&mut answers, &mut objects), &stop)
     }
 }
 
 /// Answers images until `stop` is set.
 fn work(
-    mut answerer: Answerer<'_>,
+    mut answerer: Answerer,
     wire: &zenoh::Session,
     images: &graph::Subscription,
     (answers, objects): (&mut Publisher<'_>, &mut Publisher<'_>),

@@ -127,7 +127,7 @@ impl Batch {
         Ok(())
     }
 
-    fn answer(&self, model: &Model, shown: &mut Shown<'_>, work: &Work) -> Result<Value> {
+    fn answer(&self, model: &Model, shown: &mut Shown, work: &Work) -> Result<Value> {
         let session = shown.show(work)?;
         let options = GenerateOptions {
             max_tokens: work.row.max_tokens.unwrap_or(self.max_tokens),

@@ -191,7 +191,7 @@ impl Eval {
         Ok((answers, seen))
     }
 
-    fn answer(&self, shown: &mut Shown<'_>, work: &Work, probabilities: bool) -> Result<gemmule::Answer> {
+    fn answer(&self, shown: &mut Shown, work: &Work, probabilities: bool) -> Result<gemmule::Answer> {
         let options = GenerateOptions {
             max_tokens: work.row.max_tokens.unwrap_or(self.max_tokens),
             probabilities,
@@ -203,7 +203,7 @@ impl Eval {
     fn find_objects(
         &self,
         model: &Model,
-        shown: &mut Shown<'_>,
+        shown: &mut Shown,
         (work, there): (&Work, &[truth::Object]),
     ) -> Result<(String, Seen)> {
         let [picture] = &work.pictures[..] else {

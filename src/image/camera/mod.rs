@@ -101,7 +101,8 @@ macro_rules! call {
 
 impl Camera {
     /// Whether a path is a camera's: a device of that class.
-    pub fn is_one(path: &Path) -> bool {
+    pub fn is_one(path: impl AsRef<Path>) -> bool {
+        let path = path.as_ref();
         std::fs::metadata(path).is_ok_and(|metadata| {
             metadata.file_type().is_char_device() && libc::major(metadata.rdev()) as u64 == kernel::MAJOR
         })
@@ -111,7 +112,8 @@ impl Camera {
     ///
     /// # Errors
     /// When it cannot be opened, is no camera that frames can be read from, is in use, or has not what is asked for.
-    pub fn open(path: &Path, options: &CameraOptions) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>, options: &CameraOptions) -> Result<Self> {
+        let path = path.as_ref();
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
         let file = file.map_err(|error| failed(path, error))?;
         let name = check(path, &file)?;

@@ -24,7 +24,7 @@ fn rules_choose_the_tokens_that_generate_chooses() {
                 std::os::unix::fs::symlink(entry.path(), source.join(entry.file_name())).unwrap();
             }
         }
-        let picture = Picture::open(&root.join(case["picture"].as_str().unwrap())).unwrap();
+        let picture = Picture::open(root.join(case["picture"].as_str().unwrap())).unwrap();
         let prompt = case["prompt"].as_str().unwrap();
         // The larger checkpoint takes a while to convert.
         let step = if case["checkpoint"] == "models/easy-vqa" { 5 } else { 1 };

@@ -30,7 +30,7 @@ fn model(directory: &Path) -> PathBuf {
 #[test]
 fn every_stage_is_that_of_torch() {
     let directory = tempfile::tempdir().unwrap();
-    let model = Model::open(&model(directory.path())).unwrap();
+    let model = Model::open(model(directory.path())).unwrap();
     assert!(model.decodes_masks());
     let bytes = std::fs::read(goldens().join("masks/golden.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -117,7 +117,7 @@ fn bad_decoders_are_named_and_nothing_is_written() {
 #[test]
 fn codes_without_a_decoder_are_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    let model = Model::open(&model(directory.path())).unwrap();
+    let model = Model::open(model(directory.path())).unwrap();
     let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
     for codes in [&[0; 15][..], &[128; 16]] {
         assert!(session.decode_mask(codes).unwrap_err().to_string().contains("16 codes below 128"));

@@ -45,7 +45,7 @@ fn a_text_half_with_llama_cpps_keys_answers_the_same() {
     // The padding of the tower's MLP is the vision half's affair.
     config.vision.padded_feed_forward = expected.vision.padded_feed_forward;
     assert_eq!(&config, expected);
-    let picture = [Picture::open(&root().join("examples/pictures/shape.png")).unwrap()];
+    let picture = [Picture::open(root().join("examples/pictures/shape.png")).unwrap()];
     for prompt in ["caption en", "answer en is there a circle in the image?", "detect circle"] {
         let answer = |model| {
             let mut session = Session::new(model, &SessionOptions::default()).unwrap();

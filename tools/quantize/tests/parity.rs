@@ -67,7 +67,7 @@ fn load(case: &str) -> Vec<Golden> {
             Golden {
                 pictures: files
                     .iter()
-                    .map(|name| Picture::open(&goldens().join("pictures").join(name)).unwrap())
+                    .map(|name| Picture::open(goldens().join("pictures").join(name)).unwrap())
                     .collect(),
                 files,
                 prompt: request["prompt"].as_str().unwrap().to_owned(),
@@ -91,7 +91,7 @@ fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
     (difference / square(&mut expected.iter().map(|b| f64::from(*b)))).sqrt()
 }
 
-fn session<'m>(model: &'m Model, threads: usize, isa: Option<&str>) -> Session<'m> {
+fn session(model: &Model, threads: usize, isa: Option<&str>) -> Session {
     let options = SessionOptions { threads: Some(threads), isa: isa.map(str::to_owned), ..SessionOptions::default() };
     Session::new(model, &options).unwrap()
 }
@@ -100,7 +100,7 @@ fn session<'m>(model: &'m Model, threads: usize, isa: Option<&str>) -> Session<'
 fn pixel_values_are_those_of_pil() {
     let directory = tempfile::tempdir().unwrap();
     for case in CASES {
-        let model = Model::open(&convert(case, directory.path(), &["--type", "f32"])).unwrap();
+        let model = Model::open(convert(case, directory.path(), &["--type", "f32"])).unwrap();
         for golden in load(case) {
             let mut session = session(&model, 1, None);
             let trace = session.trace(&golden.pictures, &golden.prompt).unwrap();
@@ -118,7 +118,7 @@ fn pixel_values_are_those_of_pil() {
 fn float32_reproduces_every_stage() {
     let directory = tempfile::tempdir().unwrap();
     for case in CASES {
-        let model = Model::open(&convert(case, directory.path(), &["--type", "f32"])).unwrap();
+        let model = Model::open(convert(case, directory.path(), &["--type", "f32"])).unwrap();
         for golden in load(case) {
             for isa in gemmule::quant::isa::available() {
                 let mut session = session(&model, 2, Some(isa.name()));
@@ -137,7 +137,7 @@ fn float32_reproduces_every_stage() {
 fn float32_generates_the_same_tokens() {
     let directory = tempfile::tempdir().unwrap();
     for case in CASES {
-        let model = Model::open(&convert(case, directory.path(), &["--type", "f32"])).unwrap();
+        let model = Model::open(convert(case, directory.path(), &["--type", "f32"])).unwrap();
         for golden in load(case) {
             let mut session = session(&model, 2, None);
             let options = GenerateOptions { max_tokens: 8, ..GenerateOptions::default() };
@@ -152,7 +152,7 @@ fn float32_generates_the_same_tokens() {
 fn hidden_states_and_the_scores_of_choices_are_those_of_the_reference() {
     let directory = tempfile::tempdir().unwrap();
     for case in CASES {
-        let model = Model::open(&convert(case, directory.path(), &["--type", "f32"])).unwrap();
+        let model = Model::open(convert(case, directory.path(), &["--type", "f32"])).unwrap();
         for golden in load(case) {
             let mut session = session(&model, 2, None);
             session.show(&golden.pictures).unwrap();
@@ -189,7 +189,7 @@ fn quantized_formats_stay_close() {
     {
         let mut worst = 0.0f64;
         for case in ["sharded-bf16", "uncapped-f32"] {
-            let model = Model::open(&convert(case, directory.path(), &["--type", kind, "--force"])).unwrap();
+            let model = Model::open(convert(case, directory.path(), &["--type", kind, "--force"])).unwrap();
             for golden in load(case) {
                 for isa in gemmule::quant::isa::available() {
                     let mut session = session(&model, 2, Some(isa.name()));
@@ -207,7 +207,7 @@ fn quantized_formats_stay_close() {
 fn threads_do_not_change_a_bit() {
     let directory = tempfile::tempdir().unwrap();
     for kind in ["q4_k", "q8_0", "f32"] {
-        let model = Model::open(&convert("uncapped-f32", directory.path(), &["--type", kind, "--force"])).unwrap();
+        let model = Model::open(convert("uncapped-f32", directory.path(), &["--type", kind, "--force"])).unwrap();
         let golden = load("uncapped-f32").pop().unwrap();
         let bits_of = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         let bits = |threads, generation_threads| {
@@ -231,7 +231,7 @@ fn threads_do_not_change_a_bit() {
 #[test]
 fn a_pair_gives_the_same_as_the_single_file() {
     let directory = tempfile::tempdir().unwrap();
-    let single = Model::open(&convert("odd-f16", directory.path(), &["--type", "q8_0"])).unwrap();
+    let single = Model::open(convert("odd-f16", directory.path(), &["--type", "q8_0"])).unwrap();
     let text = convert("odd-f16", directory.path(), &["--type", "q8_0", "--split", "--force"]);
     let vision = directory.path().join("odd-f16-mmproj.gguf");
     let pair = Model::open_pair(&text, &vision).unwrap();

@@ -65,7 +65,7 @@ impl Checkpoint {
         let run = self.convert(arguments);
         let message = String::from_utf8_lossy(&run.stderr).into_owned();
         assert!(run.status.success(), "{message}");
-        (Model::open(&self.path("model.gguf")).unwrap(), message)
+        (Model::open(self.path("model.gguf")).unwrap(), message)
     }
 
     #[track_caller]
