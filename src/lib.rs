@@ -27,11 +27,14 @@ pub mod files;
 #[doc(hidden)]
 pub mod gguf;
 pub mod image;
-mod memory;
+#[doc(hidden)]
+pub mod memory;
 pub mod metrics;
 pub mod model;
 #[doc(hidden)]
 pub mod ops;
+#[doc(hidden)]
+pub mod process;
 #[doc(hidden)]
 pub mod sched;
 pub mod session;

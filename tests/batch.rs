@@ -291,3 +291,31 @@ fn a_row_that_kills_fails() {
         }
     }
 }
+
+/// A signal leaves no half of an answer behind: interrupted again and again, the rows are those of a run that nobody disturbed.
+#[test]
+fn signals_cut_no_answer_off() {
+    const ROWS: usize = 300;
+    let undisturbed = Folder::of(ROWS);
+    assert!(undisturbed.run(&[]).status.success());
+    let folder = Folder::of(ROWS);
+    let mut interrupted = 0;
+    for attempt in 0u64.. {
+        let mut child = folder.command(&["-t", "1"]).spawn().unwrap();
+        // Once a row more is there, and then at another moment each time, so that some lie within answers.
+        let len = || std::fs::metadata(folder.at("out.jsonl.partial")).map_or(0, |file| file.len());
+        let (before, started) = (len(), Instant::now());
+        while len() <= before && started.elapsed() < Duration::from_secs(5) && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        std::thread::sleep(Duration::from_micros(attempt * 1700 % 20_000));
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        if child.wait().unwrap().success() {
+            break;
+        }
+        interrupted += 1;
+        assert!(interrupted < 400, "it does not go on");
+    }
+    assert!(interrupted > 5, "interrupted {interrupted} times");
+    assert_eq!(folder.answers(), undisturbed.answers());
+}

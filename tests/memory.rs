@@ -159,6 +159,14 @@ fn every_command_ends_with_few_files_and_threads() {
         for files in [4, 5, 6, 8, 12] {
             check(format!("{files} files"), with(&["prlimit", &format!("--nofile={files}"), program]));
         }
+        // A file that may not grow so far is an error, and leaves nothing behind.
+        for bytes in [0, 1000, 20_000] {
+            let _ = std::fs::remove_file(&out);
+            check(format!("files of {bytes} bytes"), with(&["prlimit", &format!("--fsize={bytes}"), program]));
+            let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with('.')).collect();
+            assert!(left.is_empty(), "{command:?} with files of {bytes} bytes leaves {left:?}");
+        }
         for threads in if is_root { 1..7 } else { 0..0 } {
             let limit = format!("--nproc={threads}");
             check(format!("{threads} threads"), with(&[&as_nobody[..], &["prlimit", &limit, program]].concat()));

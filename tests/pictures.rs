@@ -186,6 +186,30 @@ fn cut_and_damaged_files_are_named_plainly() {
     assert!(error.ends_with("the checksum of its IHDR chunk is wrong"), "{error}");
 }
 
+/// A file whose Huffman tables have sizes that no value has is refused, as PIL refuses it.
+#[test]
+fn huffman_tables_that_cannot_be_are_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/cases");
+    let path = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut tried = 0;
+    for path in path.filter(|path| path.extension().is_some_and(|ending| ending == "jpg")) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let read = Picture::from_bytes("whole", &bytes);
+        // A segment of tables whose first is for DC differences: marker, length, number, sixteen counts, symbols.
+        let Some(at) = bytes.windows(2).position(|pair| pair == [0xff, 0xc4]).filter(|at| bytes[at + 4] >> 4 == 0)
+        else {
+            continue;
+        };
+        if read.is_ok_and(|picture| picture.damage().is_none()) {
+            bytes[at + 21] = 16;
+            let error = Picture::from_bytes("damaged", &bytes).unwrap_err().to_string();
+            assert!(error.contains("Huffman"), "{}: {error}", path.display());
+            tried += 1;
+        }
+    }
+    assert!(tried > 0);
+}
+
 #[test]
 fn what_is_no_picture_is_named() {
     let directory = tempfile::tempdir().unwrap();

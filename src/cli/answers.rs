@@ -150,9 +150,14 @@ impl Found {
     }
 
     /// The picture with all objects drawn on it, as PNG.
-    pub(super) fn draw(&self, picture: &Picture) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub(super) fn draw(&self, picture: &Picture) -> Result<Vec<u8>> {
+        // The picture again, and the file in the worst case, as it grows.
+        gemmule::memory::check_room(4 * picture.rgb().len(), "the drawing")?;
         let objects: Vec<_> = self.detections.objects.iter().zip(self.masks.iter().map(Option::as_ref)).collect();
-        annotate(picture, &objects).to_png()
+        Ok(annotate(picture, &objects).to_png())
     }
 
     /// Each mask as a PNG file in `directory`, named by the number of its object.

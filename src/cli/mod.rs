@@ -239,19 +239,8 @@ fn long_version() -> String {
     )
 }
 
-/// Tells of a mistake in the program in one line. The standard library's backtrace holds a lock while it allocates: where memory is
-/// short, the process would wait for itself for ever. RUST_BACKTRACE=full brings it back.
-fn tell_of_panics() {
-    use std::io::Write;
-    if std::env::var_os("RUST_BACKTRACE").is_none_or(|style| style != "full") {
-        std::panic::set_hook(Box::new(|panic| {
-            let _ = writeln!(std::io::stderr(), "gemmule: a mistake in the program, please report it: {panic}");
-        }));
-    }
-}
-
 pub(crate) fn main() -> ExitCode {
-    tell_of_panics();
+    gemmule::process::prepare("gemmule");
     let result = match Cli::parse().command {
         Command::Run(command) => command.execute(),
         Command::Batch(command) => command.execute(),
@@ -325,7 +314,7 @@ fn end_with(stop: &CancelHandle) -> Result<()> {
             std::process::exit(1);
         });
     };
-    ctrlc::set_handler(handler).context("cannot watch for interrupts")
+    ctrlc::set_handler(handler).context("cannot watch for interrupts: allow more threads or memory (ulimit -u, -v)")
 }
 
 /// The most physical memory this process has held, in bytes.

@@ -106,7 +106,9 @@ impl Line {
 
     /// What the line says as the row that it must be.
     pub(super) fn row(&self) -> Result<Row> {
-        let Self::Text(text) = self else { bail!("the line has {LONGEST_LINE} bytes or more") };
+        let Self::Text(text) = self else {
+            bail!("the line has {LONGEST_LINE} bytes or more: name pictures by their paths, and shorten the prompt")
+        };
         Row::read(text).context("not a row such as {\"image\": \"a.jpg\", \"prompt\": \"caption en\"}")
     }
 }

@@ -152,7 +152,7 @@ impl Run {
                     print_json(&value)?;
                 }
                 if let Some(drawing) = &drawing {
-                    drawing.write(&found.draw(&pictures[0]))?;
+                    drawing.write(&found.draw(&pictures[0])?)?;
                 }
                 self.masks.as_ref().map_or(Ok(()), |directory| found.write_masks(directory))?;
             }

@@ -195,7 +195,12 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
 fn read_all(name: &str, reader: impl Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = reader.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
-    read.map_err(|error| Error::io(Path::new(name), error))?;
+    read.map_err(|error| match error.kind() {
+        std::io::ErrorKind::OutOfMemory => {
+            Error::Memory { what: format!("{name}: the file's bytes"), bytes: 2 * bytes.len() }
+        }
+        _ => Error::io(Path::new(name), error),
+    })?;
     check_file(name, bytes.len() as u64)?;
     Ok(bytes)
 }
@@ -277,8 +282,10 @@ fn decode_sound(bytes: &[u8]) -> std::result::Result<(DynamicImage, Orientation)
             .map(|(picture, _)| picture),
     };
     let picture = decoded.map(|picture| tiff::without_opacity(&file, picture));
-    let picture =
-        picture.map_err(|reason| format!("it is a TIFF file that cannot be read ({reason}): save it as PNG"))?;
+    let picture = picture.map_err(|reason| match reason.contains(MEMORY) {
+        true => reason,
+        false => format!("it is a TIFF file that cannot be read ({reason}): save it as PNG"),
+    })?;
     Ok((picture, orientation))
 }
 
@@ -307,6 +314,9 @@ fn failed(error: image::ImageError) -> String {
             _ => error.to_string(),
         },
         ImageError::Decoding(_) => png::plain(error.to_string()),
+        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "it ends before its pixels do".to_owned()
+        }
         _ => error.to_string(),
     }
 }
@@ -324,13 +334,16 @@ fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(
     check_memory((width, height), needed)
 }
 
+/// How a picture fails that there is no memory for.
+const MEMORY: &str = "more memory than there is";
+
 /// Checks that there are so many bytes for a picture.
 fn check_memory((width, height): (u32, u32), needed: u64) -> std::result::Result<(), String> {
     if is_there(needed) {
         return Ok(());
     }
     let megabytes = needed.div_ceil(1_000_000);
-    Err(format!("its {width} × {height} pixels take {megabytes} MB, more memory than there is"))
+    Err(format!("its {width} × {height} pixels take {megabytes} MB, {MEMORY}"))
 }
 
 /// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte. (Grey levels of 16 bits, too,

@@ -110,6 +110,10 @@ pub(super) fn decode(file: &[u8]) -> Option<Result<DynamicImage, String>> {
     if is_inks && integer(directory, Tag::PlanarConfiguration, 1) != 2 {
         return Some(rows(file, None).and_then(|rows| rows.inks()));
     }
+    // Its decoder makes three colours of two samples.
+    if (samples, is_grey) == (2, true) && JPEG.contains(&integer(directory, Tag::Compression, 1)) {
+        return Some(Err("grey with opacity, packed as JPEG".to_owned()));
+    }
     is_own.then(|| {
         let levels = levels(directory, kind, bits as u32)?;
         rows(file, Some(directory))?.picture(bits as usize, samples, &levels)

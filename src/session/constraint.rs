@@ -9,6 +9,7 @@ use regex_automata::util::start;
 use regex_automata::{Anchored, MatchKind};
 
 use super::sampling::Sampler;
+use crate::memory::is_there;
 use crate::text::{LOCATIONS, SEGMENTS, TokenKind, Tokenizer};
 use crate::{Error, Result};
 
@@ -167,16 +168,24 @@ impl TextForm {
     fn new(pattern: &str, has_codes: bool) -> Result<Self> {
         let failed =
             |error: &dyn std::fmt::Display| Error::Request(format!("the pattern '{pattern}' cannot be used: {error}"));
+        // Its tables are made from smaller ones, and copied as they grow.
+        let has_room = |size: &usize| is_there(8 * *size as u64);
+        let largest = std::iter::successors(Some(LARGEST_AUTOMATON), |size| Some(size / 2)).take(8).find(has_room);
+        let largest = largest.unwrap_or(LARGEST_AUTOMATON >> 8);
         let config = dense::Config::new()
             .start_kind(StartKind::Anchored)
             // Every way to match has to stay open, not only the first.
             .match_kind(MatchKind::All)
-            .dfa_size_limit(Some(LARGEST_AUTOMATON))
-            .determinize_size_limit(Some(2 * LARGEST_AUTOMATON));
-        let parts = thompson::Config::new().nfa_size_limit(Some(LARGEST_AUTOMATON));
+            .dfa_size_limit(Some(largest))
+            .determinize_size_limit(Some(2 * largest));
+        let parts = thompson::Config::new().nfa_size_limit(Some(largest));
         let builder = &mut dense::Builder::new();
         let automaton = builder.configure(config).thompson(parts).build(pattern);
-        let automaton = automaton.map_err(|error| failed(&deepest(&error)))?;
+        let automaton = automaton.map_err(|error| {
+            let is_short = largest < LARGEST_AUTOMATON && error.is_size_limit_exceeded();
+            let what = || format!("the tables of the pattern '{pattern}'");
+            if is_short { Error::Memory { what: what(), bytes: 16 * largest } } else { failed(&deepest(&error)) }
+        })?;
         let start = start::Config::new().anchored(Anchored::Yes);
         let state = automaton.start_state(&start).map_err(|error| failed(&error))?;
         let spelled = Spelled::default();

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use gemmule::files::{destination, same_file};
-use gemmule::{CancelHandle, GenerateOptions, Model};
+use gemmule::{CancelHandle, FinishReason, GenerateOptions, Model};
 use serde_json::{Value, json};
 
 use self::journal::{Journal, Noted, Stamp};
@@ -96,10 +96,12 @@ impl Batch {
                     }
                     Err(error) => Err(error),
                 };
-                if stop.is_cancelled() && answered.is_err() {
+                let is_cut = answered.as_ref().map_or(true, |(_, finish)| *finish == FinishReason::Stopped);
+                // The next run answers the row as a whole.
+                if stop.is_cancelled() && is_cut {
                     break;
                 }
-                let mut value = answered.unwrap_or_else(|error| {
+                let mut value = answered.map(|(value, _)| value).unwrap_or_else(|error| {
                     begun.failures += 1;
                     bar.set_message(format!("{} failed", begun.failures));
                     json!({ "error": format!("{error:#}") })
@@ -127,7 +129,7 @@ impl Batch {
         Ok(())
     }
 
-    fn answer(&self, model: &Model, shown: &mut Shown, work: &Work) -> Result<Value> {
+    fn answer(&self, model: &Model, shown: &mut Shown, work: &Work) -> Result<(Value, FinishReason)> {
         let session = shown.show(work)?;
         let options = GenerateOptions {
             max_tokens: work.row.max_tokens.unwrap_or(self.max_tokens),
@@ -138,7 +140,8 @@ impl Batch {
         };
         let answer = session.ask(&work.row.prompt, &options, |_| std::ops::ControlFlow::Continue(()))?;
         let found = Found::read(&self.objects, session, model, (&answer, &work.pictures))?;
-        answers::to_json((model, self.probabilities.base()), &answer, &found, &work.pictures)
+        let value = answers::to_json((model, self.probabilities.base()), &answer, &found, &work.pictures)?;
+        Ok((value, answer.finish))
     }
 
     /// What the answers depend on beside the rows and their pictures.

@@ -88,6 +88,11 @@ type TextMeasure = fn(&str, &[String]) -> f64;
 
 impl Eval {
     pub(super) fn execute(self) -> Result<()> {
+        // Rows, what is read of them, and what measures count in them are kept.
+        let files =
+            std::iter::once(&self.data).chain(&self.predictions).filter_map(|path| std::fs::metadata(path).ok());
+        let bytes: u64 = files.map(|file| file.len()).sum();
+        gemmule::memory::check_room(usize::try_from(bytes)?.saturating_mul(7), "the rows")?;
         // Everything that can be wrong with the data shows before the first answer.
         let (truths, seen) = truth::read(&self.data, self.metric, self.predictions.is_empty())?;
         ensure!(

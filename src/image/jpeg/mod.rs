@@ -13,7 +13,7 @@ use coefficients::Component;
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
 use libjpeg_turbo_rs::{DecodeLimits, Decoder, Image, PixelFormat};
-use recover::{Recovery, Stop};
+use recover::{Recovery, Stop, WRONG_TABLE};
 
 use super::{Decoded, LARGEST_DECODED, LONGEST_SIDE, check_memory, check_size, orientation};
 
@@ -28,6 +28,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, String> {
     if has_small_black(bytes) {
         return separated(bytes).and_then(|(picture, damage)| done(picture, damage));
     }
+    check_room(bytes)?;
     let strict = decode_sound(bytes);
     if strict.is_ok() && order::is_orderly(bytes) {
         return strict.and_then(|picture| done(picture, None));
@@ -36,16 +37,28 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, String> {
         Ok(recovery) => recovery,
         // Sound in a way that is not recovered, or without its end.
         Err(Stop::Unknown) => return strict.and_then(|picture| done(picture, None)),
+        // What such a table decodes to is nobody's picture.
+        Err(Stop::Refused(reason @ WRONG_TABLE)) => return Err(reason.to_owned()),
         Err(Stop::Refused(reason)) => {
             return strict.map_err(|_| reason.to_owned()).and_then(|picture| done(picture, Some(reason.to_owned())));
         }
         Err(Stop::Suspend) => return Err("the file is truncated".to_owned()),
     };
-    let reason = strict.err().unwrap_or_else(|| "its markers are out of order".to_owned());
+    let reason = strict.err().unwrap_or_else(|| "its markers or its tables are damaged".to_owned());
     let size = recovered.size.ok_or("it has no size")?;
     let components: Vec<&Component> = recovered.components.iter().collect();
     let picture = decode_sound(&encode::encode(size, &components, &recovered.applications))?;
     done(picture, Some(reason))
+}
+
+/// Checks that there is memory for decoding: coefficients of two bytes, planes and pixels; and for what is recovered, coefficients
+/// again and a sound file made of them.
+fn check_room(bytes: &[u8]) -> Result<(), String> {
+    let frame = segments(bytes).find(|(marker, _)| matches!(marker, 0xc0..=0xc2 | 0xc9..=0xca));
+    let Some((_, [_, h0, h1, w0, w1, components, ..])) = frame else { return Ok(()) };
+    let (width, height) = (u16::from_be_bytes([*w0, *w1]), u16::from_be_bytes([*h0, *h1]));
+    let samples = u64::from(*components) * u64::from(width) * u64::from(height);
+    check_memory((width.into(), height.into()), 6 * samples + 6 * bytes.len() as u64)
 }
 
 /// The picture as stored in a sound file.
@@ -63,8 +76,6 @@ fn decode_sound(bytes: &[u8]) -> Result<DynamicImage, String> {
     let components = header.components.len();
     let size = (u32::from(header.width), u32::from(header.height));
     check_size(size, 0)?;
-    // Coefficients of two bytes, planes, and pixels.
-    check_memory(size, 4 * components as u64 * u64::from(size.0) * u64::from(size.1))?;
     let mut sampling = header.components.iter().map(|of| (of.horizontal_sampling, of.vertical_sampling));
     let first = sampling.next();
     if components == 4 && sampling.any(|other| Some(other) != first) {

@@ -1,7 +1,12 @@
-//! Whether a file's markers are in order.
+//! Whether a file's markers and tables are in order.
 
-/// Whether the markers within scans are such as the strict decoder and libjpeg read alike: no filled-up data bytes, and restarts in
-/// their order. Cheap, since only bytes of 255 matter; it says nothing about the codes.
+use super::huffman::Table;
+
+/// Most bits of a coefficient of eight-bit samples.
+const MOST_BITS: u8 = 10;
+
+/// Whether markers and tables are such as the strict decoder and libjpeg read alike: no filled-up data bytes within scans, restarts in
+/// their order, Huffman tables of codes and sizes that can be. Cheap, since only bytes of 255 matter; it says nothing about the codes.
 pub(super) fn is_orderly(data: &[u8]) -> bool {
     let byte = |at: usize| data.get(at).copied();
     let (mut at, mut interval) = (2, 0);
@@ -23,7 +28,11 @@ pub(super) fn is_orderly(data: &[u8]) -> bool {
         if marker == 0xdd {
             interval = word(at + 2);
         }
-        at += word(at);
+        let end = at + word(at);
+        if marker == 0xc4 && !data.get(at + 2..end).is_some_and(has_sound_tables) {
+            return false;
+        }
+        at = end;
         if marker != 0xda {
             continue;
         }
@@ -51,4 +60,19 @@ pub(super) fn is_orderly(data: &[u8]) -> bool {
             at += 1;
         }
     }
+}
+
+/// Whether the body of a segment of Huffman tables has only such as can be.
+fn has_sound_tables(mut body: &[u8]) -> bool {
+    while let Some((&[kind, ref counts @ ..], rest)) = body.split_first_chunk::<17>() {
+        let count = counts.iter().map(|count| usize::from(*count)).sum();
+        let Some((symbols, rest)) = rest.split_at_checked(count) else { return false };
+        let is_dc = kind >> 4 == 0;
+        let is_sound = Table::new(counts, symbols, is_dc).is_some();
+        if !is_sound || (!is_dc && symbols.iter().any(|symbol| symbol & 15 > MOST_BITS)) {
+            return false;
+        }
+        body = rest;
+    }
+    true
 }

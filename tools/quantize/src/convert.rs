@@ -152,7 +152,7 @@ fn watch_for_interrupts() -> Result<&'static AtomicBool> {
     static INTERRUPTED: AtomicBool = AtomicBool::new(false);
     static WATCHED: LazyLock<std::result::Result<(), ctrlc::Error>> =
         LazyLock::new(|| ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)));
-    WATCHED.as_ref().context("cannot watch for interrupts")?;
+    WATCHED.as_ref().context("cannot watch for interrupts: allow more threads or memory (ulimit -u, -v)")?;
     Ok(&INTERRUPTED)
 }
 
@@ -189,10 +189,10 @@ fn check_space(path: &Path, needed: u64) -> Result<()> {
     let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
     ensure!(
         needed <= free,
-        "{}: the output needs {:.2} GB, the disk has {:.2} GB left",
+        "{}: the output needs {} MB, the disk has {} MB left: make room, or name an output elsewhere",
         directory.display(),
-        needed as f64 / 1e9,
-        free as f64 / 1e9
+        needed.div_ceil(1_000_000),
+        free / 1_000_000
     );
     Ok(())
 }

@@ -330,20 +330,9 @@ pub fn checkpoint_tensors(config: &Config) -> Vec<(String, Vec<usize>)> {
     plan::Plan::new(&mut config.clone(), &types).sources()
 }
 
-/// Tells of a mistake in the program in one line. The standard library's backtrace holds a lock while it allocates: where memory is
-/// short, the process would wait for itself for ever. RUST_BACKTRACE=full brings it back.
-fn tell_of_panics() {
-    if std::env::var_os("RUST_BACKTRACE").is_none_or(|style| style != "full") {
-        std::panic::set_hook(Box::new(|panic| {
-            let _ =
-                writeln!(std::io::stderr(), "gemmule-quantize: a mistake in the program, please report it: {panic}");
-        }));
-    }
-}
-
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
-    tell_of_panics();
+    gemmule::process::prepare("gemmule-quantize");
     match Cli::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -40,6 +40,9 @@ enum Next {
     End,
 }
 
+/// Why a file is refused whose scans have a table of codes or sizes that cannot be.
+pub(super) const WRONG_TABLE: &str = "one of its Huffman tables is damaged";
+
 /// A Huffman table as it is stored: how many codes of each length there are, and their symbols.
 type StoredTable = ([u8; 16], Vec<u8>);
 
@@ -277,7 +280,7 @@ impl<'a> Recovery<'a> {
             let table = |class: usize, number: u8| {
                 let stored = self.tables[class].get(usize::from(number)).and_then(Option::as_ref);
                 let (counts, symbols) = stored.ok_or(Stop::Refused("a Huffman table is missing"))?;
-                Table::new(counts, symbols, class == 0).ok_or(Stop::Refused("a Huffman table that cannot be"))
+                Table::new(counts, symbols, class == 0).ok_or(Stop::Refused(WRONG_TABLE))
             };
             tables.push((wants_dc.then(|| table(0, *dc)).transpose()?, wants_ac.then(|| table(1, *ac)).transpose()?));
         }

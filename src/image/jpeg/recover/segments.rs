@@ -138,7 +138,7 @@ impl Recovery<'_> {
             let total: usize = counts.iter().map(|count| usize::from(*count)).sum();
             length -= 17;
             if total > 256 || total as i64 > length {
-                return refused("a Huffman table that cannot be");
+                return refused(super::WRONG_TABLE);
             }
             let mut symbols = vec![0; 256];
             for symbol in &mut symbols[..total] {

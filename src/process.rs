@@ -1,0 +1,45 @@
+//! What the programs ask of the process they run in.
+
+use std::io::Write;
+
+/// Gets a process ready whose messages begin with `name`; before any thread is started.
+pub fn prepare(name: &'static str) {
+    tell_of_panics(name);
+    #[cfg(unix)]
+    refuse_large_files();
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    have_one_heap_where_addresses_are_few();
+}
+
+/// Tells of a mistake in the program in one line. The standard library's backtrace holds a lock while it allocates: where memory is
+/// short, the process would wait for itself for ever. RUST_BACKTRACE=full brings it back.
+fn tell_of_panics(name: &'static str) {
+    if std::env::var_os("RUST_BACKTRACE").is_none_or(|style| style != "full") {
+        std::panic::set_hook(Box::new(move |panic| {
+            let _ = writeln!(std::io::stderr(), "{name}: a mistake in the program, please report it: {panic}");
+        }));
+    }
+}
+
+/// A file that grows beyond the process's limit is an error of the write, not the end of the process. Threads inherit that.
+#[cfg(unix)]
+fn refuse_large_files() {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    // Where it fails, the process ends as it would have.
+    let _ = signals.thread_block();
+}
+
+/// glibc gives each thread a heap of its own and keeps 64 MB of addresses for it, or maps a page for each small allocation where it
+/// cannot. Where addresses are limited (`ulimit -v`), all threads share one.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn have_one_heap_where_addresses_are_few() {
+    use nix::libc;
+    use nix::sys::resource::{Resource, getrlimit};
+    let is_limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(limit, _)| limit != libc::RLIM_INFINITY);
+    if is_limited {
+        // SAFETY: the call sets a number of the allocator's, and takes no pointer.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    }
+}
