@@ -111,3 +111,17 @@ fn unsafe_stays_where_it_belongs() {
         assert!(found == 0 || places.iter().any(|place| name.contains(place)), "{name} has unsafe code");
     }
 }
+
+#[test]
+fn files_are_short_enough_to_be_read() {
+    const MOST_LINES: usize = 500;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["benches", "capi", "examples", "fuzz", "quant", "src", "tests", "tools"] {
+        sources(&root.join(folder), &mut files);
+    }
+    // What cargo builds for workspaces of their own.
+    let files = files.iter().filter(|(name, _)| !name.contains("/target/"));
+    let long: Vec<_> = files.filter(|(_, text)| text.lines().count() > MOST_LINES).map(|(name, _)| name).collect();
+    assert!(long.is_empty(), "more than {MOST_LINES} lines: {long:?}");
+}

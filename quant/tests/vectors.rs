@@ -1,6 +1,5 @@
 //! What is computed value by value, of every instruction set, held against plain arithmetic in double precision.
 
-#[expect(dead_code, reason = "it also makes weights")]
 mod support;
 
 use gemmule_quant::{Kernels, vector};

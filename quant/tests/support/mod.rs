@@ -1,4 +1,5 @@
 //! What tests of kernels share: random rows and plain arithmetic.
+#![allow(dead_code)] // Each test program uses some of it.
 
 use gemmule_quant::{Format, Kernels, encode_row, isa};
 

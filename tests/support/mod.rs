@@ -1,0 +1,27 @@
+//! The program, run as a user runs it.
+#![allow(dead_code)] // Each test program uses some of it.
+
+use std::process::{Command, Output};
+
+/// The picture that the examples are about.
+pub(crate) const PICTURE: &str = "examples/pictures/shape.png";
+
+/// Runs the program in the repository's folder.
+pub(crate) fn gemmule(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gemmule"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap()
+}
+
+/// What a run that succeeded printed.
+pub(crate) fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The values of lines of JSON.
+pub(crate) fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
