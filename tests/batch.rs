@@ -1,16 +1,13 @@
 //! Batches: whole, interrupted, and about things that change.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-
-const PICTURE: &str = "examples/pictures/shape.png";
-
-fn json_lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
+use support::{PICTURE, json_lines};
 
 /// A directory with a manifest and a picture.
 struct Folder(tempfile::TempDir);

@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{PICTURE, gemmule, json_lines, stdout};
+use support::{PICTURE, assert_fails, gemmule, json_lines, stdout};
 
 #[test]
 fn the_bundled_model_answers_right() {
@@ -350,19 +350,6 @@ fn nobody_need_read_what_is_said() {
     }
     let output = program(&run).stderr(full()).output().unwrap();
     assert_eq!(stdout(&output), "a yellow circle\n");
-}
-
-/// Exit code 1, nothing on stdout, one line on stderr that names what matters.
-#[track_caller]
-fn assert_fails(arguments: &[&str], parts: &[&str]) {
-    let output = gemmule(arguments);
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(output.stdout.is_empty());
-    assert_eq!(message.trim_end().lines().count(), 1, "{message}");
-    for part in parts {
-        assert!(message.contains(part), "no '{part}' in: {message}");
-    }
 }
 
 fn damaged(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {

@@ -1,36 +1,11 @@
 //! The program with the files that people have: rows, predictions, damaged pictures, models that are none.
 
+mod support;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-
-const PICTURE: &str = "examples/pictures/shape.png";
-
-fn gemmule(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gemmule"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-#[track_caller]
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-#[track_caller]
-fn assert_fails(arguments: &[&str], parts: &[&str]) {
-    let output = gemmule(arguments);
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert_eq!(message.trim_end().lines().count(), 1, "{message}");
-    for part in parts {
-        assert!(message.contains(part), "no '{part}' in: {message}");
-    }
-}
+use support::{PICTURE, assert_fails, gemmule, stdout};
 
 struct Folder(tempfile::TempDir);
 

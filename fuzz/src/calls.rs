@@ -285,9 +285,9 @@ impl Program {
             10 => self.score(choices),
             // SAFETY: what is freed is taken from the handles before.
             11 => unsafe { gemmule_model_free(choices.take(&mut self.models)) },
-            // SAFETY: as in the line above.
+            // SAFETY: what is freed is taken from the handles before.
             12 => unsafe { gemmule_session_free(choices.take(&mut self.sessions)) },
-            // SAFETY: as in the lines above.
+            // SAFETY: what is freed is taken from the handles before.
             13 => unsafe { gemmule_answer_free(choices.take(&mut self.answers)) },
             14 => {
                 // SAFETY: it was made here, and nobody else has it.

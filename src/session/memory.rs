@@ -1,6 +1,8 @@
 //! What a session's buffers take at most, from the sizes of what it is asked about. The formulas follow the buffers of
-//! `vision::forward`, `decoder::forward` and [`attend_all`](crate::ops::attention); the tests hold them against what is taken.
+//! `vision::forward`, `decoder::forward` and [`attend_all`](crate::ops::attention); `tests/memory.rs` answers under limits.
 
+use crate::Result;
+use crate::memory::check_room;
 use crate::model::config::{Config, TextConfig, VisionConfig};
 
 const F32: usize = size_of::<f32>();
@@ -15,6 +17,15 @@ fn padded(bytes: usize) -> usize {
 
 /// What does not grow with the tokens: the workers' tiles and weights decoded for them.
 const OF_A_WORKER: usize = 2 << 20;
+
+/// Whether there is memory for buffers that grow from `room` bytes; those there are stay.
+pub(super) fn grow(room: &mut usize, needed: usize, what: impl FnOnce() -> String) -> Result<()> {
+    if needed > *room {
+        check_room(needed - *room, what())?;
+        *room = needed;
+    }
+    Ok(())
+}
 
 /// Pixels, features and the tower's buffers.
 pub(super) fn of_pictures(config: &Config, pictures: usize, threads: usize) -> usize {

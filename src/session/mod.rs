@@ -19,7 +19,6 @@ use sampling::Sampler;
 pub use sampling::Sampling;
 
 use crate::image::Picture;
-use crate::memory::check_room;
 use crate::model::decoder::{self, DecoderScratch, KvCache, Positions};
 use crate::model::vision::{self, VisionScratch};
 use crate::model::{Config, Model, mask_decoder};
@@ -42,8 +41,9 @@ pub struct Session {
     features: Vec<f32>,
     /// What showing the pictures took.
     shown: Timings,
-    /// What pictures and prompts were found to have room for.
-    room: [usize; 2],
+    /// Bytes that pictures and prompts were found to have room for.
+    room_for_pictures: usize,
+    room_for_prefix: usize,
     x: Vec<f32>,
     logits: Vec<f32>,
 }
@@ -81,7 +81,8 @@ impl Session {
             pixels: Vec::new(),
             features: Vec::new(),
             shown: Timings::default(),
-            room: [0; 2],
+            room_for_pictures: 0,
+            room_for_prefix: 0,
             x: Vec::new(),
             logits: Vec::new(),
         })
@@ -280,15 +281,9 @@ impl Session {
     /// As [`generate`](Self::generate).
     pub fn hidden_states(&mut self, prompt: &str) -> Result<Vec<f32>> {
         self.prefill(prompt, 0, Positions::All)?;
-        let Self { model, compute, x, .. } = self;
-        let mut out = vec![0.0; x.len()];
-        decoder::normalize_output(
-            compute,
-            &model.parts.store,
-            (&model.parts.config.text, &model.parts.decoder),
-            x,
-            &mut out,
-        );
+        let (parts, mut out) = (&self.model.parts, vec![0.0; self.x.len()]);
+        let weights = (&parts.config.text, &parts.decoder);
+        decoder::normalize_output(&self.compute, &parts.store, weights, &self.x, &mut out);
         Ok(out)
     }
 
@@ -376,7 +371,7 @@ impl Session {
         let prefix = tokenizer.prefix(pictures, tokens_of_picture, prompt)?;
         let total = self.check_length(prefix.len(), room)?;
         let needed = memory::of_prefix(config, (prefix.len(), total), self.compute.pool.threads());
-        self.check_room(1, needed, || format!("the buffers for {} tokens", prefix.len()))?;
+        memory::grow(&mut self.room_for_prefix, needed, || format!("the buffers for {} tokens", prefix.len()))?;
         let start = Instant::now();
         self.x.clear();
         // Image features enter as they are; only text embeddings are scaled.
@@ -397,16 +392,7 @@ impl Session {
 
     fn check_room_of_pictures(&mut self, pictures: usize) -> Result<()> {
         let needed = memory::of_pictures(self.config(), pictures, self.compute.pool.threads());
-        self.check_room(0, needed, || "the buffers for pictures".to_owned())
-    }
-
-    /// Whether there is memory for buffers that grow; those there are stay.
-    fn check_room(&mut self, kind: usize, needed: usize, what: impl FnOnce() -> String) -> Result<()> {
-        if needed > self.room[kind] {
-            check_room(needed - self.room[kind], what())?;
-            self.room[kind] = needed;
-        }
-        Ok(())
+        memory::grow(&mut self.room_for_pictures, needed, || "the buffers for pictures".to_owned())
     }
 
     /// The length that a prefix and `room` more tokens have together, if the model's context holds it.

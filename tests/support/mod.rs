@@ -16,6 +16,7 @@ pub(crate) fn gemmule(arguments: &[&str]) -> Output {
 }
 
 /// What a run that succeeded printed.
+#[track_caller]
 pub(crate) fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
@@ -24,4 +25,17 @@ pub(crate) fn stdout(output: &Output) -> String {
 /// The values of lines of JSON.
 pub(crate) fn json_lines(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Exit code 1, nothing on stdout, one line on stderr that names what matters.
+#[track_caller]
+pub(crate) fn assert_fails(arguments: &[&str], parts: &[&str]) {
+    let output = gemmule(arguments);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(message.trim_end().lines().count(), 1, "{message}");
+    for part in parts {
+        assert!(message.contains(part), "no '{part}' in: {message}");
+    }
 }

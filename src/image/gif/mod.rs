@@ -54,6 +54,17 @@ impl<P: Copy> Canvas<P> {
         }
     }
 
+    /// Notes what becomes of a frame's place before the next one: nothing, a filling, or what there is now, with one pixel for what lies
+    /// beyond the canvas.
+    fn note_disposal(&mut self, way: u8, extent: Extent, (filling, beyond): (P, P)) -> Result<(), String> {
+        match way {
+            ..FILL => {}
+            FILL => self.disposal = Some(Disposal::Fill(extent, filling)),
+            RESTORE.. => self.keep(extent, beyond)?,
+        }
+        Ok(())
+    }
+
     /// What there is before a frame is drawn, to come back after it.
     fn keep(&mut self, extent: Extent, beyond: P) -> Result<(), String> {
         check_size((extent.width as u32, extent.height as u32), 0)?;
@@ -158,7 +169,7 @@ impl<'a> Frames<'a> {
         self.damage = self.damage.or(unpacked.damage).or(unknown);
         let is_drawn = |index: u8| *transparent != Some(index);
         let background = self.blocks.background.unwrap_or(0);
-        self.colour_what_was();
+        self.dispose();
         match &mut self.shown {
             Shown::Nothing => {
                 self.transparent = *transparent;
@@ -175,14 +186,8 @@ impl<'a> Frames<'a> {
                 self.shown = Shown::Indexed { canvas, palette: shown.clone(), had_colours: !palette.is_grey() };
             }
             Shown::Indexed { canvas, palette: shown, had_colours } => {
-                match self.way {
-                    ..FILL => {}
-                    FILL => {
-                        let index = self.transparent.or(*transparent).unwrap_or(background);
-                        canvas.disposal = Some(Disposal::Fill(*extent, index));
-                    }
-                    RESTORE.. => canvas.keep(*extent, 0)?,
-                }
+                let filling = self.transparent.or(*transparent).unwrap_or(background);
+                canvas.note_disposal(self.way, *extent, (filling, 0))?;
                 if canvas.grow((width, height), 0) {
                     *shown = match (palette.is_grey(), shown.is_grey()) {
                         (false, _) => palette.clone(),
@@ -194,14 +199,8 @@ impl<'a> Frames<'a> {
                 *had_colours = !palette.is_grey();
             }
             Shown::Coloured(canvas) => {
-                match self.way {
-                    ..FILL => {}
-                    FILL => {
-                        let colour = palette.fill(transparent.unwrap_or(background));
-                        canvas.disposal = Some(Disposal::Fill(*extent, colour));
-                    }
-                    RESTORE.. => canvas.keep(*extent, [0; 3])?,
-                }
+                let filling = palette.fill(transparent.unwrap_or(background));
+                canvas.note_disposal(self.way, *extent, (filling, [0; 3]))?;
                 canvas.grow((width, height), if transparent.is_none() { palette.colour(0) } else { [0; 3] });
                 let colour = |index: u8| is_drawn(index).then(|| palette.colour(index));
                 canvas.draw(*extent, &unpacked.indices, part.width, colour);
@@ -211,7 +210,7 @@ impl<'a> Frames<'a> {
     }
 
     /// Disposes of the frame before, and makes colours of its indices if it had any.
-    fn colour_what_was(&mut self) {
+    fn dispose(&mut self) {
         match &mut self.shown {
             Shown::Nothing => {}
             Shown::Coloured(canvas) => canvas.dispose(),

@@ -25,10 +25,10 @@ pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, String> {
     let orientation = orientation_of(bytes);
     let done = |picture, damage| Ok(Decoded { picture, orientation, damage });
+    check_room(bytes)?;
     if has_small_black(bytes) {
         return separated(bytes).and_then(|(picture, damage)| done(picture, damage));
     }
-    check_room(bytes)?;
     let strict = decode_sound(bytes);
     if strict.is_ok() && order::is_orderly(bytes) {
         return strict.and_then(|picture| done(picture, None));
@@ -54,8 +54,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, String> {
 /// Checks that there is memory for decoding: coefficients of two bytes, planes and pixels; and for what is recovered, coefficients
 /// again and a sound file made of them.
 fn check_room(bytes: &[u8]) -> Result<(), String> {
-    let frame = segments(bytes).find(|(marker, _)| matches!(marker, 0xc0..=0xc2 | 0xc9..=0xca));
-    let Some((_, [_, h0, h1, w0, w1, components, ..])) = frame else { return Ok(()) };
+    let Some((_, [_, h0, h1, w0, w1, components, ..])) = frame(bytes) else { return Ok(()) };
     let (width, height) = (u16::from_be_bytes([*w0, *w1]), u16::from_be_bytes([*h0, *h1]));
     let samples = u64::from(*components) * u64::from(width) * u64::from(height);
     check_memory((width.into(), height.into()), 6 * samples + 6 * bytes.len() as u64)
@@ -146,6 +145,11 @@ fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
+/// The segment of the frame: size and components.
+fn frame(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    segments(bytes).find(|(marker, _)| matches!(marker, 0xc0..=0xc2 | 0xc9..=0xca))
+}
+
 fn orientation_of(bytes: &[u8]) -> Orientation {
     const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
     let (mut exif, mut xmp) = (Vec::new(), None);
@@ -162,8 +166,7 @@ fn orientation_of(bytes: &[u8]) -> Orientation {
 
 /// Whether a file has four components in other than the usual sampling, which the decoder does not read as libjpeg does.
 fn has_small_black(bytes: &[u8]) -> bool {
-    let frame = segments(bytes).find(|(marker, _)| matches!(marker, 0xc0..=0xc2));
-    let Some((_, [_, _, _, _, _, 4, components @ ..])) = frame else { return false };
+    let Some((0xc0..=0xc2, [_, _, _, _, _, 4, components @ ..])) = frame(bytes) else { return false };
     components.as_chunks::<3>().0.iter().any(|component| component[1] != components[1]) && components.len() == 12
 }
 

@@ -135,10 +135,10 @@ unsafe fn strips<const LEFT: usize, const RIGHT: usize>(left: OperandView<'_>, r
             count += 1;
         }
     }
-    /// What the results begin with, what a step adds, and where the results go. `{out}` is the first tile's place, `{a}` that of the
-    /// tile below it.
+    /// The results, each by its register and its place (`{out}` is the first tile's, `{a}` that of the tile below it), and what a step
+    /// adds to them.
     macro_rules! products {
-        (load $($load:literal)*; add $($add:literal)*; store $($store:literal)*) => {
+        ($($result:literal at $place:literal)*; add $($add:literal)*) => {
             asm!(
                 "tilezero tmm0",
                 "tilezero tmm1",
@@ -149,7 +149,7 @@ unsafe fn strips<const LEFT: usize, const RIGHT: usize>(left: OperandView<'_>, r
                 "mov {a}, {stride}",
                 "shl {a}, 4",
                 "add {a}, {out}",
-                $($load,)*
+                $(concat!("tileloadd ", $result, ", [", $place, "]"),)*
                 "2:",
                 "test {count}, {count}",
                 "jz 5f",
@@ -176,7 +176,7 @@ unsafe fn strips<const LEFT: usize, const RIGHT: usize>(left: OperandView<'_>, r
                 "mov {a}, {stride}",
                 "shl {a}, 4",
                 "add {a}, {out}",
-                $($store,)*
+                $(concat!("tilestored [", $place, "], ", $result),)*
                 meeting = inout(reg) meetings.as_ptr() => _, count = inout(reg) count => _,
                 out = in(reg) group.out, stride = in(reg) group.stride * size_of::<f32>(), line = in(reg) 64usize,
                 steps = inout(reg) usize::from(group.accumulate) => _,
@@ -192,11 +192,10 @@ unsafe fn strips<const LEFT: usize, const RIGHT: usize>(left: OperandView<'_>, r
     unsafe {
         match (LEFT, RIGHT) {
             (2, 2) => products!(
-                load
-                "tileloadd tmm0, [{out} + {stride}]"
-                "tileloadd tmm1, [{out} + {stride} + 64]"
-                "tileloadd tmm2, [{a} + {stride}]"
-                "tileloadd tmm3, [{a} + {stride} + 64]";
+                "tmm0" at "{out} + {stride}"
+                "tmm1" at "{out} + {stride} + 64"
+                "tmm2" at "{a} + {stride}"
+                "tmm3" at "{a} + {stride} + 64";
                 add
                 "tileloadd tmm4, [{a} + {line}]"
                 "tileloaddt1 tmm6, [{x} + {line}]"
@@ -205,32 +204,22 @@ unsafe fn strips<const LEFT: usize, const RIGHT: usize>(left: OperandView<'_>, r
                 "tdpbf16ps tmm1, tmm4, tmm7"
                 "tileloadd tmm5, [{b} + {line}]"
                 "tdpbf16ps tmm2, tmm5, tmm6"
-                "tdpbf16ps tmm3, tmm5, tmm7";
-                store
-                "tilestored [{out} + {stride}], tmm0"
-                "tilestored [{out} + {stride} + 64], tmm1"
-                "tilestored [{a} + {stride}], tmm2"
-                "tilestored [{a} + {stride} + 64], tmm3"
+                "tdpbf16ps tmm3, tmm5, tmm7"
             ),
             (2, 1) => products!(
-                load
-                "tileloadd tmm0, [{out} + {stride}]"
-                "tileloadd tmm2, [{a} + {stride}]";
+                "tmm0" at "{out} + {stride}"
+                "tmm2" at "{a} + {stride}";
                 add
                 "tileloadd tmm4, [{a} + {line}]"
                 "tileloaddt1 tmm6, [{x} + {line}]"
                 "tdpbf16ps tmm0, tmm4, tmm6"
                 "tileloadd tmm5, [{b} + {line}]"
-                "tdpbf16ps tmm2, tmm5, tmm6";
-                store
-                "tilestored [{out} + {stride}], tmm0"
-                "tilestored [{a} + {stride}], tmm2"
+                "tdpbf16ps tmm2, tmm5, tmm6"
             ),
             (1, 3) => products!(
-                load
-                "tileloadd tmm0, [{out} + {stride}]"
-                "tileloadd tmm1, [{out} + {stride} + 64]"
-                "tileloadd tmm2, [{out} + {stride} + 128]";
+                "tmm0" at "{out} + {stride}"
+                "tmm1" at "{out} + {stride} + 64"
+                "tmm2" at "{out} + {stride} + 128";
                 add
                 "tileloadd tmm4, [{a} + {line}]"
                 "tileloaddt1 tmm6, [{x} + {line}]"
@@ -238,35 +227,24 @@ unsafe fn strips<const LEFT: usize, const RIGHT: usize>(left: OperandView<'_>, r
                 "tileloaddt1 tmm7, [{y} + {line}]"
                 "tdpbf16ps tmm1, tmm4, tmm7"
                 "tileloaddt1 tmm5, [{z} + {line}]"
-                "tdpbf16ps tmm2, tmm4, tmm5";
-                store
-                "tilestored [{out} + {stride}], tmm0"
-                "tilestored [{out} + {stride} + 64], tmm1"
-                "tilestored [{out} + {stride} + 128], tmm2"
+                "tdpbf16ps tmm2, tmm4, tmm5"
             ),
             (1, 2) => products!(
-                load
-                "tileloadd tmm0, [{out} + {stride}]"
-                "tileloadd tmm1, [{out} + {stride} + 64]";
+                "tmm0" at "{out} + {stride}"
+                "tmm1" at "{out} + {stride} + 64";
                 add
                 "tileloadd tmm4, [{a} + {line}]"
                 "tileloaddt1 tmm6, [{x} + {line}]"
                 "tdpbf16ps tmm0, tmm4, tmm6"
                 "tileloaddt1 tmm7, [{y} + {line}]"
-                "tdpbf16ps tmm1, tmm4, tmm7";
-                store
-                "tilestored [{out} + {stride}], tmm0"
-                "tilestored [{out} + {stride} + 64], tmm1"
+                "tdpbf16ps tmm1, tmm4, tmm7"
             ),
             _ => products!(
-                load
-                "tileloadd tmm0, [{out} + {stride}]";
+                "tmm0" at "{out} + {stride}";
                 add
                 "tileloadd tmm4, [{a} + {line}]"
                 "tileloaddt1 tmm6, [{x} + {line}]"
-                "tdpbf16ps tmm0, tmm4, tmm6";
-                store
-                "tilestored [{out} + {stride}], tmm0"
+                "tdpbf16ps tmm0, tmm4, tmm6"
             ),
         }
     }
