@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gemmule::quant::activation::QuantizedRows;
-use gemmule::quant::kernels::{FloatRows, IntegerRows, TileOut};
-use gemmule::quant::matrix_unit::{AlignedFloats, FLOAT_PIECES, TILE_ROWS, weight_pieces};
-use gemmule::quant::{Format, IntegerPanel, Kernels, MatrixUnit, MatrixView, Operand, PANEL_ROWS, encode_row, isa};
+use gemmule_quant::activation::QuantizedRows;
+use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
+use gemmule_quant::matrix_unit::{AlignedFloats, FLOAT_PIECES, TILE_ROWS, weight_pieces};
+use gemmule_quant::{Format, IntegerPanel, Kernels, MatrixUnit, MatrixView, Operand, PANEL_ROWS, encode_row, isa};
 
 /// Values in a row: the hidden size of the 3B decoder.
 const K: usize = 2304;

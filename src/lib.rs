@@ -14,40 +14,25 @@
 //! [`Model`] is a handle of an opened file, cheap to clone and shared by threads; [`Session`] holds the memory of one generation at a
 //! time, and may be one of several on a model; a [`CancelHandle`] ends what it computes from another thread. Nothing here prints, exits or
 //! keeps global state.
-//!
-//! What this documentation does not show (modules that the programs and tests beside it use) may change with any version.
 
 #[cfg(target_endian = "big")]
 compile_error!("GGUF files are little-endian and used in place: big-endian targets are not supported");
 
 pub mod answer;
+pub mod config;
 mod error;
-#[doc(hidden)]
-pub mod files;
-#[doc(hidden)]
 pub mod gguf;
 pub mod image;
-#[doc(hidden)]
-pub mod memory;
-pub mod metrics;
+mod memory;
 pub mod model;
-#[doc(hidden)]
-pub mod ops;
-#[doc(hidden)]
-pub mod process;
-#[doc(hidden)]
-pub mod sched;
+mod ops;
+mod sched;
 pub mod session;
 pub mod text;
-#[doc(hidden)]
-pub mod weights;
+mod weights;
 
 pub use error::{Error, Result};
-#[doc(hidden)]
-pub use files::write_whole;
-#[doc(hidden)]
-pub use gemmule_quant as quant;
 pub use image::Picture;
 pub use model::Model;
-pub use sched::CancelHandle;
+pub use sched::{CancelHandle, MOST_THREADS};
 pub use session::{Answer, FinishReason, GenerateOptions, ProbabilityBase, Session, SessionOptions, Timings, Trace};

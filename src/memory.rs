@@ -11,6 +11,6 @@ pub(crate) fn is_there(bytes: u64) -> bool {
 ///
 /// # Errors
 /// When there is not.
-pub fn check_room(bytes: usize, what: impl Into<String>) -> Result<()> {
+pub(crate) fn check_room(bytes: usize, what: impl Into<String>) -> Result<()> {
     if is_there(bytes as u64) { Ok(()) } else { Err(Error::Memory { what: what.into(), bytes }) }
 }

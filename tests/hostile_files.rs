@@ -1,7 +1,7 @@
 //! Damaged and hostile GGUF and picture files: an error, never a panic, an abort or a huge allocation.
 
 use gemmule::gguf::Gguf;
-use gemmule::{Model, Picture, weights::GgufFile};
+use gemmule::{Model, Picture, gguf::GgufFile};
 
 fn model_bytes() -> Vec<u8> {
     std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/easy-vqa-q8_0.gguf")).unwrap()

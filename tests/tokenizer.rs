@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gemmule::model::config::SpecialTokens;
+use gemmule::config::SpecialTokens;
 use gemmule::text::{TextStream, Tokenizer};
 
 /// Compares every line of `cases`; returns how many there were.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use gemmule::Model;
 use gemmule::gguf::Gguf;
-use gemmule::weights::GgufFile;
+use gemmule::gguf::GgufFile;
 
 /// A small sound checkpoint.
 fn golden() -> PathBuf {

@@ -12,7 +12,7 @@ mod media;
 #[path = "../../examples/ros2/src/messages.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub)]
 mod messages;
-#[path = "../../src/cli/rows.rs"]
+#[path = "../../tools/cli/src/rows.rs"]
 #[allow(dead_code)]
 mod rows;
 mod texts;

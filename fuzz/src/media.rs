@@ -1,8 +1,8 @@
 //! Pictures, films, and messages that hold them.
 
 use gemmule::Picture;
+use gemmule::config::ResizeRule;
 use gemmule::image::{Frame, FrameLayout, FrameShape, FrameStream, PixelFormat, Range, StreamFormat};
-use gemmule::model::config::ResizeRule;
 
 /// Decodes, and makes of it what the model would see.
 fn picture(data: &[u8]) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use gemmule::answer::{Mask, detections};
-use gemmule::model::config::SpecialTokens;
+use gemmule::config::SpecialTokens;
 use gemmule::session::Constraint;
 use gemmule::text::{TextStream, Tokenizer, table};
 
@@ -55,7 +55,7 @@ pub(super) fn token_table(data: &[u8]) {
 pub(super) fn table_and_tokenizer(data: &[u8]) {
     static FROM_TABLE: LazyLock<Tokenizer> = LazyLock::new(|| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/easy-vqa-q8_0.gguf");
-        let file = gemmule::weights::GgufFile::open(&path).expect("the bundled model");
+        let file = gemmule::gguf::GgufFile::open(&path).expect("the bundled model");
         use gemmule::gguf::keys::tokenizer as keys;
         let (gguf, bytes) = (file.gguf(), file.bytes());
         let tokens = gguf.strings(keys::TOKENS, bytes).expect("sound").expect("there");

@@ -3,8 +3,8 @@
 use image::ExtendedColorType;
 
 use super::Bounds;
+use crate::config::masks::SIDE;
 use crate::image::{Filter, encode_png, resample_numbers};
-use crate::model::mask_decoder::SIDE;
 
 /// Most pixels of a mask that is read.
 const LARGEST: usize = 1 << 28;

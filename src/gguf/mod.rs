@@ -5,6 +5,7 @@
 //! the checks of the tensor directory against the file. Writing is done by [`writer`]. `docs/dependencies.md` tells
 //! what was measured and why.
 
+mod file;
 pub mod keys;
 mod scan;
 pub mod writer;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::ops::Range;
 
+pub use file::GgufFile;
 use gemmule_quant::{Format, ggml_type_name};
 pub use scan::ValueType;
 use scan::{Header, Span};

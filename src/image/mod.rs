@@ -1,6 +1,6 @@
 //! From the pictures that people have to the tower's input.
 
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(feature = "camera", target_os = "linux", target_pointer_width = "64"))]
 mod camera;
 mod colours;
 mod frame;
@@ -11,6 +11,7 @@ mod kinds;
 mod orientation;
 mod png;
 mod resample;
+#[cfg(feature = "camera")]
 mod stream;
 mod tags;
 mod tiff;
@@ -18,7 +19,7 @@ mod tiff;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(feature = "camera", target_os = "linux", target_pointer_width = "64"))]
 pub use camera::{Camera, CameraFormat, CameraOptions};
 pub use colours::{Colours, Matrix, Range};
 pub use frame::{Frame, FrameLayout, FrameShape, PixelFormat};
@@ -27,10 +28,11 @@ use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
 pub(crate) use resample::{Filter, numbers as resample_numbers};
+#[cfg(feature = "camera")]
 pub use stream::{FrameStream, StreamFormat, StreamFrame};
 
+use crate::config::{PreprocessConfig, VisionConfig};
 use crate::memory::{check_room, is_there};
-use crate::model::config::{PreprocessConfig, VisionConfig};
 use crate::{Error, Result};
 
 /// Largest picture file that is read.

@@ -2,7 +2,7 @@
 //! between, with fixed-point coefficients. (Pillow, `Resample.c` and `Geometry.c`; PyTorch, `UpSampleKernelAVXAntialias.h`;
 //! docs/dependencies.md tells why no library does it.)
 
-use crate::model::config::ResizeRule;
+use crate::config::ResizeRule;
 
 /// Bits of Pillow's coefficients behind the binary point: 32, less 8 for the result and 2 for overshoot. PyTorch's are of 16 bits,
 /// and take as many of them as the largest one leaves, up to these.

@@ -1,10 +1,10 @@
 //! The Gemma decoder: a whole prefix at once (every position sees all of it), then one token after another.
 
-use super::config::TextConfig;
 use crate::Result;
+use crate::config::TextConfig;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
-use crate::ops::attention::{AttentionBuffer, CachedHead, attend_all, attend_cached};
+use crate::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, attend_all, attend_cached};
 use crate::ops::embedding::embed;
 use crate::ops::input::{Hidden, InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, gated, linear};
@@ -28,7 +28,7 @@ struct Layer {
 
 /// Where the decoder's tensors lie.
 #[derive(Debug)]
-pub struct DecoderWeights {
+pub(crate) struct DecoderWeights {
     embedding: Matrix,
     layers: Vec<Layer>,
     output_norm: Vector,
@@ -39,7 +39,7 @@ impl DecoderWeights {
     ///
     /// # Errors
     /// When one is missing or of the wrong shape.
-    pub fn find(store: &Store, config: &TextConfig) -> Result<Self> {
+    pub(crate) fn find(store: &Store, config: &TextConfig) -> Result<Self> {
         let (hidden, inner) = (config.hidden, config.feed_forward);
         let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let layer = |index: usize| -> Result<Layer> {
@@ -68,7 +68,7 @@ impl DecoderWeights {
     }
 
     /// Every matrix. A generated token reads each of them once, the embedding as its last product.
-    pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         let layers = self.layers.iter().flat_map(|layer| {
             [&layer.query, &layer.key, &layer.value, &layer.output, &layer.gate, &layer.up, &layer.down]
         });
@@ -76,16 +76,27 @@ impl DecoderWeights {
     }
 }
 
+/// The attention of every layer.
+fn attention_shape(config: &TextConfig) -> AttentionShape {
+    AttentionShape {
+        heads: config.heads,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        scale: config.attention_scale,
+        softcap: config.attention_softcap,
+    }
+}
+
 /// Keys and values of the tokens so far, for each layer and head.
 #[derive(Debug, Default, PartialEq)]
-pub struct KvCache {
+pub(crate) struct KvCache {
     layers: Vec<Vec<CachedHead>>,
     tokens: usize,
 }
 
 impl KvCache {
     /// Empties the cache and makes room for `capacity` tokens.
-    pub fn reset(&mut self, config: &TextConfig, capacity: usize) {
+    pub(crate) fn reset(&mut self, config: &TextConfig, capacity: usize) {
         self.layers.resize_with(config.layers, Vec::new);
         self.tokens = 0;
         for heads in &mut self.layers {
@@ -100,7 +111,7 @@ impl KvCache {
     }
 
     /// Forgets all but the first `tokens`.
-    pub fn truncate(&mut self, config: &TextConfig, tokens: usize) {
+    pub(crate) fn truncate(&mut self, config: &TextConfig, tokens: usize) {
         for CachedHead { keys, values } in self.layers.iter_mut().flatten() {
             keys.truncate(tokens * config.head_dim);
             values.truncate(tokens * config.head_dim);
@@ -148,7 +159,7 @@ impl KvCache {
 
 /// The decoder's memory between layers.
 #[derive(Debug, Default)]
-pub struct DecoderScratch {
+pub(crate) struct DecoderScratch {
     normalized: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
@@ -162,13 +173,18 @@ pub struct DecoderScratch {
 }
 
 /// Scaled embeddings of text tokens into `out`, `[tokens][hidden]`.
-pub fn embed_tokens(store: &Store, (config, weights): (&TextConfig, &DecoderWeights), tokens: &[u32], out: &mut [f32]) {
+pub(crate) fn embed_tokens(
+    store: &Store,
+    (config, weights): (&TextConfig, &DecoderWeights),
+    tokens: &[u32],
+    out: &mut [f32],
+) {
     embed(store.view(&weights.embedding), tokens, (config.hidden as f32).sqrt(), out);
 }
 
 /// The positions whose output is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Positions {
+pub(crate) enum Positions {
     /// All.
     All,
     /// The last, which is all that a next token depends on. The last layer computes it as it computes a generated token's: row
@@ -184,7 +200,7 @@ pub enum Positions {
 ///
 /// # Errors
 /// When it is cancelled; the cache has to be reset then.
-pub fn forward(
+pub(crate) fn forward(
     compute: &Compute,
     store: &Store,
     (config, weights): (&TextConfig, &DecoderWeights),
@@ -202,6 +218,7 @@ pub fn forward(
         buffer.resize(tokens * width, 0.0);
     }
     branch.resize(tokens * config.hidden, 0.0);
+    let shape = attention_shape(config);
     // PaliGemma counts positions from one.
     rotations(config, cache.tokens + 1, tokens, rotation);
 
@@ -230,11 +247,11 @@ pub fn forward(
         let attended = &mut attended[first * q_len..];
         let [normalized, branch] = [&mut *normalized, branch].map(|buffer| &mut buffer[first * config.hidden..]);
         if prefix {
-            attend_all(compute, (&config.attention(), needed.attention_pieces()), (q, k, v), attention, attended);
+            attend_all(compute, (&shape, needed.attention_pieces()), (q, k, v), attention, attended);
         } else {
             let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
             let first_seen = (cache.tokens + 1).saturating_sub(window);
-            attend_cached(compute, &config.attention(), (q, &cache.layers[index], first_seen), attention, attended);
+            attend_cached(compute, &shape, (q, &cache.layers[index], first_seen), attention, attended);
         }
         let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
         linear(compute, prepared, [product(store, &layer.output, branch)]);
@@ -263,7 +280,7 @@ fn needs<const N: usize>(matrices: [&Matrix; N]) -> Needs {
 }
 
 /// The last norm over `x`, `[tokens][hidden]`, into `out`.
-pub fn normalize_output(
+pub(crate) fn normalize_output(
     compute: &Compute,
     store: &Store,
     (config, weights): (&TextConfig, &DecoderWeights),
@@ -277,7 +294,7 @@ pub fn normalize_output(
 }
 
 /// The logits, `[vocabulary]`, of one position of the last layer's output.
-pub fn logits(
+pub(crate) fn logits(
     compute: &Compute,
     store: &Store,
     (config, weights): (&TextConfig, &DecoderWeights),

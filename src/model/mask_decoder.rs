@@ -3,34 +3,15 @@
 
 use gemmule_quant::Kernels;
 
+use crate::config::masks::{
+    BLOCK_KERNELS, BLOCKS, CHANNELS, CODE_LEN, CODEBOOK, CODES, CODES_SIDE, UP_KERNEL, UPSAMPLED,
+};
 use crate::gguf::keys::tensor::mask;
 use crate::ops::Compute;
 use crate::ops::input::{InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, linear};
-use crate::text::{SEGMENT_CODES, SEGMENTS};
 use crate::weights::{Matrix, Store, Vector};
 use crate::{Error, Result};
-
-/// Codes of a mask.
-pub const CODES: usize = SEGMENTS;
-/// Values that a code has.
-pub const CODEBOOK: usize = SEGMENT_CODES as usize;
-/// Pixels of a decoded mask's side.
-pub const SIDE: usize = 64;
-/// Width of a codebook entry.
-pub const CODE_LEN: usize = 512;
-/// Channels of the residual blocks.
-pub const CHANNELS: usize = 128;
-/// Channels after each doubling of the side.
-pub const UPSAMPLED: [usize; 4] = [128, 64, 32, 16];
-/// Residual blocks.
-pub const BLOCKS: usize = 2;
-/// Sides of the kernels of a residual block's convolutions.
-pub const BLOCK_KERNELS: [usize; 3] = [3, 3, 1];
-/// Side of the kernels that double a picture's side.
-pub const UP_KERNEL: usize = 4;
-/// Side of the picture that the codes make.
-const CODES_SIDE: usize = 4;
 
 #[derive(Debug)]
 struct Convolution {
@@ -40,7 +21,7 @@ struct Convolution {
 
 /// Where the mask decoder's tensors lie.
 #[derive(Debug)]
-pub struct MaskWeights {
+pub(crate) struct MaskWeights {
     codebook: Vector,
     input: Convolution,
     blocks: Vec<[Convolution; 3]>,
@@ -54,7 +35,7 @@ impl MaskWeights {
     ///
     /// # Errors
     /// When a part is missing or of the wrong shape.
-    pub fn find(store: &Store) -> Result<Option<Self>> {
+    pub(crate) fn find(store: &Store) -> Result<Option<Self>> {
         if !store.contains(mask::CODEBOOK) {
             return Ok(None);
         }
@@ -92,7 +73,7 @@ impl MaskWeights {
 ///
 /// # Errors
 /// When there are not sixteen codes below 128.
-pub fn forward(
+pub(crate) fn forward(
     compute: &Compute,
     store: &Store,
     weights: &MaskWeights,

@@ -1,10 +1,10 @@
 //! The SigLIP tower and the projector: pixels in, image features out.
 
-use super::config::VisionConfig;
 use crate::Result;
+use crate::config::VisionConfig;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
-use crate::ops::attention::{AttentionBuffer, attend_all};
+use crate::ops::attention::{AttentionBuffer, AttentionShape, attend_all};
 use crate::ops::input::{Hidden, InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, activated, linear};
 use crate::weights::{Matrix, Store, Vector};
@@ -35,7 +35,7 @@ struct Layer {
 
 /// Where the tower's and the projector's tensors lie.
 #[derive(Debug)]
-pub struct VisionWeights {
+pub(crate) struct VisionWeights {
     patch: Dense,
     position: Vector,
     layers: Vec<Layer>,
@@ -58,7 +58,7 @@ impl VisionWeights {
     ///
     /// # Errors
     /// When one is missing or of the wrong shape.
-    pub fn find(store: &Store, config: &VisionConfig, text_hidden: usize) -> Result<Self> {
+    pub(crate) fn find(store: &Store, config: &VisionConfig, text_hidden: usize) -> Result<Self> {
         let (hidden, inner) = (config.hidden, config.padded_feed_forward);
         let layer = |index: usize| -> Result<Layer> {
             let name = |part: &str| tensor::vision(index, part);
@@ -88,7 +88,7 @@ impl VisionWeights {
 
 /// The tower's memory between layers.
 #[derive(Debug, Default)]
-pub struct VisionScratch {
+pub(crate) struct VisionScratch {
     patches: Vec<f32>,
     x: Vec<f32>,
     normalized: Vec<f32>,
@@ -101,11 +101,23 @@ pub struct VisionScratch {
     attention: AttentionBuffer,
 }
 
+/// The attention of every layer.
+fn attention_shape(config: &VisionConfig) -> AttentionShape {
+    let head_dim = config.hidden / config.heads;
+    AttentionShape {
+        heads: config.heads,
+        kv_heads: config.heads,
+        head_dim,
+        scale: (head_dim as f32).powf(-0.5),
+        softcap: None,
+    }
+}
+
 /// One picture, `[3][size][size]`, to `out`, `[tokens][text_hidden]`.
 ///
 /// # Errors
 /// When it is cancelled.
-pub fn forward(
+pub(crate) fn forward(
     compute: &Compute,
     store: &Store,
     (config, weights): (&VisionConfig, &VisionWeights),
@@ -124,6 +136,7 @@ pub fn forward(
         compute.kernels.layer_norm(&x[row * hidden..][..hidden], affine, config.epsilon, out);
     };
 
+    let shape = attention_shape(config);
     cut_patches(config, pixels, patches);
     let prepared = input.prepare(compute, patches, config.patch_len(), needs(&[&weights.patch]));
     linear(compute, prepared, [product(store, &weights.patch, x, false)]);
@@ -136,7 +149,7 @@ pub fn forward(
         });
         let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
         linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, false)));
-        attend_all(compute, (&config.attention(), all.attention_pieces()), (q, k, v), attention, attended);
+        attend_all(compute, (&shape, all.attention_pieces()), (q, k, v), attention, attended);
         let prepared = input.prepare(compute, attended, hidden, needs(&[&layer.output]));
         linear(compute, prepared, [product(store, &layer.output, x, true)]);
 

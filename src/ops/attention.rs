@@ -21,7 +21,7 @@ const CACHE_TILE: usize = 256;
 
 /// The shape and scaling of an attention layer.
 #[derive(Clone, Copy, Debug)]
-pub struct AttentionShape {
+pub(crate) struct AttentionShape {
     /// Query heads.
     pub heads: usize,
     /// Key and value heads; query heads share them in groups.
@@ -36,7 +36,7 @@ pub struct AttentionShape {
 
 /// Keys and values laid out for the product form, and partial results of the row form.
 #[derive(Debug, Default)]
-pub struct AttentionBuffer {
+pub(crate) struct AttentionBuffer {
     /// `[kv_heads][padded tokens / 16][head_dim][16]`.
     keys: AlignedFloats,
     /// `[kv_heads]`, each as [`ValuePanels`] lays them out.
@@ -50,7 +50,7 @@ pub struct AttentionBuffer {
 
 /// Attention without a mask: every query sees all tokens. `q` is `[queries][heads · head_dim]`, `k` and `v`
 /// `[tokens][kv_heads · head_dim]`, `out` as `q`. In a matrix unit numbers are split into `pieces`.
-pub fn attend_all(
+pub(crate) fn attend_all(
     compute: &Compute,
     (shape, pieces): (&AttentionShape, usize),
     inputs: (&[f32], &[f32], &[f32]),
@@ -340,7 +340,7 @@ fn fold_tile(
 /// Keys and values of one head for later tokens, each `[tokens][head_dim]` in half precision: a token's attention reads them one
 /// behind the other.
 #[derive(Debug, Default, PartialEq)]
-pub struct CachedHead {
+pub(crate) struct CachedHead {
     /// Rotated keys.
     pub keys: Vec<u16>,
     /// Values.
@@ -349,7 +349,7 @@ pub struct CachedHead {
 
 /// Attention of one token over the cached keys and values of the tokens from `first` on. `q` and `out` are
 /// `[heads · head_dim]`.
-pub fn attend_cached(
+pub(crate) fn attend_cached(
     compute: &Compute,
     shape: &AttentionShape,
     (q, cached, first): (&[f32], &[CachedHead], usize),

@@ -6,7 +6,7 @@ use gemmule_quant::{MatrixView, decode_row};
 ///
 /// # Panics
 /// When a token has no row.
-pub fn embed(table: MatrixView<'_>, tokens: &[u32], scale: f32, out: &mut [f32]) {
+pub(crate) fn embed(table: MatrixView<'_>, tokens: &[u32], scale: f32, out: &mut [f32]) {
     for (token, out) in tokens.iter().zip(out.chunks_exact_mut(table.columns())) {
         decode_row(table.format(), table.row(*token as usize), out);
         for value in out {

@@ -10,7 +10,7 @@ use super::multiply::PANEL_FROM;
 
 /// What the weights of products ask of their input; one preparation serves all that share it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Needs {
+pub(crate) struct Needs {
     /// Some weights are quantized.
     integer: bool,
     /// Some weights are floating-point numbers.
@@ -19,7 +19,7 @@ pub struct Needs {
 
 impl Needs {
     /// Those of weights of these formats.
-    pub fn of(formats: impl IntoIterator<Item = Format>) -> Self {
+    pub(crate) fn of(formats: impl IntoIterator<Item = Format>) -> Self {
         formats.into_iter().fold(Self::default(), |needs, format| {
             let integer = format.info().integer;
             Self { integer: needs.integer || integer, float: needs.float || !integer }
@@ -27,7 +27,7 @@ impl Needs {
     }
 
     /// Pieces that attention over the products needs: quantized weights leave less than two hold.
-    pub fn attention_pieces(self) -> usize {
+    pub(crate) fn attention_pieces(self) -> usize {
         if self.float { FLOAT_PIECES } else { 2 }
     }
 }
@@ -45,7 +45,7 @@ pub(super) enum Prepared<'a> {
 
 /// The left-hand side of products: `rows × k` activations, prepared once for all products that share them.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub(crate) struct Input<'a> {
     /// Empty where tiles alone were made.
     pub(super) values: &'a [f32],
     pub(super) prepared: Prepared<'a>,
@@ -64,14 +64,14 @@ impl<'a> Input<'a> {
 
 /// A reusable buffer of prepared activations.
 #[derive(Debug, Default)]
-pub struct InputBuffer {
+pub(crate) struct InputBuffer {
     quantized: QuantizedRows,
     tiles: Operand,
 }
 
 impl InputBuffer {
     /// Prepares `values` (rows of `k`) for products with weights that need `needs`.
-    pub fn prepare<'a>(&'a mut self, compute: &Compute, values: &'a [f32], k: usize, needs: Needs) -> Input<'a> {
+    pub(crate) fn prepare<'a>(&'a mut self, compute: &Compute, values: &'a [f32], k: usize, needs: Needs) -> Input<'a> {
         let prepared = if let Some((unit, pieces)) = self.make_tiles(compute, values.len() / k, k, needs) {
             let strips = values.chunks(TILE_ROWS * k).zip(self.tiles.strips_mut());
             compute.pool.each(strips, |_, (values, strip)| pack(unit, values, k, pieces, strip));
@@ -87,7 +87,7 @@ impl InputBuffer {
     }
 
     /// As [`prepare`](Self::prepare), where `fill(row, values)` first computes each row of `values`.
-    pub fn prepare_with<'a>(
+    pub(crate) fn prepare_with<'a>(
         &'a mut self,
         compute: &Compute,
         (values, k): (&'a mut [f32], usize),
@@ -143,7 +143,7 @@ impl InputBuffer {
 
 /// What a product makes for another one alone: prepared for it as it is made, where that can be.
 #[derive(Debug, Default)]
-pub struct Hidden {
+pub(crate) struct Hidden {
     values: Vec<f32>,
     prepared: InputBuffer,
 }

@@ -29,7 +29,7 @@ const ROWS_AHEAD: usize = 4;
 
 /// What becomes of a product before it is stored.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tail<'a> {
+pub(crate) struct Tail<'a> {
     /// Added to every row.
     pub bias: Option<&'a [f32]>,
     /// Then the tanh form of GELU is taken.
@@ -42,7 +42,7 @@ pub struct Tail<'a> {
 
 /// One of several products of the same input: `out[i][j] = tail(Σ_k input[i][k] · weight[j][k])`.
 #[derive(Debug)]
-pub struct Product<'a> {
+pub(crate) struct Product<'a> {
     /// `[columns of out][k]`.
     pub weight: MatrixView<'a>,
     /// The end of the computation.
@@ -55,7 +55,7 @@ pub struct Product<'a> {
 ///
 /// # Panics
 /// When shapes do not fit, or a quantized weight meets an input that was not prepared for integer products.
-pub fn linear<const N: usize>(compute: &Compute, input: Input<'_>, products: [Product<'_>; N]) {
+pub(crate) fn linear<const N: usize>(compute: &Compute, input: Input<'_>, products: [Product<'_>; N]) {
     let rows = input.rows;
     let parts = products.each_ref().map(|product| (product.weight, product.tail));
     for product in &products {
@@ -77,7 +77,7 @@ pub fn linear<const N: usize>(compute: &Compute, input: Input<'_>, products: [Pr
 ///
 /// # Panics
 /// As [`linear`].
-pub fn gated<'a>(
+pub(crate) fn gated<'a>(
     compute: &Compute,
     input: Input<'_>,
     (gate, up): (MatrixView<'_>, MatrixView<'_>),
@@ -124,7 +124,7 @@ pub fn gated<'a>(
 ///
 /// # Panics
 /// As [`linear`].
-pub fn activated<'a>(
+pub(crate) fn activated<'a>(
     compute: &Compute,
     input: Input<'_>,
     (weight, bias): (MatrixView<'_>, &[f32]),

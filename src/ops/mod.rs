@@ -1,11 +1,11 @@
 //! Stateless functions over views: products, normalization, attention, embedding.
 
-pub mod attention;
-pub mod embedding;
-pub mod input;
-pub mod linear;
+pub(crate) mod attention;
+pub(crate) mod embedding;
+pub(crate) mod input;
+pub(crate) mod linear;
 mod multiply;
-pub mod norm;
+pub(crate) mod norm;
 
 use gemmule_quant::matrix_unit::AlignedFloats;
 use gemmule_quant::{FloatPanel, IntegerPanel, Kernels, Operand};
@@ -16,7 +16,7 @@ use crate::sched::{CancelHandle, PerWorker, Pool};
 
 /// What a worker needs beside its block of the output.
 #[derive(Debug, Default)]
-pub struct WorkerScratch {
+pub(crate) struct WorkerScratch {
     /// Weights unpacked for a product, of a floating-point format, and of a quantized one.
     float_panel: FloatPanel,
     integer_panels: [IntegerPanel; MOST_PANELS],
@@ -38,7 +38,7 @@ pub struct WorkerScratch {
 
 /// What computes: kernels of one instruction set, a pool, and the workers' scratch.
 #[derive(Debug)]
-pub struct Compute {
+pub(crate) struct Compute {
     /// The arithmetic.
     pub kernels: &'static dyn Kernels,
     /// The threads.
@@ -53,7 +53,7 @@ impl Compute {
     ///
     /// # Errors
     /// When the instruction set is not to be had, or the threads.
-    pub fn new(isa: Option<&str>, threads: usize) -> Result<Self> {
+    pub(crate) fn new(isa: Option<&str>, threads: usize) -> Result<Self> {
         let from_environment = std::env::var("GEMMULE_ISA").ok().filter(|name| !name.is_empty());
         let kernels = gemmule_quant::isa::select(isa.or(from_environment.as_deref()))?;
         let pool = Pool::new(threads)?;

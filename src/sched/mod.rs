@@ -22,7 +22,7 @@ use crate::{Error, Result};
 
 /// A pool of worker threads: rayon's, which work as a team while somebody has entered.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     threads: rayon::ThreadPool,
     team: Team,
     /// One at a time.
@@ -34,7 +34,7 @@ pub const MOST_THREADS: usize = 1024;
 
 /// How many threads to use when nobody says: the physical cores this process may run on, cgroup limits included. Products
 /// fill a core's units with one thread; a second one on it only shares its caches.
-pub fn default_threads() -> usize {
+pub(crate) fn default_threads() -> usize {
     let logical = std::thread::available_parallelism().map_or(1, usize::from);
     physical_cores().map_or(logical, |cores| cores.min(logical))
 }
@@ -64,7 +64,7 @@ fn count_cores(cpus: impl Iterator<Item = usize>, siblings: impl Fn(usize) -> Op
 
 /// A row-major output that a parallel region divides into blocks.
 #[derive(Debug)]
-pub struct Output<'a, T> {
+pub(crate) struct Output<'a, T> {
     base: *mut T,
     rows: usize,
     row_len: usize,
@@ -83,7 +83,7 @@ impl<'a, T> Output<'a, T> {
     ///
     /// # Panics
     /// When `values` is no whole number of rows.
-    pub fn new(values: &'a mut [T], row_len: usize) -> Self {
+    pub(crate) fn new(values: &'a mut [T], row_len: usize) -> Self {
         assert!(row_len > 0 && values.len().is_multiple_of(row_len));
         let rows = values.len() / row_len;
         Self { base: values.as_mut_ptr(), rows, row_len, across: 1, step: row_len, values: PhantomData }
@@ -94,7 +94,7 @@ impl<'a, T> Output<'a, T> {
     /// # Panics
     /// When there are not so many steps.
     #[must_use]
-    pub fn divided(self, across: usize, step: usize) -> Self {
+    pub(crate) fn divided(self, across: usize, step: usize) -> Self {
         assert!(across > 0 && across <= self.row_len.div_ceil(step));
         Self { across, step, ..self }
     }
@@ -109,7 +109,7 @@ impl<'a, T> Output<'a, T> {
 
 /// A rectangle of a row-major output that one task alone writes.
 #[derive(Debug)]
-pub struct Block<'a, T> {
+pub(crate) struct Block<'a, T> {
     base: *mut T,
     row_len: usize,
     rows: Range<usize>,
@@ -119,12 +119,12 @@ pub struct Block<'a, T> {
 
 impl<T> Block<'_, T> {
     /// The rows of the output that this block covers.
-    pub fn rows(&self) -> Range<usize> {
+    pub(crate) fn rows(&self) -> Range<usize> {
         self.rows.clone()
     }
 
     /// The columns of the output that this block covers.
-    pub fn columns(&self) -> Range<usize> {
+    pub(crate) fn columns(&self) -> Range<usize> {
         self.columns.clone()
     }
 
@@ -132,7 +132,7 @@ impl<T> Block<'_, T> {
     ///
     /// # Panics
     /// When `row` is not among [`rows`](Self::rows).
-    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [T] {
         assert!(self.rows.contains(&row));
         // SAFETY: `Pool::blocks` makes blocks inside outputs that are borrowed mutably for as long as they live, no two
         // of which share a row and a column; `&mut self` lets one slice of this block out at a time.
@@ -184,7 +184,7 @@ impl Pool {
     ///
     /// # Errors
     /// When the system refuses to make threads, or `threads` is 0 or absurd.
-    pub fn new(threads: usize) -> Result<Self> {
+    pub(crate) fn new(threads: usize) -> Result<Self> {
         if !(1..=MOST_THREADS).contains(&threads) {
             return Err(Error::Request(format!("{threads} threads asked for; choose 1 to {MOST_THREADS}")));
         }
@@ -198,13 +198,13 @@ impl Pool {
     }
 
     /// Number of workers.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.threads.current_num_threads()
     }
 
     /// Runs `work` on one of the pool's workers. The others stay awake for the parallel regions within. Threads that enter a pool
     /// wait for each other: nothing inside may wait for another thread that enters the same pool.
-    pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+    pub(crate) fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         if self.threads() == 1 || self.threads.current_thread_index().is_some() {
             return self.threads.install(work);
         }
@@ -223,7 +223,7 @@ impl Pool {
 
     /// Runs `work(worker, task)` for every task. Workers claim one task after another, first those of their own share, so
     /// that a slow core takes fewer.
-    pub fn run(&self, tasks: usize, work: impl Fn(usize, usize) + Sync) {
+    pub(crate) fn run(&self, tasks: usize, work: impl Fn(usize, usize) + Sync) {
         self.enter(|| {
             let worker = self.threads.current_thread_index().unwrap_or(0);
             if tasks == 1 || self.threads() == 1 || !self.team.may_open(worker) {
@@ -240,7 +240,7 @@ impl Pool {
     ///
     /// # Panics
     /// When `height` is 0.
-    pub fn blocks<T: Send, const N: usize>(
+    pub(crate) fn blocks<T: Send, const N: usize>(
         &self,
         outputs: [Output<'_, T>; N],
         height: usize,
@@ -263,7 +263,7 @@ impl Pool {
     ///
     /// # Panics
     /// When `output` is no whole number of rows.
-    pub fn rows(&self, output: &mut [f32], row_len: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    pub(crate) fn rows(&self, output: &mut [f32], row_len: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
         if output.len() == row_len {
             return work(0, output);
         }
@@ -275,7 +275,7 @@ impl Pool {
     }
 
     /// Runs `work(index, item)` for every item; a single one runs here and now.
-    pub fn each<T: Send>(&self, mut items: impl Iterator<Item = T> + Send, work: impl Fn(usize, T) + Sync) {
+    pub(crate) fn each<T: Send>(&self, mut items: impl Iterator<Item = T> + Send, work: impl Fn(usize, T) + Sync) {
         let Some(first) = items.next() else { return };
         let Some(second) = items.next() else { return work(0, first) };
         let items: Vec<_> = [first, second].into_iter().chain(items).map(|item| Mutex::new(Some(item))).collect();
@@ -288,11 +288,11 @@ impl Pool {
 
 /// One value for each worker of a pool.
 #[derive(Debug, Default)]
-pub struct PerWorker<T>(Vec<Mutex<T>>);
+pub(crate) struct PerWorker<T>(Vec<Mutex<T>>);
 
 impl<T: Default> PerWorker<T> {
     /// One default value for each of `pool`'s workers.
-    pub fn new(pool: &Pool) -> Self {
+    pub(crate) fn new(pool: &Pool) -> Self {
         Self((0..pool.threads()).map(|_| Mutex::default()).collect())
     }
 
@@ -300,7 +300,7 @@ impl<T: Default> PerWorker<T> {
     ///
     /// # Panics
     /// When that task has it already: a region within the region would wait for itself.
-    pub fn of(&self, worker: usize) -> MutexGuard<'_, T> {
+    pub(crate) fn of(&self, worker: usize) -> MutexGuard<'_, T> {
         match self.0[worker].try_lock() {
             Ok(value) => value,
             Err(TryLockError::Poisoned(value)) => value.into_inner(),

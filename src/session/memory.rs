@@ -2,8 +2,8 @@
 //! `vision::forward`, `decoder::forward` and [`attend_all`](crate::ops::attention); `tests/memory.rs` answers under limits.
 
 use crate::Result;
+use crate::config::{Config, TextConfig, VisionConfig};
 use crate::memory::check_room;
-use crate::model::config::{Config, TextConfig, VisionConfig};
 
 const F32: usize = size_of::<f32>();
 

@@ -18,10 +18,11 @@ use rules::Rules;
 use sampling::Sampler;
 pub use sampling::Sampling;
 
+use crate::config::Config;
 use crate::image::Picture;
 use crate::model::decoder::{self, DecoderScratch, KvCache, Positions};
 use crate::model::vision::{self, VisionScratch};
-use crate::model::{Config, Model, mask_decoder};
+use crate::model::{Model, mask_decoder};
 use crate::ops::Compute;
 use crate::sched::default_threads;
 use crate::text::TextStream;
@@ -88,15 +89,34 @@ impl Session {
         })
     }
 
-    /// What computes pictures and prompts.
-    #[doc(hidden)]
-    pub fn compute(&self) -> &Compute {
-        &self.compute
+    /// The name of the instruction set that computes.
+    pub fn isa(&self) -> &'static str {
+        self.compute.kernels.isa().name()
     }
 
-    /// What computes tokens after the first.
-    #[doc(hidden)]
-    pub fn generation_compute(&self) -> &Compute {
+    /// Threads that compute pictures and prompts.
+    pub fn threads(&self) -> usize {
+        self.compute.pool.threads()
+    }
+
+    /// Threads that compute tokens after the first.
+    pub fn generation_threads(&self) -> usize {
+        self.generation_compute().pool.threads()
+    }
+
+    /// Reads every weight that a generated token needs once, with the threads that generate, and gives their bytes. The time that
+    /// takes is the least a token can take: generation is bound by memory.
+    pub fn read_weights(&self) -> usize {
+        const PIECE: usize = 1 << 20;
+        let pieces: Vec<&[u8]> = self.model.decoder_bytes().flat_map(|bytes| bytes.chunks(PIECE)).collect();
+        let Compute { kernels, pool, .. } = self.generation_compute();
+        pool.run(pieces.len(), |_, index| {
+            std::hint::black_box(kernels.read(pieces[index]));
+        });
+        pieces.iter().map(|piece| piece.len()).sum()
+    }
+
+    fn generation_compute(&self) -> &Compute {
         self.generation_compute.as_ref().unwrap_or(&self.compute)
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::GenerationRules;
+use crate::config::GenerationRules;
 
 /// The rules, and what they are applied to.
 pub(super) struct Rules<'a> {

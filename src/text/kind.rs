@@ -1,13 +1,15 @@
 //! What a token is in an answer about objects.
 
+use crate::config::masks;
+
 /// The largest coordinate of a location token: the far edge of the picture.
 pub const FAR_EDGE: u16 = 1023;
 /// Location tokens of a box: y_min, x_min, y_max, x_max.
 pub const LOCATIONS: usize = 4;
 /// Segment tokens of a mask.
-pub const SEGMENTS: usize = 16;
+pub const SEGMENTS: usize = masks::CODES;
 /// Values of a segment token.
-pub const SEGMENT_CODES: u16 = 128;
+pub const SEGMENT_CODES: u16 = masks::CODEBOOK as u16;
 
 /// What a token is in an answer about objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,8 @@ use std::sync::OnceLock;
 
 pub use kind::{FAR_EDGE, LOCATIONS, SEGMENT_CODES, SEGMENTS, TokenKind};
 
-pub(crate) use table::tokenizer_json as json_of_table;
-
+use crate::config::SpecialTokens;
 use crate::memory::check_room;
-use crate::model::config::SpecialTokens;
 use crate::{Error, Result};
 
 /// Memory that a part of a tokenizer's JSON text takes.

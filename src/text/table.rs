@@ -31,7 +31,6 @@ const LARGEST_MERGES: usize = 1 << 26;
 ///
 /// # Errors
 /// Where tokens are so long, or can be parted in so many ways, that no text is what they were made of.
-#[doc(hidden)]
 pub fn tokenizer_json(tokens: &[&str], scores: &[f32], kinds: &[i32], unknown: Option<usize>) -> Result<Value, String> {
     let used = |id: &usize| kinds[*id] != kind::UNUSED;
     let whole = |id: &usize| [kind::CONTROL, kind::USER_DEFINED].contains(&kinds[*id]);

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use gemmule::model::Config;
-use gemmule::model::config::Family;
+use gemmule::config::Config;
+use gemmule::config::Family;
 
 use crate::checkpoint::{Checkpoint, Place};
 use crate::npz::{Npz, Stored};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule::quant::{Format, isa};
+use gemmule_quant::{Format, isa};
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
 

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context, Result, ensure};
-use gemmule::files;
 use gemmule::gguf::writer::{TensorPlan, Writer, planned_size};
-use gemmule::quant::{EncodeError, Format, Kernels};
+use gemmule_common::files;
+use gemmule_quant::{EncodeError, Format, Kernels};
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use rayon::prelude::*;
@@ -62,7 +62,7 @@ pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
 
 /// Converts a checkpoint. Nothing appears unless `check` succeeds.
 pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile], check: Check<'_>) -> Result<()> {
-    let kernels = gemmule::quant::isa::select(None)?;
+    let kernels = gemmule_quant::isa::select(None)?;
     let make = |item: &Item, first: usize, count: usize| {
         encode_stretch(kernels, checkpoint, (item, source_of(checkpoint, item)?), (first, count))
     };

@@ -22,10 +22,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use gemmule::model::Config;
-use gemmule::model::config::ResizeRule;
-use gemmule::quant::{FORMATS, Format};
-use gemmule::sched::MOST_THREADS;
+use gemmule::MOST_THREADS;
+use gemmule::config::Config;
+use gemmule::config::ResizeRule;
+use gemmule_quant::{FORMATS, Format};
 
 /// Convert a PaliGemma 1 or 2 checkpoint to GGUF.
 ///
@@ -164,7 +164,7 @@ impl Cli {
         ensure!(!is_adapter, "{}", advice::no_weights(&source));
         let mut model = hf_config::read(directory, self.resize)?;
         let (mut checkpoint, embedding_rows) = if is_npz {
-            let scratch = gemmule::files::directory_of(&self.output);
+            let scratch = gemmule_common::files::directory_of(&self.output);
             let (checkpoint, rows) = big_vision::open(&source, &model.config, scratch)?;
             (checkpoint, Some(rows))
         } else {
@@ -228,7 +228,7 @@ fn output_paths(output: &Path, split: bool, force: bool) -> Result<Vec<PathBuf>>
 
 /// Where an output will lie. Of what is there only an earlier output may be replaced: an input is no GGUF file.
 fn checked_output(path: &Path, force: bool) -> Result<PathBuf> {
-    let path = gemmule::files::destination(path).with_context(|| path.display().to_string())?;
+    let path = gemmule_common::files::destination(path).with_context(|| path.display().to_string())?;
     if path.exists() {
         let mut start = Vec::new();
         let read = std::fs::File::open(&path).and_then(|file| file.take(4).read_to_end(&mut start));
@@ -332,7 +332,7 @@ pub fn checkpoint_tensors(config: &Config) -> Vec<(String, Vec<usize>)> {
 
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
-    gemmule::process::prepare("gemmule-quantize");
+    gemmule_common::process::prepare("gemmule-quantize");
     match Cli::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

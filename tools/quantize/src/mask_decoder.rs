@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
+use gemmule::config::masks::{BLOCK_KERNELS, BLOCKS, CHANNELS, CODE_LEN, CODEBOOK, UP_KERNEL, UPSAMPLED};
 use gemmule::gguf::keys::tensor::mask;
-use gemmule::model::mask_decoder::{BLOCK_KERNELS, BLOCKS, CHANNELS, CODE_LEN, CODEBOOK, UP_KERNEL, UPSAMPLED};
 
 use crate::npz::Npz;
 

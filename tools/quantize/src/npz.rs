@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::DeflateDecoder;
-use gemmule::quant::Format;
+use gemmule_quant::Format;
 use rawzip::{CompressionMethod, FileReader, RECOMMENDED_BUFFER_SIZE, ZipArchive, ZipArchiveEntryWayfinder, ZipEntry};
 
 /// An opened archive.
@@ -120,7 +120,7 @@ impl Npz {
             // Reading on to the end is what checks the archive's checksum.
             ensure!(unpacked.read(&mut [0]).context("its data is damaged")? == 0, "its data is longer than its shape");
             let mut values = vec![0.0; count];
-            gemmule::quant::decode_row(header.format, &bytes, &mut values);
+            gemmule_quant::decode_row(header.format, &bytes, &mut values);
             Ok(values)
         };
         read().context(context)

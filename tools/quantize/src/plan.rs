@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use gemmule::config::Config;
+use gemmule::config::Family;
 use gemmule::gguf::DEFAULT_ALIGNMENT;
 use gemmule::gguf::keys::{self, own, tensor};
 use gemmule::gguf::writer::{MetadataValue, TensorPlan};
-use gemmule::model::Config;
-use gemmule::model::config::Family;
-use gemmule::quant::Format;
+use gemmule_quant::Format;
 
 use crate::checkpoint::{Checkpoint, HEAD, Source};
 use crate::hf_config::HfModel;

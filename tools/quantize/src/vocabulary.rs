@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
+use gemmule::config::Config;
 use gemmule::gguf::keys::tokenizer as keys;
 use gemmule::gguf::writer::MetadataValue;
-use gemmule::model::Config;
 use gemmule::text::Tokenizer;
 use gemmule::text::table::kind;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};

@@ -99,7 +99,7 @@ fn an_embedding_without_the_later_tokens_is_filled_with_zeros() {
     });
     let run = convert(&short, &output, &["--type", "f32", "--config", case().to_str().unwrap()]);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let file = gemmule::weights::GgufFile::open(&output).unwrap();
+    let file = gemmule::gguf::GgufFile::open(&output).unwrap();
     let tensor = file.gguf().tensors().iter().find(|tensor| tensor.name == "token_embd.weight").unwrap();
     let rows = &file.bytes()[tensor.range.clone()];
     assert_eq!((tensor.dimensions.as_slice(), rows.len()), (&[64, 1856][..], 1856 * 64 * 4));

@@ -38,7 +38,7 @@ fn every_stage_is_that_of_torch() {
         tensors.tensor("codes").unwrap().data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as u16).collect();
     let masks: serde_json::Value =
         serde_json::from_slice(&std::fs::read(goldens().join("masks/masks.json")).unwrap()).unwrap();
-    for isa in gemmule::quant::isa::available() {
+    for isa in gemmule_quant::isa::available() {
         let options =
             SessionOptions { threads: Some(2), isa: Some(isa.name().to_owned()), ..SessionOptions::default() };
         let mut session = Session::new(&model, &options).unwrap();

@@ -120,7 +120,7 @@ fn float32_reproduces_every_stage() {
     for case in CASES {
         let model = Model::open(convert(case, directory.path(), &["--type", "f32"])).unwrap();
         for golden in load(case) {
-            for isa in gemmule::quant::isa::available() {
+            for isa in gemmule_quant::isa::available() {
                 let mut session = session(&model, 2, Some(isa.name()));
                 let trace = session.trace_pixel_values(&golden.pixel_values, &golden.prompt).unwrap();
                 assert_eq!(trace.input_ids, golden.input_ids, "{case}: {:?}", golden.prompt);
@@ -191,7 +191,7 @@ fn quantized_formats_stay_close() {
         for case in ["sharded-bf16", "uncapped-f32"] {
             let model = Model::open(convert(case, directory.path(), &["--type", kind, "--force"])).unwrap();
             for golden in load(case) {
-                for isa in gemmule::quant::isa::available() {
+                for isa in gemmule_quant::isa::available() {
                     let mut session = session(&model, 2, Some(isa.name()));
                     let trace = session.trace_pixel_values(&golden.pixel_values, &golden.prompt).unwrap();
                     worst = worst.max(relative_error(&trace.logits, &golden.logits));
@@ -213,7 +213,7 @@ fn threads_do_not_change_a_bit() {
         let bits = |threads, generation_threads| {
             let options = SessionOptions { threads: Some(threads), generation_threads, ..SessionOptions::default() };
             let mut session = Session::new(&model, &options).unwrap();
-            assert_eq!(session.generation_compute().pool.threads(), generation_threads.unwrap_or(threads));
+            assert_eq!(session.generation_threads(), generation_threads.unwrap_or(threads));
             let trace = session.trace(&golden.pictures, &golden.prompt).unwrap();
             let options =
                 GenerateOptions { max_tokens: 8, ignore_end: true, probabilities: true, ..GenerateOptions::default() };

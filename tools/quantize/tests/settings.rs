@@ -5,8 +5,8 @@ mod checkpoint;
 use std::path::Path;
 use std::process::Command;
 
-use gemmule::model::Config;
-use gemmule::model::config::ResizeRule;
+use gemmule::config::Config;
+use gemmule::config::ResizeRule;
 use serde_json::{Value, json};
 
 use checkpoint::Checkpoint;
@@ -197,12 +197,12 @@ fn ends_and_rules_of_generation_are_those_of_the_file() {
     let others =
         json!({ "eos_token_id": 1, "do_sample": true, "temperature": 0.7, "num_beams": 4, "guidance_scale": 2.0 });
     let checkpoint = checkpoint(others);
-    let (model, message) = checkpoint.model(&[]);
+    let (_, message) = checkpoint.model(&[]);
     assert!(message.contains("not obeyed: do_sample = true"), "{message}");
     for key in ["temperature", "num_beams", "guidance_scale"] {
         assert!(message.contains(key), "{message}");
     }
-    let file = &model.store().files()[0];
+    let file = gemmule::gguf::GgufFile::open(checkpoint.path("model.gguf")).unwrap();
     assert!(file.string("paligemma.generation_ignored").unwrap().unwrap().contains("\"num_beams\":4"));
 }
 

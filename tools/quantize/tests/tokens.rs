@@ -26,8 +26,8 @@ struct Golden {
 fn added(checkpoint: &Checkpoint, name: &str) -> Map<String, Value> {
     let run = checkpoint.convert(&[]);
     assert!(run.status.success(), "{name}: {}", String::from_utf8_lossy(&run.stderr));
-    let model = gemmule::Model::open(checkpoint.path("model.gguf")).unwrap();
-    let text = model.store().files()[0].string("tokenizer.huggingface.json").unwrap().unwrap().to_owned();
+    let file = gemmule::gguf::GgufFile::open(checkpoint.path("model.gguf")).unwrap();
+    let text = file.string("tokenizer.huggingface.json").unwrap().unwrap().to_owned();
     let json: Value = serde_json::from_str(&text).unwrap();
     let content = |token: &Value| (token["content"].as_str().unwrap().to_owned(), token.clone());
     json["added_tokens"].as_array().unwrap().iter().map(content).collect()

@@ -1,6 +1,6 @@
 //! Random weights made directly in their storage format: random codes under fixed scales, as fast as the disk takes them.
 
-use gemmule::quant::{Format, encode_row};
+use gemmule_quant::{Format, encode_row};
 use gemmule_quantize::RowsToMake;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -66,7 +66,7 @@ fn set_scales(format: Format, block: &mut [u8], spread: f32) {
 
 #[cfg(test)]
 mod tests {
-    use gemmule::quant::{FORMATS, decode_row};
+    use gemmule_quant::{FORMATS, decode_row};
 
     use super::*;
 

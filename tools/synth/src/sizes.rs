@@ -1,7 +1,7 @@
 //! The released sizes.
 
-use gemmule::model::config::{Family, PreprocessConfig, ResizeRule, SpecialTokens, TextConfig, VisionConfig};
-use gemmule::model::{Config, GenerationRules};
+use gemmule::config::{Config, GenerationRules};
+use gemmule::config::{Family, PreprocessConfig, ResizeRule, SpecialTokens, TextConfig, VisionConfig};
 use serde_json::{Value, json};
 
 /// A released size, by PaliGemma's name (the decoder is Gemma 2 2B, 9B or 27B).

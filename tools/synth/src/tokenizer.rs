@@ -65,7 +65,7 @@ pub(crate) fn json(rows: usize) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use gemmule::model::config::SpecialTokens;
+    use gemmule::config::SpecialTokens;
     use gemmule::text::Tokenizer;
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use gemmule::model::GenerationRules;
+use gemmule::config::GenerationRules;
 use serde_json::{Map, Value, json};
 
 use super::section::{Section, token, whole};

@@ -9,8 +9,8 @@ mod text;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule::model::Config;
-use gemmule::model::config::{ResizeRule, SpecialTokens, VisionConfig};
+use gemmule::config::Config;
+use gemmule::config::{ResizeRule, SpecialTokens, VisionConfig};
 use section::{Section, whole};
 
 use crate::{advice, json};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use gemmule::model::config::{PreprocessConfig, ResizeRule, VisionConfig};
+use gemmule::config::{PreprocessConfig, ResizeRule, VisionConfig};
 use serde_json::{Map, Value};
 
 use super::section::{Section, whole};

@@ -1,7 +1,7 @@
 //! The decoder's settings: `text_config`.
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule::model::config::{Family, MOST_LAYERS, TextConfig};
+use gemmule::config::{Family, MOST_LAYERS, TextConfig};
 use serde_json::Value;
 
 use super::section::Section;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule::model::Config;
-use gemmule::model::config::IMAGE_TEXT;
+use gemmule::config::Config;
+use gemmule::config::IMAGE_TEXT;
 use gemmule::text::{FAR_EDGE, SEGMENT_CODES};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

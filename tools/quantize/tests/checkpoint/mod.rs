@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use gemmule::Model;
-use gemmule::model::Config;
+use gemmule::config::Config;
 use serde_json::{Value, json};
 
 /// A checkpoint that a test may change, all of whose files are links but those that are written.

@@ -1,0 +1,181 @@
+//! Arguments that several commands have.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use gemmule::{CancelHandle, MOST_THREADS, Model, Picture, Session, SessionOptions};
+use gemmule_quant::isa;
+
+use crate::output::print_note;
+
+/// Arguments that do not go together: the program ends as it does for those that cannot be read.
+#[derive(Debug)]
+pub(super) struct WrongUsage(pub(super) &'static str);
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
+/// Which model to open.
+#[derive(Args, Clone)]
+pub(super) struct ModelArguments {
+    /// GGUF file; without it the bundled easy-VQA model answers.
+    #[arg(short, long, value_name = "MODEL.gguf")]
+    model: Option<PathBuf>,
+    /// The vision half, where MODEL.gguf holds the text half only.
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub(super) mmproj: Option<PathBuf>,
+    /// Keep the files in memory, so that no answer waits for the disk when memory is short.
+    #[arg(long, requires = "model")]
+    mlock: bool,
+    /// Read the files into memory in place of mapping them: for files that may be written or shortened meanwhile.
+    #[arg(long, requires = "model")]
+    no_mmap: bool,
+}
+
+/// What to show the model.
+#[derive(Args, Clone)]
+pub(super) struct ImageArguments {
+    /// A picture: JPEG, PNG, WebP, GIF, BMP or TIFF; - is stdin. Several are shown to the model in order.
+    #[arg(short, long = "image", value_name = "IMAGE", required = true)]
+    images: Vec<PathBuf>,
+    /// Take IMAGE as a file of an animated GIF or WebP, or as a directory of pictures, and show N frames of it, evenly spaced.
+    #[arg(long, value_name = "N", value_parser = parse_frames)]
+    frames: Option<usize>,
+    /// Refuse damaged pictures, which are read as far as they go otherwise, with a note.
+    #[arg(long)]
+    strict: bool,
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|threads| (1..=MOST_THREADS).contains(threads))
+        .ok_or_else(|| format!("choose a number from 1 to {MOST_THREADS}"))
+}
+
+fn parse_frames(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|frames| (1..=4096).contains(frames))
+        .ok_or_else(|| "choose a number from 1 to 4096".to_owned())
+}
+
+fn parse_isa(name: &str) -> Result<String, isa::IsaError> {
+    isa::select(Some(name)).map(|_| name.to_owned())
+}
+
+/// How to compute.
+#[derive(Args, Clone)]
+pub(super) struct ComputeArguments {
+    /// Threads [default: the physical cores this process may use].
+    #[arg(short, long, value_name = "N", value_parser = parse_threads)]
+    threads: Option<usize>,
+    /// Threads that generate tokens after the first [default: as --threads].
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    generation_threads: Option<usize>,
+    /// Instruction set; `gemmule --version` lists them [default: the environment's GEMMULE_ISA, else the best].
+    #[arg(long, value_name = "NAME", value_parser = parse_isa)]
+    isa: Option<String>,
+}
+
+impl ModelArguments {
+    pub(super) fn open(&self) -> Result<Model> {
+        let model = match (&self.model, &self.mmproj) {
+            (Some(_), _) if self.no_mmap => Model::copy(&self.files().collect::<Vec<_>>())?,
+            (Some(model), Some(mmproj)) => Model::open_pair(model, mmproj)?,
+            (Some(model), None) => Model::open(model)?,
+            (None, _) => bundled()?,
+        };
+        if self.mlock {
+            model.lock()?;
+        }
+        Ok(model)
+    }
+
+    /// The files that are read.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.model.iter().chain(&self.mmproj).map(PathBuf::as_path)
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.model.as_ref().map_or("bundled easy-VQA model".to_owned(), |path| path.display().to_string())
+    }
+}
+
+#[cfg(feature = "bundled-model")]
+fn bundled() -> Result<Model> {
+    Ok(Model::bundled()?)
+}
+
+#[cfg(not(feature = "bundled-model"))]
+fn bundled() -> Result<Model> {
+    anyhow::bail!("this build has no bundled model; name a file with --model")
+}
+
+impl ComputeArguments {
+    pub(super) fn session(&self, model: &Model) -> Result<Session> {
+        self.session_until(model, CancelHandle::default())
+    }
+
+    /// A session that `cancel` ends.
+    pub(super) fn session_until(&self, model: &Model, cancel: CancelHandle) -> Result<Session> {
+        let options = SessionOptions {
+            threads: self.threads,
+            generation_threads: self.generation_threads,
+            isa: self.isa.clone(),
+            cancel,
+        };
+        Ok(Session::new(model, &options)?)
+    }
+}
+
+impl ImageArguments {
+    /// The files that are read.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.images.iter().map(PathBuf::as_path)
+    }
+
+    pub(super) fn open(&self) -> Result<Vec<Picture>> {
+        if let Some(frames) = self.frames {
+            let films = self.images.iter().map(|path| gemmule::image::frames(path, frames));
+            let films = films.collect::<gemmule::Result<Vec<_>>>()?;
+            for (film, path) in films.iter().zip(&self.images) {
+                film.iter().try_for_each(|frame| self.check_damage(frame, path))?;
+            }
+            return Ok(films.concat());
+        }
+        let pictures = open_pictures(&self.images)?;
+        pictures.iter().zip(&self.images).try_for_each(|(picture, path)| self.check_damage(picture, path))?;
+        Ok(pictures)
+    }
+
+    /// Refuses a damaged picture where that is wanted, else says that it is damaged.
+    fn check_damage(&self, picture: &Picture, path: &Path) -> Result<()> {
+        if let Some(reason) = picture.damage() {
+            let path = path.display();
+            ensure!(!self.strict, "{path}: it is damaged: {reason}");
+            print_note(&format!(
+                "gemmule: note: {path} is damaged ({reason}) and read as far as it goes; --strict refuses it"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the model is sure to see one picture only.
+    pub(super) fn is_single(&self) -> bool {
+        self.images.len() == 1 && self.frames.is_none_or(|frames| frames == 1)
+    }
+}
+
+pub(super) fn open_pictures(paths: &[PathBuf]) -> Result<Vec<Picture>> {
+    let open = |path: &PathBuf| {
+        Ok(if path == Path::new("-") { Picture::read("stdin", std::io::stdin().lock())? } else { Picture::open(path)? })
+    };
+    paths.iter().map(open).collect()
+}

@@ -1,0 +1,5 @@
+//! What Gemmule's programs share, and its library does without.
+
+pub mod files;
+pub mod memory;
+pub mod process;

@@ -1,0 +1,18 @@
+//! Memory that is asked for before it is needed: an allocation that is refused in the middle of the work ends the program.
+
+use std::io::{Error, ErrorKind, Result};
+
+/// Whether the system gives `bytes` more memory for what is named. One that promises more than it has says yes.
+///
+/// # Errors
+/// When it does not.
+pub fn check_room(bytes: usize, what: &str) -> Result<()> {
+    if Vec::<u8>::new().try_reserve_exact(bytes).is_ok() {
+        return Ok(());
+    }
+    let megabytes = bytes.div_ceil(1_000_000);
+    let reason = format!(
+        "{what} need {megabytes} MB, more memory than there is: close other programs, or raise the limit (ulimit -v)"
+    );
+    Err(Error::new(ErrorKind::OutOfMemory, reason))
+}
