@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::gemmule_status::{
+use crate::types::gemmule_status::{
     self, GEMMULE_CANCELLED, GEMMULE_FAILED, GEMMULE_INTERNAL, GEMMULE_INVALID_ARGUMENT, GEMMULE_OK,
 };
 

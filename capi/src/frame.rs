@@ -4,7 +4,7 @@ use gemmule::image::{Frame, FrameLayout, FrameShape, Matrix, PixelFormat, Range}
 
 use crate::border::{self, Failure, fail, guard};
 use crate::request::{Growing, init, read};
-use crate::{gemmule_pixel_format, gemmule_session, gemmule_status};
+use crate::types::{gemmule_pixel_format, gemmule_session, gemmule_status};
 
 /// Whose weights YUV has.
 #[repr(C)]

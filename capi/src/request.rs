@@ -10,7 +10,7 @@ use gemmule::session::{Constraint, Sampling};
 use gemmule::{GenerateOptions, SessionOptions};
 
 use crate::border::{Failure, fail, string};
-use crate::{gemmule_bool, gemmule_cancel};
+use crate::types::{gemmule_bool, gemmule_cancel};
 
 /// How a session computes.
 #[repr(C)]

@@ -1,51 +1,108 @@
 //! Reading a configuration from GGUF metadata.
 
-use super::{Family, GenerationRules, IMAGE_TEXT, ResizeRule, SpecialTokens, TextConfig, VisionConfig};
+use super::{
+    Config, Family, GenerationRules, IMAGE_TEXT, PreprocessConfig, ResizeRule, SpecialTokens, TextConfig, VisionConfig,
+};
 use crate::gguf::keys::{self, own, text, tokenizer, vision};
 use crate::gguf::{Gguf, GgufFile};
 use crate::{Error, Result};
+
+impl Config {
+    /// Reads the configuration from the text half and (for a pair) the vision half.
+    ///
+    /// # Errors
+    /// When a key is missing or impossible, or the files are of another architecture.
+    pub fn from_files(files: &[GgufFile]) -> Result<Self> {
+        let text_file = &files[0];
+        let architecture = text_file.string(keys::ARCHITECTURE)?.unwrap_or("unknown");
+        let families = [Family::Gemma, Family::Gemma2];
+        let family =
+            |name: fn(Family) -> &'static str| families.into_iter().find(|family| name(*family) == architecture);
+        let (family, vision_file) = match (
+            family(Family::single_architecture),
+            family(Family::architecture),
+            files.get(1),
+        ) {
+            (Some(family), _, None) => (family, text_file),
+            (_, Some(family), Some(file)) if file.string(keys::ARCHITECTURE)? == Some(keys::CLIP) => (family, file),
+            (_, Some(_), Some(file)) => {
+                return Err(Error::model(file.gguf().name(), "not a vision file (architecture 'clip')"));
+            }
+            (_, Some(_), None) => {
+                let reason = "this file holds the text half only; name the vision half with --mmproj";
+                return Err(Error::model(text_file.gguf().name(), reason));
+            }
+            _ => {
+                let reason = format!(
+                    "architecture '{architecture}' is not supported; Gemmule runs PaliGemma 1 and 2 (paligemma, paligemma2, or \
+                     gemma, gemma2 with clip)"
+                );
+                return Err(Error::model(text_file.gguf().name(), reason));
+            }
+        };
+        let (text_reader, vision_reader) = (Reader(text_file.gguf()), Reader(vision_file.gguf()));
+        let text = read_text(&text_reader, family)?;
+        let vision = read_vision(&vision_reader)?;
+        if vision_reader.size(vision::PROJECTION)? != text.hidden {
+            return Err(
+                vision_reader.error("its projection does not fit the text half: these files are no pair".to_owned())
+            );
+        }
+        let preprocess = PreprocessConfig {
+            resample: vision_reader.token(own::RESAMPLE)?.unwrap_or(3),
+            resize_rule: read_resize_rule(&vision_reader, vision_file)?,
+            rescale: read_rescale(&vision_reader)?,
+            mean: vision_reader.channels(vision::IMAGE_MEAN)?,
+            deviation: vision_reader.channels(vision::IMAGE_STD)?,
+        };
+        preprocess.check().map_err(|reason| vision_reader.error(reason))?;
+        let special = read_special(&text_reader, text_file, text.vocabulary)?;
+        let generation = read_generation(&text_reader, text_file, text.vocabulary)?;
+        Ok(Self { text, vision, preprocess, special, generation })
+    }
+}
 
 /// Largest value of any dimension: far beyond every model of the family, far below any overflow.
 const LARGEST: usize = 1 << 24;
 
 /// Values of a file's keys, checked.
-pub(super) struct Reader<'a>(pub(super) &'a Gguf);
+struct Reader<'a>(&'a Gguf);
 
 impl Reader<'_> {
-    pub(super) fn error(&self, reason: String) -> Error {
+    fn error(&self, reason: String) -> Error {
         Error::model(self.0.name(), reason)
     }
-    pub(super) fn require<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+    fn require<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| self.error(format!("key '{key}' is missing")))
     }
-    pub(super) fn size(&self, key: &str) -> Result<usize> {
+    fn size(&self, key: &str) -> Result<usize> {
         self.check_size(key, self.require(key, self.0.unsigned(key)?)?)
     }
-    pub(super) fn check_size(&self, key: &str, value: u64) -> Result<usize> {
+    fn check_size(&self, key: &str, value: u64) -> Result<usize> {
         let size = usize::try_from(value).ok().filter(|size| (1..=LARGEST).contains(size));
         size.ok_or_else(|| self.error(format!("key '{key}' is {value}, which is no possible size")))
     }
-    pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>> {
+    fn optional_size(&self, key: &str) -> Result<Option<usize>> {
         self.0.unsigned(key)?.map(|value| self.check_size(key, value)).transpose()
     }
-    pub(super) fn float(&self, key: &str) -> Result<f32> {
+    fn float(&self, key: &str) -> Result<f32> {
         self.require(key, self.0.float(key)?)
     }
     /// A positive number; absent or zero means "none".
-    pub(super) fn cap(&self, key: &str) -> Result<Option<f32>> {
+    fn cap(&self, key: &str) -> Result<Option<f32>> {
         Ok(self.0.float(key)?.filter(|cap| *cap > 0.0))
     }
-    pub(super) fn token(&self, key: &str) -> Result<Option<u32>> {
+    fn token(&self, key: &str) -> Result<Option<u32>> {
         let id = self.0.unsigned(key)?;
         id.map(|id| u32::try_from(id).map_err(|_| self.error(format!("key '{key}' is {id}, no token id")))).transpose()
     }
-    pub(super) fn channels(&self, key: &str) -> Result<[f32; 3]> {
+    fn channels(&self, key: &str) -> Result<[f32; 3]> {
         let values = self.0.floats(key)?.unwrap_or_else(|| vec![0.5; 3]);
         values.try_into().map_err(|_| self.error(format!("key '{key}' must have three values")))
     }
 }
 
-pub(super) fn read_text(reader: &Reader<'_>, family: Family) -> Result<TextConfig> {
+fn read_text(reader: &Reader<'_>, family: Family) -> Result<TextConfig> {
     let key = |key: &str| family.key(key);
     let (layers, heads, kv_heads) = (
         reader.size(&key(text::BLOCK_COUNT))?,
@@ -85,14 +142,14 @@ pub(super) fn read_text(reader: &Reader<'_>, family: Family) -> Result<TextConfi
     Ok(config)
 }
 
-pub(super) fn read_generation(reader: &Reader<'_>, file: &GgufFile, vocabulary: usize) -> Result<GenerationRules> {
+fn read_generation(reader: &Reader<'_>, file: &GgufFile, vocabulary: usize) -> Result<GenerationRules> {
     let Some(text) = file.string(own::GENERATION)? else { return Ok(GenerationRules::default()) };
     let rules = serde_json::from_str::<GenerationRules>(text).map_err(|error| error.to_string());
     let rules = rules.and_then(|rules| rules.check(vocabulary).map(|()| rules));
     rules.map_err(|reason| reader.error(format!("key '{}' cannot be obeyed: {reason}", own::GENERATION)))
 }
 
-pub(super) fn read_resize_rule(reader: &Reader<'_>, file: &GgufFile) -> Result<ResizeRule> {
+fn read_resize_rule(reader: &Reader<'_>, file: &GgufFile) -> Result<ResizeRule> {
     let Some(name) = file.string(own::RESIZE_RULE)? else { return Ok(ResizeRule::default()) };
     let rule = ResizeRule::from_name(name);
     rule.ok_or_else(|| {
@@ -101,14 +158,14 @@ pub(super) fn read_resize_rule(reader: &Reader<'_>, file: &GgufFile) -> Result<R
 }
 
 /// Earlier files have it in single precision, which is not enough for the last bit of a pixel's value.
-pub(super) fn read_rescale(reader: &Reader<'_>) -> Result<f64> {
+fn read_rescale(reader: &Reader<'_>) -> Result<f64> {
     const USUAL: f64 = 1.0 / 255.0;
     let value = reader.0.double(own::RESCALE)?.unwrap_or(USUAL);
     Ok(if value as f32 == USUAL as f32 { USUAL } else { value })
 }
 
 /// Rows of the embedding; llama.cpp's tools leave the key out.
-pub(super) fn read_vocabulary(reader: &Reader<'_>, family: Family) -> Result<usize> {
+fn read_vocabulary(reader: &Reader<'_>, family: Family) -> Result<usize> {
     let key = family.key(text::VOCABULARY);
     if let Some(size) = reader.optional_size(&key)? {
         return Ok(size);
@@ -118,7 +175,7 @@ pub(super) fn read_vocabulary(reader: &Reader<'_>, family: Family) -> Result<usi
     reader.check_size(&key, reader.require(&key, rows)?)
 }
 
-pub(super) fn read_vision(reader: &Reader<'_>) -> Result<VisionConfig> {
+fn read_vision(reader: &Reader<'_>) -> Result<VisionConfig> {
     let feed_forward = reader.size(vision::FEED_FORWARD_LENGTH)?;
     let config = VisionConfig {
         image_size: reader.size(vision::IMAGE_SIZE)?,
@@ -134,7 +191,7 @@ pub(super) fn read_vision(reader: &Reader<'_>) -> Result<VisionConfig> {
     Ok(config)
 }
 
-pub(super) fn read_special(reader: &Reader<'_>, file: &GgufFile, vocabulary: usize) -> Result<SpecialTokens> {
+fn read_special(reader: &Reader<'_>, file: &GgufFile, vocabulary: usize) -> Result<SpecialTokens> {
     let image = match reader.token(own::IMAGE_TOKEN)? {
         Some(image) => image,
         None => {

@@ -1,7 +1,8 @@
 //! Frames as cameras and robots hand them over: pixels that belong to someone else.
 
 use super::colours::Conversion;
-use super::{Colours, LONGEST_SIDE, Picture};
+use super::limits::LONGEST_SIDE;
+use super::{Colours, Picture};
 use crate::memory::check_room;
 use crate::{Error, Result};
 

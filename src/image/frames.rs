@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat};
 
-use super::{LARGEST_DECODED, Picture, gif, limits, read_file, to_rgb};
+use super::limits::{self, LARGEST_DECODED};
+use super::{Picture, gif, read_file, to_rgb};
 use crate::{Error, Result};
 
 /// Endings of the files that count as frames of a directory.
@@ -57,7 +58,7 @@ fn take_frames(
         let mut frames = gif::Frames::new(bytes)?;
         while frames.advance()? {
             if wanted(total) {
-                keep(&mut pictures, frames.picture()?)?;
+                keep(&mut pictures, Picture::of_frame(&frames)?)?;
             }
             total += 1;
         }
@@ -68,7 +69,7 @@ fn take_frames(
         return Err(still());
     }
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
-    decoder.set_limits(limits()).map_err(failed)?;
+    decoder.set_limits(limits::of_decoders()).map_err(failed)?;
     if !decoder.has_animation() {
         return Err(still());
     }

@@ -8,6 +8,7 @@ mod frames;
 mod gif;
 mod jpeg;
 mod kinds;
+mod limits;
 mod orientation;
 mod png;
 mod resample;
@@ -26,22 +27,18 @@ pub use frame::{Frame, FrameLayout, FrameShape, PixelFormat};
 pub use frames::{frames, pictures_in};
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader};
 pub(crate) use resample::{Filter, numbers as resample_numbers};
 #[cfg(feature = "camera")]
 pub use stream::{FrameStream, StreamFormat, StreamFrame};
 
+use self::limits::{Decoded, MEMORY, check_memory, check_size};
 use crate::config::{PreprocessConfig, VisionConfig};
-use crate::memory::{check_room, is_there};
+use crate::memory::check_room;
 use crate::{Error, Result};
 
 /// Largest picture file that is read.
 const LARGEST_FILE: u64 = 1 << 30;
-/// Most bytes of a picture as it is stored, and as RGB: a guard against decompression bombs, generous for every camera.
-const LARGEST_DECODED: u64 = 1 << 30;
-/// Longest side in pixels.
-const LONGEST_SIDE: u32 = 1 << 16;
-
 /// A picture as 8-bit RGB, upright.
 #[derive(Clone, Debug)]
 pub struct Picture {
@@ -83,8 +80,10 @@ impl Picture {
         }
         if gif::is_gif(bytes) {
             let mut frames = gif::Frames::new(bytes).map_err(fail)?;
-            let has_first = frames.advance().map_err(fail)?;
-            return if has_first { frames.picture().map_err(fail) } else { Err(fail("it has no pictures".to_owned())) };
+            if !frames.advance().map_err(fail)? {
+                return Err(fail("it has no pictures".to_owned()));
+            }
+            return Self::of_frame(&frames).map_err(fail);
         }
         // Readers copy a file where they mend it.
         check_room(2 * bytes.len() + (1 << 20), format!("{name}: the parts of the file"))?;
@@ -97,6 +96,14 @@ impl Picture {
         let rgb = to_rgb(picture);
         let picture = Self::from_rgb(rgb.width(), rgb.height(), rgb.into_raw());
         picture.map(|picture| Self { damage, ..picture }).map_err(|_| fail("it has no pixels".to_owned()))
+    }
+
+    /// A film's frame.
+    fn of_frame(frames: &gif::Frames<'_>) -> std::result::Result<Self, String> {
+        let frame = frames.picture()?;
+        let picture = Self::from_rgb(frame.width(), frame.height(), frame.into_raw());
+        let damage = frames.damage().map(str::to_owned);
+        picture.map(|picture| Self { damage, ..picture }).map_err(|_| "it has no pixels".to_owned())
     }
 
     /// What is wrong with the file, where it is damaged and was read all the same, as PIL reads it: some of the pixels are not
@@ -215,28 +222,10 @@ fn check_file(name: &str, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// What decoding may take.
-fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(LARGEST_DECODED);
-    (limits.max_image_width, limits.max_image_height) = (Some(LONGEST_SIDE), Some(LONGEST_SIDE));
-    limits
-}
-
 pub(crate) fn encode_png(samples: &[u8], (width, height): (u32, u32), kind: ExtendedColorType) -> Vec<u8> {
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes).write_image(samples, width, height, kind).expect("memory takes what fits its size");
     bytes
-}
-
-/// A decoded file.
-struct Decoded {
-    /// The picture as stored.
-    picture: DynamicImage,
-    /// How it is to be turned.
-    orientation: Orientation,
-    /// What is wrong with the file.
-    damage: Option<String>,
 }
 
 /// PNG, WebP, BMP or TIFF. What is refused is mended first, if it is a PNG file that PIL reads.
@@ -296,9 +285,9 @@ fn decode_with(
     mut reader: ImageReader<Cursor<&[u8]>>,
     orientation: impl Fn(Option<&[u8]>, Option<&[u8]>) -> Orientation,
 ) -> std::result::Result<(DynamicImage, Orientation), String> {
-    reader.limits(limits());
+    reader.limits(limits::of_decoders());
     let mut decoder = reader.into_decoder().map_err(failed)?;
-    decoder.set_limits(limits()).map_err(failed)?;
+    decoder.set_limits(limits::of_decoders()).map_err(failed)?;
     check_size(decoder.dimensions(), decoder.total_bytes())?;
     let exif = decoder.exif_metadata().unwrap_or_default();
     let xmp = decoder.xmp_metadata().unwrap_or_default();
@@ -321,31 +310,6 @@ fn failed(error: image::ImageError) -> String {
         }
         _ => error.to_string(),
     }
-}
-
-/// Checks the size of a picture of so many pixels and, as it is stored, bytes; and that there is memory for it, since a decoder that gets
-/// none ends the program.
-fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(), String> {
-    let rgb = 3 * u64::from(width) * u64::from(height);
-    let bytes = stored.max(rgb);
-    if bytes > LARGEST_DECODED {
-        return Err(format!("its {width} × {height} pixels take {bytes} bytes, more than {LARGEST_DECODED}"));
-    }
-    // As it is stored, and as RGB.
-    let needed = if stored == 0 { 2 * rgb } else { stored + rgb };
-    check_memory((width, height), needed)
-}
-
-/// How a picture fails that there is no memory for.
-const MEMORY: &str = "more memory than there is";
-
-/// Checks that there are so many bytes for a picture.
-fn check_memory((width, height): (u32, u32), needed: u64) -> std::result::Result<(), String> {
-    if is_there(needed) {
-        return Ok(());
-    }
-    let megabytes = needed.div_ceil(1_000_000);
-    Err(format!("its {width} × {height} pixels take {megabytes} MB, {MEMORY}"))
 }
 
 /// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte. (Grey levels of 16 bits, too,

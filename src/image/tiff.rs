@@ -9,8 +9,8 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::{PhotometricInterpretation, Tag};
 
 use super::jpeg::rgb_of_cmyk;
+use super::limits::{LARGEST_DECODED, check_size};
 use super::tags::Directory;
-use super::{LARGEST_DECODED, check_size};
 
 /// `FillOrder` where a byte's first pixel is in its lowest bit.
 const LOWEST_FIRST: u64 = 2;

@@ -6,7 +6,9 @@ use gemmule_quant::matrix_unit::{FLOAT_PIECES, Operand, TILE_ROWS, Tile};
 use gemmule_quant::{Format, MatrixUnit, QuantizedRows};
 
 use super::Compute;
-use super::multiply::PANEL_FROM;
+
+/// From so many rows on, weights are unpacked into panels; below, they are multiplied as they lie.
+pub(super) const PANEL_FROM: usize = 8;
 
 /// What the weights of products ask of their input; one preparation serves all that share it.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,8 +6,8 @@ use gemmule_quant::matrix_unit::{Operand, TILE_DEPTH, TILE_ROWS};
 use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, prefetch_for_writing};
 
 use super::Compute;
-use super::input::{Hidden, Input, Needs};
-use super::multiply::{PANEL_FROM, UNIT_ROWS, multiply, panels_at_once};
+use super::input::{Hidden, Input, Needs, PANEL_FROM};
+use super::multiply::{UNIT_ROWS, multiply, panels_at_once};
 use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
 

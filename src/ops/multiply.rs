@@ -3,21 +3,15 @@
 use std::ops::Range;
 
 use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
-use gemmule_quant::matrix_unit::{AlignedFloats, Operand, TILE_ROWS, weight_pieces};
+use gemmule_quant::matrix_unit::{Operand, TILE_ROWS, weight_pieces};
 use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, QuantizedRow, prefetch};
 
-use super::WorkerScratch;
-use super::input::{Input, Prepared};
-
-/// From so many rows on, weights are unpacked into panels; below, they are multiplied as they lie.
-pub(super) const PANEL_FROM: usize = 8;
+use super::input::{Input, PANEL_FROM, Prepared};
+use super::scratch::{MOST_PANELS, WorkerScratch};
 
 /// Longest stretch of a row that one panel holds (a multiple of every block length): a panel of it, or the two of whole bytes that
 /// are multiplied at once, stay in the first-level cache.
 const PANEL_DEPTH: usize = 512;
-
-/// Most panels that are unpacked and multiplied together.
-pub(super) const MOST_PANELS: usize = 2;
 
 /// Rows of activations that are multiplied between two requests for weights (a multiple of every register tile's rows): asked
 /// for all at once, the weights would keep the product's own loads waiting.
@@ -25,53 +19,6 @@ const PORTION: usize = 96;
 
 /// Weight rows that a matrix unit multiplies at once: two strips.
 pub(super) const UNIT_ROWS: usize = 2 * TILE_ROWS;
-
-/// The results of a task's product.
-#[derive(Debug, Default)]
-pub(super) struct Results {
-    values: AlignedFloats,
-    stride: usize,
-    /// Whether a row of these is a column of the output.
-    turned: bool,
-}
-
-impl Results {
-    fn resize(&mut self, rows: usize, stride: usize, turned: bool) {
-        self.values.resize(rows * stride);
-        (self.stride, self.turned) = (stride, turned);
-    }
-
-    /// What a matrix unit makes of one row of weights, a value for each row of the input.
-    pub(super) fn line(&mut self, column: usize) -> &mut [f32] {
-        assert!(self.turned, "results of a matrix unit");
-        &mut self.values[column * self.stride..][..self.stride]
-    }
-
-    /// What a matrix unit makes of `rows` rows of the input from `first` on, a row of weights behind the other.
-    pub(super) fn lines(&self, first: usize, rows: usize) -> FloatRows<'_> {
-        assert!(self.turned, "results of a matrix unit");
-        let values = &self.values[first..];
-        FloatRows { values, stride: self.stride, rows: self.values.len() / self.stride, k: rows }
-    }
-
-    /// Rows `first .. first + TILE_ROWS` of the output, as far as there are any, and the distance between them; turned
-    /// results go to `buffer`.
-    pub(super) fn strip<'a>(
-        &'a mut self,
-        kernels: &dyn Kernels,
-        first: usize,
-        buffer: &'a mut AlignedFloats,
-    ) -> (&'a mut [f32], usize) {
-        let Some(unit) = kernels.matrix_unit().filter(|_| self.turned) else {
-            return (&mut self.values[first * self.stride..], self.stride);
-        };
-        let columns = self.values.len() / self.stride;
-        buffer.resize(TILE_ROWS * columns);
-        let values = FloatRows { values: &self.values[first..], stride: self.stride, rows: columns, k: TILE_ROWS };
-        unit.transpose(values, TileOut { values: buffer, stride: columns, accumulate: false });
-        (buffer, columns)
-    }
-}
 
 /// A stretch of up to `ROWS` rows of weights.
 struct Part<'a, const ROWS: usize> {

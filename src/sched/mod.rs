@@ -1,14 +1,8 @@
 //! The thread pool, and what ends work early. Work is divided over blocks of the output only, so results do not depend on the number of threads.
 
 mod cancel;
+mod sync;
 mod team;
-/// What the team is built on; `tests/team` builds it on loom's in their place.
-mod sync {
-    pub(super) use std::hint::spin_loop;
-    pub(super) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize};
-    pub(super) use std::sync::{Condvar, Mutex};
-    pub(super) use std::thread::yield_now;
-}
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;

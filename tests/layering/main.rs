@@ -38,10 +38,11 @@ const QUANT: Rooms = &[
 
 const CAPI: Rooms = &[
     ("answer", &["border"]),
-    ("border", &["lib"]),
-    ("frame", &["border", "lib", "request"]),
+    ("border", &["types"]),
+    ("frame", &["border", "lib", "request", "types"]),
     ("lib", &["border", "request"]),
-    ("request", &["border", "lib"]),
+    ("request", &["border", "types"]),
+    ("types", &[]),
 ];
 
 const PROGRAM: Rooms = &[
@@ -74,7 +75,7 @@ const CONVERTER: Rooms = &[
     ("changes", &[]),
     ("checkpoint", &["advice", "changes", "json"]),
     ("convert", &["checkpoint", "plan"]),
-    ("hf_config", &["advice", "json", "lib"]),
+    ("hf_config", &["advice", "json", "note"]),
     ("json", &[]),
     (
         "lib",
@@ -86,18 +87,18 @@ const CONVERTER: Rooms = &[
             "hf_config",
             "lora",
             "mask_decoder",
+            "note",
             "plan",
             "tokens",
             "vocabulary",
         ],
     ),
-    ("lora", &["advice", "changes", "checkpoint", "json", "lib", "patterns", "targets"]),
+    ("lora", &["advice", "changes", "checkpoint", "json", "note"]),
     ("mask_decoder", &["npz"]),
+    ("note", &[]),
     ("npz", &[]),
-    ("patterns", &["json"]),
-    ("plan", &["checkpoint", "hf_config", "lib", "mask_decoder"]),
-    ("targets", &["lora"]),
-    ("tokens", &["json", "lib"]),
+    ("plan", &["checkpoint", "hf_config", "mask_decoder", "note"]),
+    ("tokens", &["json", "note"]),
     ("vocabulary", &[]),
 ];
 
@@ -139,7 +140,7 @@ fn rooms_import_one_way() {
 #[test]
 fn no_files_import_each_other() {
     /// Groups that are still to be taken apart.
-    const LEFT: usize = 12;
+    const LEFT: usize = 1;
     let circles = CRATES.iter().flat_map(|(root, _)| {
         Imports::of(&Path::new(ROOT).join(root)).circles().into_iter().map(move |files| (root, files))
     });

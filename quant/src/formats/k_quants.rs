@@ -2,11 +2,11 @@
 
 use std::hint::select_unpredictable as select;
 
+use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
 use super::fixed::{FixedGroups, PairProducts};
 use super::search::{
     Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half, turn, turn_eight,
 };
-use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
 
 /// `d`, `dmin` (half), 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
 pub(crate) struct Q4K;

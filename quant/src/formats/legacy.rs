@@ -6,9 +6,9 @@ use std::hint::select_unpredictable as select;
 
 use half::f16;
 
+use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
 use super::fixed::{FixedGroups, PairProducts};
 use super::search::{LANES, each_lane, from_half_bits, half_bits, turn, turn_eight};
-use super::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
 
 pub(crate) struct Q4_0;
 pub(crate) struct Q4_1;

@@ -1,7 +1,17 @@
 //! The blocks of a GIF file, as Pillow 13 reads them (`GifImagePlugin.py`).
 
 use super::lzw::Packed;
-use super::{Extent, Rgb};
+
+pub(super) type Rgb = [u8; 3];
+
+/// A part of the canvas: left and upper edge, width and height.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    pub(super) left: usize,
+    pub(super) top: usize,
+    pub(super) width: usize,
+    pub(super) height: usize,
+}
 
 /// A table of colours or pixels follow.
 const HAS_TABLE: u8 = 0x80;

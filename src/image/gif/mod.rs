@@ -4,19 +4,10 @@
 mod blocks;
 mod lzw;
 
-use self::blocks::{Blocks, Frame, Palette};
-use super::{Picture, check_size};
+use image::RgbImage;
 
-type Rgb = [u8; 3];
-
-/// A part of the canvas: left and upper edge, width and height.
-#[derive(Clone, Copy)]
-struct Extent {
-    left: usize,
-    top: usize,
-    width: usize,
-    height: usize,
-}
+use self::blocks::{Blocks, Extent, Frame, Palette, Rgb};
+use super::limits::check_size;
 
 /// Pixels of the largest canvas, as in Pillow: few bytes can ask for a large one.
 const LARGEST_CANVAS: usize = 178_956_970;
@@ -225,8 +216,13 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// What is wrong with the file, as far as it has been read.
+    pub(super) fn damage(&self) -> Option<&'static str> {
+        self.damage
+    }
+
     /// The canvas as it is.
-    pub(super) fn picture(&self) -> Result<Picture, String> {
+    pub(super) fn picture(&self) -> Result<RgbImage, String> {
         let (width, height, rgb) = match &self.shown {
             Shown::Nothing => return Err("it has no frame".to_owned()),
             Shown::Indexed { canvas, palette, .. } => {
@@ -235,8 +231,7 @@ impl<'a> Frames<'a> {
             }
             Shown::Coloured(canvas) => (canvas.width, canvas.height, canvas.pixels.as_flattened().to_vec()),
         };
-        let picture = Picture::from_rgb(width as u32, height as u32, rgb).map_err(|_| "it has no pixels".to_owned());
-        picture.map(|picture| Picture { damage: self.damage.map(str::to_owned), ..picture })
+        Ok(RgbImage::from_raw(width as u32, height as u32, rgb).expect("as many pixels as its size says"))
     }
 
     /// The canvas's size once it has room for a frame.
@@ -278,7 +273,7 @@ mod tests {
                 let advanced = frames.advance().unwrap_or_else(|error| panic!("{} {at}: {error}", path.display()));
                 assert!(advanced, "{} {at}", path.display());
                 let picture = frames.picture().unwrap();
-                let found: String = picture.rgb().iter().map(|byte| format!("{byte:02x}")).collect();
+                let found: String = picture.iter().map(|byte| format!("{byte:02x}")).collect();
                 assert_eq!((picture.width(), picture.height()), (*width, *height), "{} {at}", path.display());
                 assert_eq!(&found, hex, "{} frame {at}", path.display());
             }

@@ -15,7 +15,8 @@ use image::{DynamicImage, GrayImage, RgbImage};
 use libjpeg_turbo_rs::{DecodeLimits, Decoder, Image, PixelFormat};
 use recover::{Recovery, Stop, WRONG_TABLE};
 
-use super::{Decoded, LARGEST_DECODED, LONGEST_SIDE, check_memory, check_size, orientation};
+use super::limits::{Decoded, LARGEST_DECODED, LONGEST_SIDE, check_memory, check_size};
+use super::orientation;
 
 /// Whether these bytes begin as JPEG files do.
 pub(super) fn is_jpeg(bytes: &[u8]) -> bool {

@@ -2,7 +2,6 @@
 //! (`smoothing_ok` and `decompress_smooth_data` in `jdcoefct.c`).
 
 use super::coefficients::{Component, ZIGZAG};
-use super::recover::Recovery;
 
 /// Weights of the 25 blocks around, row by row.
 type Weights = [i64; 25];
@@ -38,18 +37,18 @@ const DC: Weights = [
 /// Coefficients that are guessed, and DC.
 const GUESSED: usize = 10;
 
-pub(super) fn smooth(recovery: &mut Recovery<'_>) {
+/// Fills `components` with guesses after so many scans, the last of which has brought the rows of MCUs up to `last_good_row`.
+pub(super) fn smooth(components: &mut [Component], scans: usize, last_good_row: usize) {
     let first_ten = |component: &Component| -> Option<[i64; GUESSED]> {
         let table = component.quantization?;
         let values: [i64; GUESSED] = std::array::from_fn(|k| i64::from(table[ZIGZAG[k]]));
         (!values.contains(&0) && component.bits[0] >= 0).then_some(values)
     };
-    let Some(tables) = recovery.components.iter().map(first_ten).collect::<Option<Vec<_>>>() else { return };
-    if recovery.components.iter().all(|component| component.bits[1..GUESSED].iter().all(|bits| *bits == 0)) {
+    let Some(tables) = components.iter().map(first_ten).collect::<Option<Vec<_>>>() else { return };
+    if components.iter().all(|component| component.bits[1..GUESSED].iter().all(|bits| *bits == 0)) {
         return;
     }
-    let (scans, last_good_row) = (recovery.scans, recovery.last_good_row);
-    for (component, table) in recovery.components.iter_mut().zip(&tables) {
+    for (component, table) in components.iter_mut().zip(&tables) {
         let before = if scans > 1 { component.bits_before } else { [-1; 64] };
         let down = component.sampling.1;
         let mcu_rows = component.stored.1 / down;

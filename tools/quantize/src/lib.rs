@@ -9,10 +9,9 @@ mod hf_config;
 mod json;
 mod lora;
 mod mask_decoder;
+mod note;
 mod npz;
-mod patterns;
 mod plan;
-mod targets;
 mod tokens;
 mod vocabulary;
 
@@ -26,6 +25,8 @@ use gemmule::MOST_THREADS;
 use gemmule::config::Config;
 use gemmule::config::ResizeRule;
 use gemmule_quant::{FORMATS, Format};
+
+use self::note::note;
 
 /// Convert a PaliGemma 1 or 2 checkpoint to GGUF.
 ///
@@ -125,11 +126,6 @@ pub fn parse_format(name: &str) -> Result<Format, String> {
 fn parse_rule(name: &str) -> Result<ResizeRule, String> {
     let names = ResizeRule::NAMES.map(|row| row.0).join(", ");
     ResizeRule::from_name(name).ok_or_else(|| format!("choose one of {names}"))
-}
-
-/// Says something to whoever converts; there may be nobody to read it.
-fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "gemmule-quantize: note: {text}");
 }
 
 impl Cli {
@@ -247,7 +243,6 @@ fn checked_output(path: &Path, force: bool) -> Result<PathBuf> {
 ///
 /// # Errors
 /// As a conversion.
-#[doc(hidden)]
 pub fn dry_run(checkpoint: &Path, adapters: &[PathBuf]) -> Result<()> {
     let output = std::env::temp_dir().join("model.gguf");
     let arguments = [Path::new("gemmule-quantize"), checkpoint, &output];
@@ -260,7 +255,6 @@ pub fn dry_run(checkpoint: &Path, adapters: &[PathBuf]) -> Result<()> {
 ///
 /// # Errors
 /// As a conversion.
-#[doc(hidden)]
 pub fn read_mask_decoder(path: &Path) -> Result<()> {
     mask_decoder::read(path).map(|_| ())
 }

@@ -1,17 +1,21 @@
 //! LoRA adapters in PEFT's layout, merged while weights are read, as PEFT's `merge_and_unload` merges them: W + s · B · A, and
 //! with magnitudes (DoRA) m / ‖W + s · B · A‖ times that. (peft 0.21, `tuners/lora`.)
 
+mod patterns;
 mod settings;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::advice;
 use crate::changes::{Change, Delta};
 use crate::checkpoint::{Checkpoint, EMBEDDING, HEAD, canonical};
-use crate::targets::Targets;
-use crate::{advice, note};
+use crate::note::note;
+
+use self::targets::Targets;
 
 pub(crate) use settings::Config;
 

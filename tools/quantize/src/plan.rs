@@ -304,7 +304,7 @@ impl Plan {
             .collect();
         surplus.sort_unstable();
         if let Some(first) = surplus.first() {
-            crate::note(&format!(
+            crate::note::note(&format!(
                 "{} tensors of the checkpoint are not used, as the configuration does not ask for them, such as '{first}'",
                 surplus.len()
             ));

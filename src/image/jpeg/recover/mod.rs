@@ -161,7 +161,7 @@ impl<'a> Recovery<'a> {
             self.read_scan(false)?;
         }
         if self.is_progressive {
-            super::smoothing::smooth(self);
+            super::smoothing::smooth(&mut self.components, self.scans, self.last_good_row);
         }
         Ok(())
     }

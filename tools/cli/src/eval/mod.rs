@@ -1,5 +1,6 @@
 //! `gemmule eval`: how good answers are.
 
+mod metric;
 mod objects;
 mod predictions;
 mod report;
@@ -9,10 +10,11 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use gemmule::{GenerateOptions, Model};
 use gemmule_metrics::{Part, Scale};
 use indicatif::ProgressBar;
+use metric::Metric;
 use objects::{Named, Seen};
 use report::{Measure, Run};
 use truth::{Row, Truth};
@@ -66,27 +68,6 @@ pub(super) struct Eval {
     compute: ComputeArguments,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Metric {
-    /// VQAv2's accuracy over ten annotators, with its normalization.
-    Vqa,
-    /// The answer is a right one but for case and outer space (GQA, AI2D).
-    Exact,
-    /// Average normalized Levenshtein similarity (DocVQA).
-    Anls,
-    /// Numbers may be off by 5 % (ChartQA).
-    Relaxed,
-    /// CIDEr-D of captions; 10 is the most.
-    Cider,
-    /// Objects found by their boxes, and COCO's average precision.
-    Boxes,
-    /// Objects found by their masks, and COCO's average precision.
-    Masks,
-}
-
-/// A measure of one answer by the right ones.
-type TextMeasure = fn(&str, &[String]) -> f64;
-
 impl Eval {
     pub(super) fn execute(self) -> Result<()> {
         // Rows, what is read of them, and what measures count in them are kept.
@@ -129,7 +110,7 @@ impl Eval {
                 }
             }
             let answers = predictions.into_iter().map(|prediction| prediction.text.unwrap_or_default()).collect();
-            runs.push(self.metric.run(path.display().to_string(), answers, (truths, seen)));
+            runs.push(measured(self.metric, path.display().to_string(), answers, (truths, seen)));
         }
         Ok(runs)
     }
@@ -155,7 +136,7 @@ impl Eval {
         let mut runs = Vec::new();
         for (model, name) in models {
             let (answers, seen) = self.answer_all(model, (truths, data), &bar)?;
-            runs.push(self.metric.run(name, answers, (truths, seen)));
+            runs.push(measured(self.metric, name, answers, (truths, seen)));
         }
         bar.finish_and_clear();
         Ok(runs)
@@ -228,35 +209,23 @@ impl Eval {
     }
 }
 
-impl Metric {
-    fn text_measure(self) -> Option<(&'static str, TextMeasure)> {
-        match self {
-            Self::Vqa => Some(("VQA accuracy", gemmule_metrics::vqa_accuracy)),
-            Self::Exact => Some(("exact match", gemmule_metrics::exact_match)),
-            Self::Anls => Some(("ANLS", gemmule_metrics::anls)),
-            Self::Relaxed => Some(("relaxed accuracy", gemmule_metrics::relaxed_accuracy)),
-            Self::Cider | Self::Boxes | Self::Masks => None,
+/// The measures of all answers.
+fn measured(metric: Metric, name: String, answers: Vec<String>, (truths, seen): (&[Row], Vec<Seen>)) -> Run {
+    const CIDER: Scale = Scale { low: 0.0, high: 10.0 };
+    let references: Vec<Vec<String>> = truths
+        .iter()
+        .filter_map(|row| if let Truth::Texts(texts) = &row.truth { Some(texts.clone()) } else { None })
+        .collect();
+    let (measures, labels) = match metric.text_measure() {
+        Some((name, measure)) => {
+            let rows = answers.iter().zip(&references).map(|(answer, right)| measure(answer, right).into());
+            (vec![Measure::of_rows(name, rows.collect(), Scale::SHARE)], Vec::new())
         }
-    }
-
-    /// The measures of all answers.
-    fn run(self, name: String, answers: Vec<String>, (truths, seen): (&[Row], Vec<Seen>)) -> Run {
-        const CIDER: Scale = Scale { low: 0.0, high: 10.0 };
-        let references: Vec<Vec<String>> = truths
-            .iter()
-            .filter_map(|row| if let Truth::Texts(texts) = &row.truth { Some(texts.clone()) } else { None })
-            .collect();
-        let (measures, labels) = match self.text_measure() {
-            Some((name, measure)) => {
-                let rows = answers.iter().zip(&references).map(|(answer, right)| measure(answer, right).into());
-                (vec![Measure::of_rows(name, rows.collect(), Scale::SHARE)], Vec::new())
-            }
-            None if self == Self::Cider => {
-                let rows = gemmule_metrics::cider(&answers, &references).into_iter().map(Part::from).collect();
-                (vec![Measure::of_rows("CIDEr", rows, CIDER)], Vec::new())
-            }
-            None => objects::measures(&seen),
-        };
-        Run { name, answers, measures, labels }
-    }
+        None if metric == Metric::Cider => {
+            let rows = gemmule_metrics::cider(&answers, &references).into_iter().map(Part::from).collect();
+            (vec![Measure::of_rows("CIDEr", rows, CIDER)], Vec::new())
+        }
+        None => objects::measures(&seen),
+    };
+    Run { name, answers, measures, labels }
 }

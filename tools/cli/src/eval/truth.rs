@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use gemmule::answer::{Mask, detections_in_text};
 use serde_json::Value;
 
-use super::Metric;
+use super::metric::Metric;
 use crate::rows;
 
 /// Annotators whose agreement makes a full point of VQA accuracy, and the one who is left out.

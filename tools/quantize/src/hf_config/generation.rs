@@ -7,7 +7,8 @@ use gemmule::config::GenerationRules;
 use serde_json::{Map, Value, json};
 
 use super::section::{Section, token, whole};
-use crate::{json, note};
+use crate::json;
+use crate::note::note;
 
 /// The tokens that begin and end a text, and the rules for those between.
 pub(super) struct Generation {

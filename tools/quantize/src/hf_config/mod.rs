@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use gemmule::config::Config;
 use gemmule::config::{ResizeRule, SpecialTokens, VisionConfig};
-use section::{Section, whole};
+use section::{OF_EVERY_CONFIG, Section, check_activation, whole};
 
 use crate::{advice, json};
 
@@ -27,40 +27,6 @@ pub(crate) struct HfModel {
     /// What `generate` would do and is not done here, as JSON.
     pub(crate) not_obeyed: Option<String>,
 }
-
-/// Keys that say nothing about what is computed.
-const OF_EVERY_CONFIG: [&str; 30] = [
-    "architectures",
-    "attn_implementation",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "dtype",
-    "id2label",
-    "ignore_index",
-    "initializer_range",
-    "label2id",
-    "name_or_path",
-    "output_attentions",
-    "output_hidden_states",
-    "problem_type",
-    "pruned_heads",
-    "return_dict",
-    "tf_legacy_loss",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "use_bfloat16",
-    "use_cache",
-    "attention_dropout",
-    "finetuning_task",
-    "task_specific_params",
-    "tokenizer_class",
-    "prefix",
-    "auto_map",
-    "is_decoder",
-    "add_cross_attention",
-    "tie_encoder_decoder",
-];
 
 pub(crate) fn read(directory: &Path, resize: Option<ResizeRule>) -> Result<HfModel> {
     let path = directory.join("config.json");
@@ -143,17 +109,6 @@ fn read_image_token(top: &Section<'_>) -> Result<u32> {
     };
     let id = whole(value).and_then(|id| u32::try_from(id).ok());
     id.ok_or_else(|| top.wrong(key, value, "no token"))
-}
-
-/// Names of the tanh form of GELU, which differ in nothing but how it is written down.
-fn check_activation(section: &Section<'_>, key: &str, others: &[&str]) -> Result<()> {
-    const TANH: [&str; 5] = ["gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh", "gelu_accurate"];
-    let Some(value) = section.value(key) else { return Ok(()) };
-    let name = value.as_str().unwrap_or_default();
-    if TANH.contains(&name) || others.contains(&name) {
-        return Ok(());
-    }
-    Err(section.wrong(key, value, "only gelu_pytorch_tanh is supported"))
 }
 
 fn read_vision(section: &Section<'_>) -> Result<VisionConfig> {

@@ -7,7 +7,8 @@ use gemmule::config::{PreprocessConfig, ResizeRule, VisionConfig};
 use serde_json::{Map, Value};
 
 use super::section::{Section, whole};
-use crate::{json, note};
+use crate::json;
+use crate::note::note;
 
 /// Names of PIL's filters, by its numbers.
 const FILTERS: [&str; 6] = ["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"];

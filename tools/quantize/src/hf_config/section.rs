@@ -6,6 +6,40 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
+/// Keys that say nothing about what is computed.
+pub(super) const OF_EVERY_CONFIG: [&str; 30] = [
+    "architectures",
+    "attn_implementation",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "dtype",
+    "id2label",
+    "ignore_index",
+    "initializer_range",
+    "label2id",
+    "name_or_path",
+    "output_attentions",
+    "output_hidden_states",
+    "problem_type",
+    "pruned_heads",
+    "return_dict",
+    "tf_legacy_loss",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "use_bfloat16",
+    "use_cache",
+    "attention_dropout",
+    "finetuning_task",
+    "task_specific_params",
+    "tokenizer_class",
+    "prefix",
+    "auto_map",
+    "is_decoder",
+    "add_cross_attention",
+    "tie_encoder_decoder",
+];
+
 /// A JSON object and where it came from. Keys that nobody asks for are found at the end.
 pub(super) struct Section<'a> {
     map: &'a Map<String, Value>,
@@ -135,7 +169,7 @@ impl<'a> Section<'a> {
             self.map.keys().map(String::as_str).filter(|key| !asked.contains(*key) && !is_private(key)).collect();
         if !others.is_empty() {
             let (keys, are) = if others.len() == 1 { ("key", "is") } else { ("keys", "are") };
-            crate::note(&format!("{}: unknown {keys} {} {are} not looked at", self.name, others.join(", ")));
+            crate::note::note(&format!("{}: unknown {keys} {} {are} not looked at", self.name, others.join(", ")));
         }
     }
 }
@@ -150,4 +184,15 @@ pub(super) fn whole(value: &Value) -> Option<u64> {
 /// A token's number as Python takes it: whole, or cut off.
 pub(super) fn token(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_f64().filter(|value| value.abs() < 1e9).map(|value| value as i64))
+}
+
+/// Names of the tanh form of GELU, which differ in nothing but how it is written down.
+pub(super) fn check_activation(section: &Section<'_>, key: &str, others: &[&str]) -> Result<()> {
+    const TANH: [&str; 5] = ["gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh", "gelu_accurate"];
+    let Some(value) = section.value(key) else { return Ok(()) };
+    let name = value.as_str().unwrap_or_default();
+    if TANH.contains(&name) || others.contains(&name) {
+        return Ok(());
+    }
+    Err(section.wrong(key, value, "only gelu_pytorch_tanh is supported"))
 }

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, bail, ensure};
 use gemmule::config::{Family, MOST_LAYERS, TextConfig};
 use serde_json::Value;
 
-use super::section::Section;
-use super::{OF_EVERY_CONFIG, check_activation, generation};
+use super::generation;
+use super::section::{OF_EVERY_CONFIG, Section, check_activation};
 
 pub(super) fn layers(section: &Section<'_>, default: usize) -> Result<usize> {
     let layers = section.size("num_hidden_layers", Some(default))?;

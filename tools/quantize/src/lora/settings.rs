@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::patterns::{PatternMaps, Patterns};
-use crate::{json, note};
+use super::patterns::{PatternMaps, Patterns};
+use crate::json;
+use crate::note::note;
 
 /// Keys of `adapter_config.json` that change what is computed in ways that are not supported, and whether an empty value turns
 /// them on, too.

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Token;
+use super::token::Token;
 use crate::json::{self, Ordered};
 
 const CONFIG: &str = "tokenizer_config.json";
@@ -98,7 +98,7 @@ impl Beside {
         let class = class.as_ref().and_then(Value::as_str).map(|class| class.trim_end_matches("Fast"));
         let is_gemma = class == Some("GemmaTokenizer");
         if let Some(class) = class.filter(|class| !is_gemma && !PLAIN.contains(class)) {
-            crate::note(&format!(
+            crate::note::note(&format!(
                 "{}: '{class}' is taken for a plain tokenizer, which tokenizer.json tells",
                 config.name
             ));

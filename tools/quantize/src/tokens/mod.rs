@@ -2,6 +2,7 @@
 //! that PaliGemma's processor makes whole tokens.
 
 mod beside;
+mod token;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -10,28 +11,13 @@ use anyhow::{Context, Result, bail, ensure};
 use gemmule::config::Config;
 use gemmule::config::IMAGE_TEXT;
 use gemmule::text::{FAR_EDGE, SEGMENT_CODES};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::beside::{Beside, Given};
-use crate::{json, note};
-
-/// A token that is matched before a text is parted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Token {
-    id: u64,
-    content: String,
-    #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    #[serde(default)]
-    normalized: bool,
-    #[serde(default)]
-    special: bool,
-}
+use self::token::Token;
+use crate::json;
+use crate::note::note;
 
 /// The parts of `tokenizer.json` that count here.
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use fancy_regex::Regex;
 use serde_json::Value;
 
-use crate::lora::Config;
+use super::settings::Config;
 
 /// Modules by their names: whole ones that a regular expression fits, or names and ends of names.
 enum Names {

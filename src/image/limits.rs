@@ -1,0 +1,54 @@
+//! What reading a picture may take, and what it gives.
+
+use image::metadata::Orientation;
+use image::{DynamicImage, Limits};
+
+use crate::memory::is_there;
+
+/// Most bytes of a picture as it is stored, and as RGB: a guard against decompression bombs, generous for every camera.
+pub(super) const LARGEST_DECODED: u64 = 1 << 30;
+/// Longest side in pixels.
+pub(super) const LONGEST_SIDE: u32 = 1 << 16;
+
+/// A decoded file.
+pub(super) struct Decoded {
+    /// The picture as stored.
+    pub(super) picture: DynamicImage,
+    /// How it is to be turned.
+    pub(super) orientation: Orientation,
+    /// What is wrong with the file.
+    pub(super) damage: Option<String>,
+}
+
+/// What decoding may take.
+pub(super) fn of_decoders() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(LARGEST_DECODED);
+    (limits.max_image_width, limits.max_image_height) = (Some(LONGEST_SIDE), Some(LONGEST_SIDE));
+    limits
+}
+
+/// Checks the size of a picture of so many pixels and, as it is stored, bytes; and that there is memory for it, since a decoder that gets
+/// none ends the program.
+pub(super) fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(), String> {
+    let rgb = 3 * u64::from(width) * u64::from(height);
+    let bytes = stored.max(rgb);
+    if bytes > LARGEST_DECODED {
+        return Err(format!("its {width} × {height} pixels take {bytes} bytes, more than {LARGEST_DECODED}"));
+    }
+    // As it is stored, and as RGB.
+    let needed = if stored == 0 { 2 * rgb } else { stored + rgb };
+    check_memory((width, height), needed)
+}
+
+/// How a picture fails that there is no memory for.
+pub(super) const MEMORY: &str = "more memory than there is";
+
+/// Checks that there are so many bytes for a picture.
+pub(super) fn check_memory((width, height): (u32, u32), needed: u64) -> std::result::Result<(), String> {
+    if is_there(needed) {
+        return Ok(());
+    }
+    let megabytes = needed.div_ceil(1_000_000);
+    Err(format!("its {width} × {height} pixels take {megabytes} MB, {MEMORY}"))
+}
