@@ -15,7 +15,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use gemmule::{Error, GenerateOptions, Model, Picture, Result, Session, SessionOptions};
 
 use self::ops::Compute;
-use self::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, attend_all, attend_cached};
+use self::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, Qkv, Seen, attend_all, attend_cached};
 use self::sched::default_threads;
 
 fn threads() -> impl Iterator<Item = usize> {
@@ -26,8 +26,9 @@ fn threads() -> impl Iterator<Item = usize> {
 /// Elements are floating-point operations: two products of every query with every key.
 fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention");
-    let tower = AttentionShape { heads: 16, kv_heads: 16, head_dim: 72, scale: 0.118, softcap: None };
-    let decoder = AttentionShape { heads: 8, kv_heads: 4, head_dim: 256, scale: 0.0625, softcap: Some(50.0) };
+    let tower = AttentionShape { heads: 16, kv_heads: 16, head_dim: 72, scale: 0.118, softcap: None, pieces: 2 };
+    let decoder =
+        AttentionShape { heads: 8, kv_heads: 4, head_dim: 256, scale: 0.0625, softcap: Some(50.0), pieces: 2 };
     for threads in threads() {
         let compute = Compute::new(None, threads).expect("threads");
         for (name, shape) in [("tower", tower), ("decoder", decoder)] {
@@ -37,9 +38,8 @@ fn attention(c: &mut Criterion) {
                 let (mut out, mut buffer) = (q.clone(), AttentionBuffer::default());
                 group.throughput(Throughput::Elements((4 * tokens * tokens * shape.heads * shape.head_dim) as u64));
                 group.bench_function(BenchmarkId::new(format!("{name} {tokens}"), threads), |b| {
-                    b.iter(|| {
-                        compute.pool.enter(|| attend_all(&compute, (&shape, 2), (&q, &k, &k), &mut buffer, &mut out));
-                    });
+                    let inputs = Qkv { q: &q, k: &k, v: &k };
+                    b.iter(|| compute.pool.enter(|| attend_all(&compute, &shape, inputs, &mut buffer, &mut out)));
                 });
             }
         }
@@ -52,7 +52,7 @@ fn cached_attention(c: &mut Criterion) {
     const TOKENS: usize = 4096;
     const LAYERS: usize = 26;
     let mut group = c.benchmark_group("cached attention");
-    let shape = AttentionShape { heads: 8, kv_heads: 4, head_dim: 256, scale: 0.0625, softcap: Some(50.0) };
+    let shape = AttentionShape { heads: 8, kv_heads: 4, head_dim: 256, scale: 0.0625, softcap: Some(50.0), pieces: 2 };
     let values = TOKENS * shape.head_dim;
     let head = || CachedHead { keys: half_values(values, 1), values: half_values(values, 2) };
     let layers: Vec<Vec<CachedHead>> = (0..LAYERS).map(|_| (0..shape.kv_heads).map(|_| head()).collect()).collect();
@@ -65,7 +65,7 @@ fn cached_attention(c: &mut Criterion) {
             compute.pool.enter(|| {
                 b.iter(|| {
                     for heads in &layers {
-                        attend_cached(&compute, &shape, (&q, heads, 0), &mut buffer, &mut out);
+                        attend_cached(&compute, &shape, &q, Seen { heads, first: 0 }, &mut buffer, &mut out);
                     }
                 });
             });

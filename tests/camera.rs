@@ -5,14 +5,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use gemmule::image::{Camera, CameraFormat, CameraOptions, PixelFormat};
+use gemmule::image::{Camera, CameraFormat, CameraOptions, PixelFormat, Size};
 use gemmule::{Error, Picture};
 
 const DEVICE: &str = "/dev/video0";
-const SIZE: (u32, u32) = (640, 360);
+const SIZE: Size = Size::new(640, 360);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn open(format: CameraFormat, size: (u32, u32)) -> Result<Camera, Error> {
+fn open(format: CameraFormat, size: Size) -> Result<Camera, Error> {
     Camera::open(Path::new(DEVICE), &CameraOptions { format: Some(format), size: Some(size) })
 }
 
@@ -25,9 +25,9 @@ fn picture(format: PixelFormat) -> Picture {
 
 /// The middles of the test picture's eight bars, below what is written on it.
 fn bars(picture: &Picture) -> Vec<[u8; 3]> {
-    assert_eq!((picture.width(), picture.height()), SIZE);
+    assert_eq!(picture.size(), SIZE);
     let pixels = picture.rgb().as_chunks::<3>().0;
-    let (width, height) = (SIZE.0 as usize, SIZE.1 as usize);
+    let (width, height) = (SIZE.width as usize, SIZE.height as usize);
     (0..8).map(|bar| pixels[height * 3 / 4 * width + width * (2 * bar + 1) / 16]).collect()
 }
 
@@ -60,7 +60,7 @@ fn every_format_shows_the_same_bars() {
 fn what_a_camera_has_not_is_an_error() {
     for (format, size, part) in [
         (CameraFormat::Jpeg, SIZE, "has no mjpeg, only yuyv, uyvy"),
-        (CameraFormat::Raw(PixelFormat::Yuyv), (641, 360), "would send 640 × 360 pixels as yuyv"),
+        (CameraFormat::Raw(PixelFormat::Yuyv), Size::new(641, 360), "would send 640 × 360 pixels as yuyv"),
     ] {
         let error = open(format, size).unwrap_err().to_string();
         assert!(error.contains(part) && error.contains(DEVICE), "{error}");

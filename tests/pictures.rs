@@ -26,7 +26,7 @@ fn jpeg_pixels_are_those_of_pil() {
 /// colours stay where they are.
 #[test]
 fn colours_of_films_are_those_of_ffmpeg() {
-    use gemmule::image::{Colours, Frame, FrameShape, Matrix, PixelFormat, Range};
+    use gemmule::image::{Colours, Frame, FrameShape, Matrix, PixelFormat, Range, Size};
     fn find<T: Copy>(names: &[(&str, T)], name: &str) -> T {
         names.iter().find(|(known, _)| *known == name).unwrap().1
     }
@@ -40,7 +40,7 @@ fn colours_of_films_are_those_of_ffmpeg() {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let [format, size, matrix, range] = name.split('-').collect::<Vec<_>>().try_into().unwrap();
         let (width, height) = size.split_once('x').unwrap();
-        let size = (width.parse().unwrap(), height.parse().unwrap());
+        let size = Size::new(width.parse().unwrap(), height.parse().unwrap());
         let colours = Colours { matrix: find(&Matrix::NAMES, matrix), range: find(&Range::NAMES, range) };
         let shape = FrameShape::tight(find(&PixelFormat::NAMES, format), size).unwrap();
         let (data, expected) = (std::fs::read(&path).unwrap(), std::fs::read(path.with_extension("rgb")).unwrap());
@@ -52,14 +52,15 @@ fn colours_of_films_are_those_of_ffmpeg() {
         }
         seen += 1;
         if matches!(shape.format, PixelFormat::I420 | PixelFormat::Nv12) {
-            let (width, height) = (size.0 as usize, size.1 as usize);
+            let (width, height) = (size.width as usize, size.height as usize);
             let (luma, colour) = data.split_at(width * height);
             let luma = luma.chunks(width).take(height - 1).flat_map(|row| &row[..width - 1]);
+            let less = Size::new(size.width - 1, size.height - 1);
             let odd: Vec<u8> = luma.chain(colour).copied().collect();
-            let shape = FrameShape::tight(shape.format, (size.0 - 1, size.1 - 1)).unwrap();
+            let shape = FrameShape::tight(shape.format, less).unwrap();
             assert_eq!(shape.whole_len(), Some(odd.len()), "{name}");
             let cut = Frame::of(&odd, FrameShape { colours, ..shape }).unwrap().to_picture();
-            let part = picture.crop((0, 0), (size.0 - 1, size.1 - 1)).unwrap();
+            let part = picture.crop(0, 0, less).unwrap();
             assert_eq!(cut.rgb(), part.rgb(), "{name}");
         }
     }

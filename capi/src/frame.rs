@@ -1,6 +1,6 @@
 //! Frames of cameras and films: planes of any layout, YUV of any meaning.
 
-use gemmule::image::{Frame, FrameLayout, FrameShape, Matrix, PixelFormat, Range};
+use gemmule::image::{Frame, FrameLayout, FrameShape, Matrix, PixelFormat, Range, Size};
 
 use crate::border::{self, Failure, fail, guard};
 use crate::request::{Growing, init, read};
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn gemmule_session_show_frames(
 
 fn shape(frame: &gemmule_frame) -> Result<FrameShape, Failure> {
     let Some(format) = gemmule_pixel_format::of(frame.format) else { return fail("unknown pixel format") };
-    let size = (frame.width, frame.height);
+    let size = Size::new(frame.width, frame.height);
     let shape = match (frame.row_step, frame.chroma_step) {
         (0, _) => FrameShape::tight(format, size),
         (row_step, 0) => FrameShape::v4l2(format, size, row_step),

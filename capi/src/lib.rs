@@ -15,7 +15,7 @@ pub use answer::*;
 use border::{fail, guard, out, string, strings};
 pub use frame::*;
 use gemmule::answer::Mask;
-use gemmule::image::{Frame, FrameShape, Matrix};
+use gemmule::image::{Frame, FrameShape, Matrix, Size};
 use gemmule::{CancelHandle, Model, Picture, Session};
 pub use request::*;
 pub use types::*;
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn gemmule_session_show(
             let data = unsafe { border::slice(image.data, image.size)? };
             let Some(format) = gemmule_pixel_format::of(image.format) else { return fail("unknown pixel format") };
             let row_step = if image.row_step == 0 { format.row_len(image.width).unwrap_or(0) } else { image.row_step };
-            let shape = FrameShape::v4l2(format, (image.width, image.height), row_step);
+            let shape = FrameShape::v4l2(format, Size::new(image.width, image.height), row_step);
             let Some(mut shape) = shape else { return fail("an image's size or row_step does not fit its format") };
             shape.colours.matrix = Matrix::Bt601;
             Ok(Frame::of(data, shape)?.to_picture())

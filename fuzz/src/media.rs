@@ -2,7 +2,7 @@
 
 use gemmule::Picture;
 use gemmule::config::ResizeRule;
-use gemmule::image::{Frame, FrameLayout, FrameShape, FrameStream, PixelFormat, Range, StreamFormat};
+use gemmule::image::{Frame, FrameLayout, FrameShape, FrameStream, PixelFormat, Range, Size, StreamFormat};
 
 /// Decodes, and makes of it what the model would see.
 fn picture(data: &[u8]) {
@@ -74,7 +74,7 @@ pub(super) fn y4m(data: &[u8]) {
 pub(super) fn raw(data: &[u8]) {
     let Some(([format, width, height, step, far], rest)) = data.split_first_chunk() else { return };
     let (_, format) = PixelFormat::NAMES[usize::from(*format) % PixelFormat::NAMES.len()];
-    let size = (u32::from(*width), u32::from(*height));
+    let size = Size::new((*width).into(), (*height).into());
     let row_step = usize::from(*step) << (far % 60);
     let own = FrameLayout { row_step, chroma_step: usize::from(*far), luma_rows: usize::from(*step) };
     let shapes = [
@@ -86,7 +86,7 @@ pub(super) fn raw(data: &[u8]) {
         stream(rest, Some(StreamFormat::Raw(shape)));
         if let Ok(frame) = Frame::of(rest, shape) {
             let picture = frame.to_picture();
-            assert_eq!((picture.width(), picture.height()), size);
+            assert_eq!(picture.size(), size);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Objects drawn on their picture: boxes, labels with scores, masks.
 
+use std::ops::Range;
+
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, RasterizedChar, get_raster, get_raster_width};
 
 use super::{Mask, Object};
@@ -65,9 +67,9 @@ impl Canvas {
         }
     }
 
-    fn fill(&mut self, (left, top): (usize, usize), (width, height): (usize, usize), colour: [u8; 3]) {
-        for y in top..top + height {
-            for x in left..left + width {
+    fn fill(&mut self, columns: Range<usize>, rows: Range<usize>, colour: [u8; 3]) {
+        for y in rows {
+            for x in columns.clone() {
                 self.blend(x, y, colour, 1.0);
             }
         }
@@ -98,10 +100,11 @@ impl Canvas {
         let [left, top, right, bottom] = self.edges(object);
         let (width, height) = (right.saturating_sub(left).max(1), bottom.saturating_sub(top).max(1));
         let (across, down) = (self.stroke().min(width), self.stroke().min(height));
-        self.fill((left, top), (width, down), colour);
-        self.fill((left, top + height - down), (width, down), colour);
-        self.fill((left, top), (across, height), colour);
-        self.fill((left + width - across, top), (across, height), colour);
+        let (columns, rows) = (left..left + width, top..top + height);
+        self.fill(columns.clone(), top..top + down, colour);
+        self.fill(columns, rows.end - down..rows.end, colour);
+        self.fill(left..left + across, rows.clone(), colour);
+        self.fill(left + width - across..left + width, rows, colour);
     }
 
     /// The label above the box's upper left corner, or within the box where there is no room, moved down past labels that
@@ -133,7 +136,7 @@ impl Canvas {
             top = other[3];
         }
         taken.push([left, top, left + width, top + height]);
-        self.fill((left, top), (width, height), colour);
+        self.fill(left..left + width, top..top + height, colour);
         let [red, green, blue] = colour.map(f32::from);
         let dark = 0.299 * red + 0.587 * green + 0.114 * blue < 128.0;
         let ink = if dark { [255; 3] } else { [0; 3] };

@@ -4,7 +4,7 @@ use image::ExtendedColorType;
 
 use super::Bounds;
 use crate::config::masks::SIDE;
-use crate::image::{Filter, encode_png, resample_numbers};
+use crate::image::{Filter, Size, encode_png, resample_numbers};
 
 /// Most pixels of a mask that is read.
 const LARGEST: usize = 1 << 28;
@@ -26,6 +26,7 @@ impl Mask {
     /// # Panics
     /// When there are not 64 × 64 values, or the picture has more pixels than memory can hold.
     pub fn paste(values: &[f32], bounds: &Bounds, width: u32, height: u32) -> Self {
+        const FROM: Size = Size::new(SIDE as u32, SIDE as u32);
         assert_eq!(values.len(), SIDE * SIDE, "values of a decoded mask");
         let [x_min, y_min, x_max, y_max] = bounds.whole_pixels(width, height);
         let mut mask = Self { width, height, pixels: vec![false; width as usize * height as usize] };
@@ -33,7 +34,8 @@ impl Mask {
         if box_width == 0 || box_height == 0 {
             return mask;
         }
-        let stretched = resample_numbers(values, (SIDE, SIDE), (box_width, box_height), Filter::Bilinear);
+        let stretched =
+            resample_numbers(values, FROM, Size::new(box_width as u32, box_height as u32), Filter::Bilinear);
         for (row, values) in stretched.chunks_exact(box_width).enumerate() {
             let start = (y_min + row) * width as usize + x_min;
             for (pixel, value) in mask.pixels[start..start + box_width].iter_mut().zip(values) {
@@ -77,11 +79,12 @@ impl Mask {
         Some(Self { width, height, pixels: rows.map(|at| columns[at]).collect() })
     }
 
-    /// The same mask in a larger picture, of which its own is the part from a pixel on.
+    /// The same mask in a larger picture, of which its own is the part from (`left`, `top`) on.
     ///
     /// # Panics
     /// When the part goes beyond the picture.
-    pub fn within(&self, (left, top): (u32, u32), (width, height): (u32, u32)) -> Self {
+    pub fn within(&self, left: u32, top: u32, picture: Size) -> Self {
+        let Size { width, height } = picture;
         assert!(left + self.width <= width && top + self.height <= height, "the part lies within the picture");
         let mut pixels = vec![false; width as usize * height as usize];
         for (row, line) in self.pixels.chunks_exact(self.width as usize).enumerate() {
@@ -135,7 +138,7 @@ impl Mask {
     /// A grey PNG file: 255 inside, 0 outside.
     pub fn to_png(&self) -> Vec<u8> {
         let grey: Vec<u8> = self.pixels.iter().map(|inside| if *inside { 255 } else { 0 }).collect();
-        encode_png(&grey, (self.width, self.height), ExtendedColorType::L8)
+        encode_png(&grey, Size::new(self.width, self.height), ExtendedColorType::L8)
     }
 
     /// Lengths of runs of equal pixels, column after column from the upper left, the first of pixels outside (COCO's

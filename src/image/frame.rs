@@ -2,6 +2,7 @@
 
 use super::colours::Conversion;
 use super::limits::LONGEST_SIDE;
+use super::size::Size;
 use super::{Colours, Picture};
 use crate::memory::check_room;
 use crate::{Error, Result};
@@ -117,7 +118,7 @@ pub struct FrameShape {
     /// How bytes stand for pixels.
     pub format: PixelFormat,
     /// Width and height in pixels.
-    pub size: (u32, u32),
+    pub size: Size,
     /// Where rows lie.
     pub layout: FrameLayout,
     /// What YUV means; other formats take no notice, but grey of limited range is stretched.
@@ -125,30 +126,30 @@ pub struct FrameShape {
 }
 
 impl FrameShape {
-    fn new(format: PixelFormat, size: (u32, u32), layout: FrameLayout) -> Self {
-        Self { format, size, layout, colours: Colours { range: range_of(format), ..Colours::of_height(size.1) } }
+    fn new(format: PixelFormat, size: Size, layout: FrameLayout) -> Self {
+        Self { format, size, layout, colours: Colours { range: range_of(format), ..Colours::of_height(size.height) } }
     }
 
     /// Rows that touch. None for sizes that the format cannot have.
-    pub fn tight(format: PixelFormat, size: (u32, u32)) -> Option<Self> {
-        let row_step = format.row_len(size.0)?;
-        let chroma_step = format.chroma().map_or(0, |chroma| chroma.row_len(size.0));
-        Some(Self::new(format, size, FrameLayout { row_step, chroma_step, luma_rows: size.1 as usize }))
+    pub fn tight(format: PixelFormat, size: Size) -> Option<Self> {
+        let row_step = format.row_len(size.width)?;
+        let chroma_step = format.chroma().map_or(0, |chroma| chroma.row_len(size.width));
+        Some(Self::new(format, size, FrameLayout { row_step, chroma_step, luma_rows: size.height as usize }))
     }
 
     /// Rows so many bytes apart, those of colours in proportion: the convention of Linux's cameras (V4L2).
-    pub fn v4l2(format: PixelFormat, size: (u32, u32), row_step: usize) -> Option<Self> {
-        format.row_len(size.0)?;
+    pub fn v4l2(format: PixelFormat, size: Size, row_step: usize) -> Option<Self> {
+        format.row_len(size.width)?;
         let in_proportion = |chroma: Chroma| {
             let whole = row_step.checked_mul(chroma.samples)?;
             whole.is_multiple_of(chroma.across).then_some(whole / chroma.across)
         };
         let chroma_step = format.chroma().map_or(Some(0), in_proportion)?;
-        Some(Self::new(format, size, FrameLayout { row_step, chroma_step, luma_rows: size.1 as usize }))
+        Some(Self::new(format, size, FrameLayout { row_step, chroma_step, luma_rows: size.height as usize }))
     }
 
     /// Rows of every plane padded to four bytes, and an even number of them in the first: the convention of GStreamer.
-    pub fn gstreamer(format: PixelFormat, size: (u32, u32)) -> Option<Self> {
+    pub fn gstreamer(format: PixelFormat, size: Size) -> Option<Self> {
         const PADDING: usize = 4;
         let tight = Self::tight(format, size)?;
         let layout = FrameLayout {
@@ -156,7 +157,7 @@ impl FrameShape {
             chroma_step: tight.layout.chroma_step.checked_next_multiple_of(PADDING)?,
             luma_rows: format
                 .chroma()
-                .map_or(size.1 as usize, |chroma| (size.1 as usize).next_multiple_of(chroma.down)),
+                .map_or(size.height as usize, |chroma| (size.height as usize).next_multiple_of(chroma.down)),
         };
         Some(Self { layout, ..tight })
     }
@@ -175,7 +176,7 @@ impl FrameShape {
 
     /// Bytes of all planes, the last of which is measured as told from its rows, their step and their bytes.
     fn measure(&self, last: impl Fn(usize, usize, usize) -> Option<usize>) -> Option<usize> {
-        let Self { format, size: (width, height), layout, .. } = *self;
+        let Self { format, size: Size { width, height }, layout, .. } = *self;
         let row = format.row_len(width).filter(|row| *row > 0 && *row <= layout.row_step)?;
         let rows = (height as usize > 0 && layout.luma_rows >= height as usize).then_some(layout.luma_rows)?;
         let Some(chroma) = format.chroma() else { return last(height as usize, layout.row_step, row) };
@@ -207,7 +208,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// When the size is zero, beyond 65536 pixels a side, odd where the format packs pairs, or does not fit the data.
-    pub fn new(data: &'a [u8], size: (u32, u32), row_step: usize, format: PixelFormat) -> Result<Self> {
+    pub fn new(data: &'a [u8], size: Size, row_step: usize, format: PixelFormat) -> Result<Self> {
         let shape = FrameShape::v4l2(format, size, row_step);
         shape.map_or_else(|| Err(misfit(format, size, row_step, data.len())), |shape| Self::of(data, shape))
     }
@@ -217,18 +218,18 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// As [`new`](Self::new), and when there is no memory for its picture.
     pub fn of(data: &'a [u8], shape: FrameShape) -> Result<Self> {
-        let too_long = shape.size.0.max(shape.size.1) > LONGEST_SIDE;
+        let too_long = shape.size.longer() > LONGEST_SIDE;
         if too_long || shape.least_len().is_none_or(|needed| needed > data.len()) {
             return Err(misfit(shape.format, shape.size, shape.layout.row_step, data.len()));
         }
-        let (width, height) = shape.size;
-        check_room(3 * width as usize * height as usize, format!("the pixels of a frame of {width} × {height}"))?;
+        let Size { width, height } = shape.size;
+        check_room(3 * width as usize * height as usize, format!("the pixels of a frame of {}", shape.size))?;
         Ok(Self { shape, data })
     }
 
     /// The frame as 8-bit RGB.
     pub fn to_picture(&self) -> Picture {
-        let (width, height) = self.shape.size;
+        let Size { width, height } = self.shape.size;
         let mut rgb = Vec::with_capacity(width as usize * height as usize * 3);
         let conversion = Conversion::new(self.shape.colours);
         for row in 0..height as usize {
@@ -239,13 +240,13 @@ impl<'a> Frame<'a> {
 
     /// A row of a plane of colours.
     fn chroma_row(&self, chroma: Chroma, plane: usize, row: usize) -> &'a [u8] {
-        let FrameShape { size: (width, height), layout, .. } = self.shape;
+        let FrameShape { size: Size { width, height }, layout, .. } = self.shape;
         let start = layout.luma_rows * layout.row_step + plane * chroma.rows(height) * layout.chroma_step;
         &self.data[start + row / chroma.down * layout.chroma_step..][..chroma.row_len(width)]
     }
 
     fn convert_row(&self, row: usize, conversion: &Conversion, rgb: &mut Vec<u8>) {
-        let FrameShape { format, size: (width, _), layout, colours } = self.shape;
+        let FrameShape { format, size: Size { width, .. }, layout, colours } = self.shape;
         let len = format.row_len(width).expect("checked when the frame was made");
         let bytes = &self.data[row * layout.row_step..][..len];
         let pair = |luma: [u8; 2], u: u8, v: u8| {
@@ -288,9 +289,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-fn misfit(format: PixelFormat, (width, height): (u32, u32), row_step: usize, len: usize) -> Error {
-    let reason =
-        format!("{width} × {height} pixels of {format:?} with rows {row_step} bytes apart do not fit {len} bytes");
+fn misfit(format: PixelFormat, size: Size, row_step: usize, len: usize) -> Error {
+    let reason = format!("{size} pixels of {format:?} with rows {row_step} bytes apart do not fit {len} bytes");
     Error::Picture { name: "frame".to_owned(), reason }
 }
 
@@ -312,38 +312,40 @@ mod tests {
                 let row = |row: &[[u8; 3]]| row.iter().flat_map(turn).chain(vec![99; padding]).collect::<Vec<u8>>();
                 let data = pixels.chunks(2).map(row).collect::<Vec<_>>().concat();
                 let len = format.row_len(2).unwrap();
-                let frame = Frame::new(&data[..data.len() - padding], (2, 3), len + padding, format).unwrap();
+                let frame = Frame::new(&data[..data.len() - padding], Size::new(2, 3), len + padding, format).unwrap();
                 assert_eq!(frame.to_picture().rgb(), expected, "{format:?}");
-                assert!(Frame::new(&data[..data.len() - padding - 1], (2, 3), len + padding, format).is_err());
-                assert!(Frame::new(&data, (2, 3), len - 1, format).is_err());
+                assert!(Frame::new(&data[..data.len() - padding - 1], Size::new(2, 3), len + padding, format).is_err());
+                assert!(Frame::new(&data, Size::new(2, 3), len - 1, format).is_err());
             }
         }
-        let mono = Frame::new(&[5, 6], (2, 1), 2, PixelFormat::Mono8).unwrap();
+        let mono = Frame::new(&[5, 6], Size::new(2, 1), 2, PixelFormat::Mono8).unwrap();
         assert_eq!(mono.to_picture().rgb(), [5, 5, 5, 6, 6, 6]);
     }
 
     #[test]
     fn sizes_that_cannot_be_are_errors() {
         for (_, format) in PixelFormat::NAMES {
-            for size in [(0, 2), (2, 0), (u32::MAX, u32::MAX), (4, 4)] {
+            for (width, height) in [(0, 2), (2, 0), (u32::MAX, u32::MAX), (4, 4)] {
+                let size = Size::new(width, height);
                 for step in [0, 1, usize::MAX] {
                     assert!(Frame::new(&[0; 15], size, step, format).is_err(), "{format:?} {size:?} {step}");
                 }
             }
         }
         for format in [PixelFormat::Yuyv, PixelFormat::Uyvy] {
-            assert!(Frame::new(&[0; 999], (3, 4), 12, format).is_err(), "odd widths");
+            assert!(Frame::new(&[0; 999], Size::new(3, 4), 12, format).is_err(), "odd widths");
         }
         // Of a row of three pixels' colours there are two samples, and half a step has room for one.
-        assert!(Frame::new(&[0; 999], (3, 4), 3, PixelFormat::I420).is_err());
+        assert!(Frame::new(&[0; 999], Size::new(3, 4), 3, PixelFormat::I420).is_err());
     }
 
     #[test]
     fn planes_and_pairs_hold_the_same_colours() {
         // Two by two pixels: grey levels 16, 235, 126, 50; one colour for all.
         let (u, v) = (90, 240);
-        let rgb =
-            |format, data: &[u8], step| Frame::new(data, (2, 2), step, format).unwrap().to_picture().rgb().to_vec();
+        let rgb = |format, data: &[u8], step| {
+            Frame::new(data, Size::new(2, 2), step, format).unwrap().to_picture().rgb().to_vec()
+        };
         let conversion = Conversion::new(Colours::of_height(2));
         let expected: Vec<u8> = [16, 235, 126, 50].iter().flat_map(|luma| conversion.pixel(*luma, u, v)).collect();
         assert_eq!(rgb(PixelFormat::I420, &[16, 235, 126, 50, u, v], 2), expected);
@@ -354,10 +356,10 @@ mod tests {
         assert_eq!(rgb(PixelFormat::Uyvy, &[u, 16, v, 235, u, 126, v, 50], 4), expected);
         assert_eq!([16, 235].map(|luma| conversion.pixel(luma, 128, 128)), [[0; 3], [255; 3]]);
         // Rows and planes as GStreamer puts them, and odd sizes.
-        let shape = FrameShape::gstreamer(PixelFormat::I420, (3, 3)).unwrap();
+        let shape = FrameShape::gstreamer(PixelFormat::I420, Size::new(3, 3)).unwrap();
         assert_eq!(shape.layout, FrameLayout { row_step: 4, chroma_step: 4, luma_rows: 4 });
         assert_eq!(shape.whole_len(), Some(32));
-        assert_eq!(FrameShape::gstreamer(PixelFormat::I420, (852, 480)).unwrap().layout.chroma_step, 428);
+        assert_eq!(FrameShape::gstreamer(PixelFormat::I420, Size::new(852, 480)).unwrap().layout.chroma_step, 428);
         let mut data = [0; 32];
         for (at, luma) in [(0, 16), (1, 235), (2, 126), (4, 50), (10, 126)] {
             data[at] = luma;

@@ -3,6 +3,7 @@
 use image::metadata::Orientation;
 use image::{DynamicImage, Limits};
 
+use super::size::Size;
 use crate::memory::is_there;
 
 /// Most bytes of a picture as it is stored, and as RGB: a guard against decompression bombs, generous for every camera.
@@ -30,25 +31,25 @@ pub(super) fn of_decoders() -> Limits {
 
 /// Checks the size of a picture of so many pixels and, as it is stored, bytes; and that there is memory for it, since a decoder that gets
 /// none ends the program.
-pub(super) fn check_size((width, height): (u32, u32), stored: u64) -> std::result::Result<(), String> {
-    let rgb = 3 * u64::from(width) * u64::from(height);
+pub(super) fn check_size(size: Size, stored: u64) -> std::result::Result<(), String> {
+    let rgb = 3 * size.pixels();
     let bytes = stored.max(rgb);
     if bytes > LARGEST_DECODED {
-        return Err(format!("its {width} × {height} pixels take {bytes} bytes, more than {LARGEST_DECODED}"));
+        return Err(format!("its {size} pixels take {bytes} bytes, more than {LARGEST_DECODED}"));
     }
     // As it is stored, and as RGB.
     let needed = if stored == 0 { 2 * rgb } else { stored + rgb };
-    check_memory((width, height), needed)
+    check_memory(size, needed)
 }
 
 /// How a picture fails that there is no memory for.
 pub(super) const MEMORY: &str = "more memory than there is";
 
 /// Checks that there are so many bytes for a picture.
-pub(super) fn check_memory((width, height): (u32, u32), needed: u64) -> std::result::Result<(), String> {
+pub(super) fn check_memory(size: Size, needed: u64) -> std::result::Result<(), String> {
     if is_there(needed) {
         return Ok(());
     }
     let megabytes = needed.div_ceil(1_000_000);
-    Err(format!("its {width} × {height} pixels take {megabytes} MB, {MEMORY}"))
+    Err(format!("its {size} pixels take {megabytes} MB, {MEMORY}"))
 }

@@ -12,6 +12,7 @@ mod limits;
 mod orientation;
 mod png;
 mod resample;
+mod size;
 #[cfg(feature = "camera")]
 mod stream;
 mod tags;
@@ -29,6 +30,7 @@ use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader};
 pub(crate) use resample::{Filter, numbers as resample_numbers};
+pub use size::Size;
 #[cfg(feature = "camera")]
 pub use stream::{FrameStream, StreamFormat, StreamFrame};
 
@@ -90,7 +92,8 @@ impl Picture {
         let decoded = if jpeg::is_jpeg(bytes) { jpeg::decode(bytes) } else { decode_other(bytes) };
         let Decoded { mut picture, orientation, damage } = decoded.map_err(fail)?;
         if orientation != Orientation::NoTransforms {
-            check_memory((picture.width(), picture.height()), picture.as_bytes().len() as u64).map_err(fail)?;
+            check_memory(Size::new(picture.width(), picture.height()), picture.as_bytes().len() as u64)
+                .map_err(fail)?;
         }
         picture.apply_orientation(orientation);
         let rgb = to_rgb(picture);
@@ -125,6 +128,11 @@ impl Picture {
         Ok(Self { width, height, rgb, damage: None })
     }
 
+    /// Width and height.
+    pub fn size(&self) -> Size {
+        Size { width: self.width, height: self.height }
+    }
+
     /// Width in pixels.
     pub fn width(&self) -> u32 {
         self.width
@@ -140,19 +148,20 @@ impl Picture {
         self.height
     }
 
-    /// A part of the picture: `width × height` pixels from (`left`, `top`) on.
+    /// A part of the picture: `size` pixels from (`left`, `top`) on.
     ///
     /// # Errors
     /// When the part is empty or goes beyond the picture.
-    pub fn crop(&self, (left, top): (u32, u32), (width, height): (u32, u32)) -> Result<Self> {
+    pub fn crop(&self, left: u32, top: u32, size: Size) -> Result<Self> {
+        let Size { width, height } = size;
         let within = |start: u32, len: u32, side: u32| len > 0 && start.checked_add(len).is_some_and(|end| end <= side);
         if !within(left, width, self.width) || !within(top, height, self.height) {
             return Err(Error::Request(format!(
-                "the part of {width} × {height} pixels from {left}, {top} on is not within the picture of {} × {}",
-                self.width, self.height
+                "the part of {size} pixels from {left}, {top} on is not within the picture of {}",
+                self.size()
             )));
         }
-        check_room(3 * width as usize * height as usize, format!("the {width} × {height} pixels of a part"))?;
+        check_room(3 * width as usize * height as usize, format!("the {size} pixels of a part"))?;
         let rows = self.rgb.chunks_exact(self.width as usize * 3).skip(top as usize).take(height as usize);
         let rgb = rows.flat_map(|row| &row[left as usize * 3..][..width as usize * 3]).copied().collect();
         Self::from_rgb(width, height, rgb)
@@ -160,7 +169,7 @@ impl Picture {
 
     /// The picture as a PNG file.
     pub fn to_png(&self) -> Vec<u8> {
-        encode_png(&self.rgb, (self.width, self.height), ExtendedColorType::Rgb8)
+        encode_png(&self.rgb, self.size(), ExtendedColorType::Rgb8)
     }
 
     /// The tower's input, `[3][size][size]`: stretched to a square, rounded to bytes, normalized.
@@ -176,11 +185,10 @@ impl Picture {
         if !filter.is_of(rule) {
             return Err(Error::Request(format!("{} has no resampling filter {}", rule.name(), preprocess.resample)));
         }
-        let sides = (self.width as usize, self.height as usize);
         // What is stretched in one direction, its sums, and the values.
-        let stretched = 3 * size * (sides.0.max(sides.1) + 5 * size);
-        check_room(stretched, format!("the {} × {} pixels, stretched,", self.width, self.height))?;
-        let resized = resample::to_square(&self.rgb, sides, size, (filter, rule));
+        let stretched = 3 * size * (self.size().longer() as usize + 5 * size);
+        check_room(stretched, format!("the {} pixels, stretched,", self.size()))?;
+        let resized = resample::to_square(&self.rgb, self.size(), size, filter, rule);
         let mut out = vec![0.0; 3 * size * size];
         for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
             let levels: [f32; 256] = std::array::from_fn(|level| preprocess.normalized(level as u8, channel));
@@ -222,9 +230,11 @@ fn check_file(name: &str, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn encode_png(samples: &[u8], (width, height): (u32, u32), kind: ExtendedColorType) -> Vec<u8> {
+pub(crate) fn encode_png(samples: &[u8], size: Size, kind: ExtendedColorType) -> Vec<u8> {
     let mut bytes = Vec::new();
-    PngEncoder::new(&mut bytes).write_image(samples, width, height, kind).expect("memory takes what fits its size");
+    PngEncoder::new(&mut bytes)
+        .write_image(samples, size.width, size.height, kind)
+        .expect("memory takes what fits its size");
     bytes
 }
 
@@ -288,7 +298,8 @@ fn decode_with(
     reader.limits(limits::of_decoders());
     let mut decoder = reader.into_decoder().map_err(failed)?;
     decoder.set_limits(limits::of_decoders()).map_err(failed)?;
-    check_size(decoder.dimensions(), decoder.total_bytes())?;
+    let (width, height) = decoder.dimensions();
+    check_size(Size::new(width, height), decoder.total_bytes())?;
     let exif = decoder.exif_metadata().unwrap_or_default();
     let xmp = decoder.xmp_metadata().unwrap_or_default();
     let orientation = orientation(exif.as_deref(), xmp.as_deref());

@@ -2,6 +2,7 @@
 //! between, with fixed-point coefficients. (Pillow, `Resample.c` and `Geometry.c`; PyTorch, `UpSampleKernelAVXAntialias.h`;
 //! docs/dependencies.md tells why no library does it.)
 
+use super::size::Size;
 use crate::config::ResizeRule;
 
 /// Bits of Pillow's coefficients behind the binary point: 32, less 8 for the result and 2 for overshoot. PyTorch's are of 16 bits,
@@ -88,7 +89,7 @@ struct Tap<Weight> {
 }
 
 /// Pillow's taps in double precision, and PyTorch's.
-fn taps(filter: Filter, (from, to): (usize, usize), rule: ResizeRule) -> Vec<Tap<f64>> {
+fn taps(filter: Filter, from: usize, to: usize, rule: ResizeRule) -> Vec<Tap<f64>> {
     if filter == Filter::Nearest {
         let places = match rule {
             ResizeRule::Pillow => pillow_nearest(from, to),
@@ -159,8 +160,8 @@ struct FixedTaps {
 }
 
 impl FixedTaps {
-    fn new(filter: Filter, sizes: (usize, usize), rule: ResizeRule) -> Self {
-        let taps = taps(filter, sizes, rule);
+    fn new(filter: Filter, from: usize, to: usize, rule: ResizeRule) -> Self {
+        let taps = taps(filter, from, to, rule);
         let precision = match rule {
             ResizeRule::Pillow => PRECISION,
             ResizeRule::Torchvision => {
@@ -188,37 +189,29 @@ impl FixedTaps {
 
 /// Whether columns are stretched before rows: where they shrink, and by more than twice what rows do (Pillow 13's
 /// `ImagingResample`; earlier ones never did). PyTorch never does.
-fn columns_first(from: (usize, usize), to: (usize, usize), rule: ResizeRule) -> bool {
-    let shrinks = |from: usize, to: usize| from as i64 - to as i64;
-    let (rows, columns) = (shrinks(from.0, to.0), shrinks(from.1, to.1));
+fn columns_first(from: Size, to: Size, rule: ResizeRule) -> bool {
+    let shrinks = |from: u32, to: u32| i64::from(from) - i64::from(to);
+    let (rows, columns) = (shrinks(from.width, to.width), shrinks(from.height, to.height));
     rule == ResizeRule::Pillow && columns > 0 && columns > 2 * rows
 }
 
-/// Stretches `width × height` RGB pixels to `size × size`.
-pub(super) fn to_square(
-    rgb: &[u8],
-    (width, height): (usize, usize),
-    size: usize,
-    (filter, rule): (Filter, ResizeRule),
-) -> Vec<u8> {
+/// Stretches RGB pixels of a size to `side × side`.
+pub(super) fn to_square(rgb: &[u8], from: Size, side: usize, filter: Filter, rule: ResizeRule) -> Vec<u8> {
+    let (width, height) = (from.width as usize, from.height as usize);
     let rows = |rgb: &[u8]| {
-        if width == size {
-            rgb.to_vec()
-        } else {
-            stretch_rows(rgb, width, &FixedTaps::new(filter, (width, size), rule))
-        }
+        if width == side { rgb.to_vec() } else { stretch_rows(rgb, width, &FixedTaps::new(filter, width, side, rule)) }
     };
     let columns = |rgb: &[u8], width| {
-        if height == size {
+        if height == side {
             rgb.to_vec()
         } else {
-            stretch_columns(rgb, width, &FixedTaps::new(filter, (height, size), rule))
+            stretch_columns(rgb, width, &FixedTaps::new(filter, height, side, rule))
         }
     };
-    if columns_first((width, height), (size, size), rule) {
+    if columns_first(from, Size::new(side as u32, side as u32), rule) {
         rows(&columns(rgb, width))
     } else {
-        columns(&rows(rgb), size)
+        columns(&rows(rgb), side)
     }
 }
 
@@ -261,12 +254,8 @@ fn stretch_columns(rgb: &[u8], width: usize, fixed: &FixedTaps) -> Vec<u8> {
 }
 
 /// One channel of numbers, `[height][width]`, to another size: Pillow's mode "F", whose sums run in double precision.
-pub(crate) fn numbers(
-    values: &[f32],
-    (width, height): (usize, usize),
-    (to_width, to_height): (usize, usize),
-    filter: Filter,
-) -> Vec<f32> {
+pub(crate) fn numbers(values: &[f32], from: Size, to: Size, filter: Filter) -> Vec<f32> {
+    let [(width, height), (to_width, to_height)] = [from, to].map(|size| (size.width as usize, size.height as usize));
     let rule = ResizeRule::Pillow;
     let sum = |tap: &Tap<f64>, value: &dyn Fn(usize) -> f32| -> f32 {
         tap.weights.iter().zip(tap.first..).map(|(weight, at)| f64::from(value(at)) * weight).sum::<f64>() as f32
@@ -275,20 +264,20 @@ pub(crate) fn numbers(
         if width == to_width {
             return values;
         }
-        let taps = taps(filter, (width, to_width), rule);
+        let taps = taps(filter, width, to_width, rule);
         values.chunks_exact(width).flat_map(|row| taps.iter().map(move |tap| sum(tap, &|at| row[at]))).collect()
     };
     let columns = |values: Vec<f32>, width: usize| -> Vec<f32> {
         if height == to_height {
             return values;
         }
-        let taps = taps(filter, (height, to_height), rule);
+        let taps = taps(filter, height, to_height, rule);
         let row = |tap: &Tap<f64>| -> Vec<f32> {
             (0..width).map(|column| sum(tap, &|at| values[at * width + column])).collect()
         };
         taps.iter().flat_map(row).collect()
     };
-    if columns_first((width, height), (to_width, to_height), rule) {
+    if columns_first(from, to, rule) {
         rows(columns(values.to_vec(), width))
     } else {
         columns(rows(values.to_vec()), to_width)
@@ -307,7 +296,7 @@ mod tests {
             let filter = Filter::from_pil(number).unwrap();
             for (width, height) in [(1, 1), (3, 7), (64, 1), (100, 33)] {
                 let rgb = [9, 200, 255].repeat(width * height);
-                let found = to_square(&rgb, (width, height), 28, (filter, rule));
+                let found = to_square(&rgb, Size::new(width as u32, height as u32), 28, filter, rule);
                 assert_eq!(found, [9, 200, 255].repeat(28 * 28), "{filter:?} {rule:?}");
             }
         }
@@ -318,7 +307,7 @@ mod tests {
     fn the_same_size_is_the_same_picture() {
         let rgb: Vec<u8> = (0..28 * 28 * 3).map(|i| (i * 7 % 256) as u8).collect();
         for rule in RULES {
-            assert_eq!(to_square(&rgb, (28, 28), 28, (Filter::Bicubic, rule)), rgb);
+            assert_eq!(to_square(&rgb, Size::new(28, 28), 28, Filter::Bicubic, rule), rgb);
         }
     }
 
@@ -343,7 +332,7 @@ mod tests {
                     assert!(!filter.is_of(rule));
                     continue;
                 };
-                let found = to_square(&rgb, (width, height), side, (filter, rule));
+                let found = to_square(&rgb, Size::new(width as u32, height as u32), side, filter, rule);
                 assert_eq!(
                     u64::from(crc32fast::hash(&found)),
                     expected,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 
-use super::{Frame, FrameShape, Matrix, Picture, PixelFormat, Range};
+use super::{Frame, FrameShape, Matrix, Picture, PixelFormat, Range, Size};
 use crate::{Error, Result};
 
 /// What a stream is made of.
@@ -34,7 +34,7 @@ impl StreamFormat {
 
 /// Bytes of a raw frame in a stream; none where there can be no such frame, or it is beyond the limits.
 pub(super) fn frame_len(shape: &FrameShape) -> Option<usize> {
-    let is_short = shape.size.0 <= LONGEST_SIDE && shape.size.1 <= LONGEST_SIDE;
+    let is_short = shape.size.longer() <= LONGEST_SIDE;
     shape.whole_len().filter(|len| is_short && *len <= LARGEST_FRAME)
 }
 
@@ -125,9 +125,9 @@ impl<R: BufRead> FrameStream<R> {
         if let Kind::Raw { shape, .. } = stream.kind
             && frame_len(&shape).is_none()
         {
-            let FrameShape { format, size: (width, height), layout, .. } = shape;
+            let FrameShape { format, size, layout, .. } = shape;
             return Err(stream.failed(format!(
-                "frames of {width} × {height} pixels as {format:?}, rows {} bytes apart, cannot be",
+                "frames of {size} pixels as {format:?}, rows {} bytes apart, cannot be",
                 layout.row_step
             )));
         }
@@ -232,7 +232,7 @@ impl<R: BufRead> FrameStream<R> {
                 return Err(self.failed(reason));
             }
         };
-        let Some(mut shape) = FrameShape::tight(format, (width, height)) else {
+        let Some(mut shape) = FrameShape::tight(format, Size::new(width, height)) else {
             return Err(self.failed(format!("frames of {width} × {height} pixels cannot be")));
         };
         shape.colours.matrix = matrix.unwrap_or(shape.colours.matrix);
@@ -373,14 +373,14 @@ mod tests {
     #[test]
     fn raw_frames_follow_each_other() {
         let raw = |format, size, step| StreamFormat::Raw(FrameShape::v4l2(format, size, step).unwrap());
-        let format = raw(PixelFormat::Mono8, (2, 2), 3);
+        let format = raw(PixelFormat::Mono8, Size::new(2, 2), 3);
         let found = pictures(&[1, 2, 0, 3, 4, 0, 5, 6, 0, 7, 8, 0], Some(format)).unwrap();
         assert_eq!(found[1].rgb(), [5, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8]);
         let error = pictures(&[1, 2, 0, 3, 4, 0, 5], Some(format)).unwrap_err().to_string();
         assert!(error.contains("frame 1") && error.contains("1 of 6 bytes"), "{error}");
-        let huge = raw(PixelFormat::Rgba8, (1 << 14, 1 << 14), 1 << 16);
+        let huge = raw(PixelFormat::Rgba8, Size::new(1 << 14, 1 << 14), 1 << 16);
         assert!(pictures(&[], Some(huge)).unwrap_err().to_string().contains("cannot be"));
-        let long = raw(PixelFormat::Mono8, (2, 2), usize::MAX);
+        let long = raw(PixelFormat::Mono8, Size::new(2, 2), usize::MAX);
         assert!(pictures(&[], Some(long)).unwrap_err().to_string().contains("cannot be"));
     }
 

@@ -10,6 +10,7 @@ use tiff::tags::{PhotometricInterpretation, Tag};
 
 use super::jpeg::rgb_of_cmyk;
 use super::limits::{LARGEST_DECODED, check_size};
+use super::size::Size;
 use super::tags::Directory;
 
 /// `FillOrder` where a byte's first pixel is in its lowest bit.
@@ -163,7 +164,7 @@ fn rows(file: &[u8], as_grey: Option<Directory<'_>>) -> Result<Rows, String> {
     limits.intermediate_buffer_size = LARGEST_DECODED as usize;
     let mut decoder = Decoder::new(Cursor::new(&file[..])).map_err(failed)?.with_limits(limits);
     let (width, height) = decoder.dimensions().map_err(failed)?;
-    check_size((width, height), 0)?;
+    check_size(Size::new(width, height), 0)?;
     match decoder.read_image().map_err(failed)? {
         DecodingResult::U8(bytes) => Ok(Rows { width, height, bytes }),
         _ => Err("its pixels are no bytes".to_owned()),

@@ -4,11 +4,12 @@ use crate::Result;
 use crate::config::TextConfig;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
-use crate::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, attend_all, attend_cached};
+use crate::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, Qkv, Seen, attend_all, attend_cached};
 use crate::ops::embedding::embed;
 use crate::ops::input::{Hidden, InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, gated, linear};
 use crate::ops::norm::{add_rms_norm, add_rows};
+use crate::ops::rope::Rotations;
 use crate::weights::{Matrix, Store, Vector};
 
 #[derive(Debug)]
@@ -76,29 +77,19 @@ impl DecoderWeights {
     }
 }
 
-/// The attention of every layer.
-fn attention_shape(config: &TextConfig) -> AttentionShape {
-    AttentionShape {
-        heads: config.heads,
-        kv_heads: config.kv_heads,
-        head_dim: config.head_dim,
-        scale: config.attention_scale,
-        softcap: config.attention_softcap,
-    }
-}
-
 /// Keys and values of the tokens so far, for each layer and head.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct KvCache {
     layers: Vec<Vec<CachedHead>>,
     tokens: usize,
+    head_dim: usize,
 }
 
 impl KvCache {
     /// Empties the cache and makes room for `capacity` tokens.
     pub(crate) fn reset(&mut self, config: &TextConfig, capacity: usize) {
         self.layers.resize_with(config.layers, Vec::new);
-        self.tokens = 0;
+        (self.tokens, self.head_dim) = (0, config.head_dim);
         for heads in &mut self.layers {
             heads.resize_with(config.kv_heads, CachedHead::default);
             for CachedHead { keys, values } in heads {
@@ -111,55 +102,46 @@ impl KvCache {
     }
 
     /// Forgets all but the first `tokens`.
-    pub(crate) fn truncate(&mut self, config: &TextConfig, tokens: usize) {
+    pub(crate) fn truncate(&mut self, tokens: usize) {
         for CachedHead { keys, values } in self.layers.iter_mut().flatten() {
-            keys.truncate(tokens * config.head_dim);
-            values.truncate(tokens * config.head_dim);
+            keys.truncate(tokens * self.head_dim);
+            values.truncate(tokens * self.head_dim);
         }
         self.tokens = self.tokens.min(tokens);
     }
 
-    /// Rotates queries and keys to their positions and appends keys and values to a layer's part.
-    fn append(
-        &mut self,
-        compute: &Compute,
-        config: &TextConfig,
-        layer: usize,
-        (q, k, v): (&mut [f32], &mut [f32], &[f32]),
-        rotation: &[(f32, f32)],
-    ) {
-        let head_dim = config.head_dim;
-        let (q_len, kv_len) = (config.heads * head_dim, config.kv_heads * head_dim);
-        let rows = q.chunks_exact_mut(q_len).zip(k.chunks_exact_mut(kv_len));
-        compute.pool.each(rows, |row, (q, k)| {
-            let rotation = &rotation[row * head_dim / 2..][..head_dim / 2];
-            for head in q.chunks_exact_mut(head_dim).chain(k.chunks_exact_mut(head_dim)) {
-                compute.kernels.rotate(head, rotation);
-            }
-        });
-        let k = &*k;
-        let append = |head: usize, CachedHead { keys, values }: &mut CachedHead| {
-            for (from, to) in [(k, keys), (v, values)] {
+    /// Appends keys and values, `[tokens][kv_heads · head_dim]`, to a layer's part.
+    fn append(&mut self, compute: &Compute, layer: usize, keys: &[f32], values: &[f32]) {
+        let (heads, head_dim) = (&mut self.layers[layer], self.head_dim);
+        let kv_len = heads.len() * head_dim;
+        let append = |head: usize, cached: &mut CachedHead| {
+            for (from, to) in [(keys, &mut cached.keys), (values, &mut cached.values)] {
                 let held = to.len();
-                to.resize(held + from.len() / config.kv_heads, 0);
+                to.resize(held + from.len() / kv_len * head_dim, 0);
                 for (from, to) in from.chunks_exact(kv_len).zip(to[held..].chunks_exact_mut(head_dim)) {
                     compute.kernels.to_half(&from[head * head_dim..][..head_dim], to);
                 }
             }
         };
-        let heads = self.layers[layer].iter_mut();
-        if k.len() == kv_len {
+        if keys.len() == kv_len {
             // A parallel region costs more than one token's heads.
-            heads.enumerate().for_each(|(head, cached)| append(head, cached));
+            heads.iter_mut().enumerate().for_each(|(head, cached)| append(head, cached));
         } else {
-            compute.pool.each(heads, append);
+            compute.pool.each(heads.iter_mut(), append);
         }
     }
 }
 
-/// The decoder's memory between layers.
+/// What a decoder keeps of a sequence, and its memory between layers.
 #[derive(Debug, Default)]
-pub(crate) struct DecoderScratch {
+pub(crate) struct DecoderState {
+    /// The tokens so far.
+    pub(crate) cache: KvCache,
+    scratch: DecoderScratch,
+}
+
+#[derive(Debug, Default)]
+struct DecoderScratch {
     normalized: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
@@ -167,19 +149,9 @@ pub(crate) struct DecoderScratch {
     attended: Vec<f32>,
     feed_forward: Hidden,
     branch: Vec<f32>,
-    rotation: Vec<(f32, f32)>,
+    rotations: Rotations,
     input: InputBuffer,
     attention: AttentionBuffer,
-}
-
-/// Scaled embeddings of text tokens into `out`, `[tokens][hidden]`.
-pub(crate) fn embed_tokens(
-    store: &Store,
-    (config, weights): (&TextConfig, &DecoderWeights),
-    tokens: &[u32],
-    out: &mut [f32],
-) {
-    embed(store.view(&weights.embedding), tokens, (config.hidden as f32).sqrt(), out);
 }
 
 /// The positions whose output is wanted.
@@ -192,82 +164,135 @@ pub(crate) enum Positions {
     Last,
 }
 
-/// Runs `x`, `[tokens][hidden]`, through all layers in place and appends its keys and values to the cache. With
-/// [`Positions::Last`] the last layer computes only the last row of `x`; the others are left as they entered it.
-///
-/// On an empty cache the tokens are a prefix and all see each other, on every layer and past its window. Otherwise `x`
-/// is one generated token, which sees the cache, or its last `sliding_window` tokens on layers that have the window.
-///
-/// # Errors
-/// When it is cancelled; the cache has to be reset then.
-pub(crate) fn forward(
-    compute: &Compute,
-    store: &Store,
-    (config, weights): (&TextConfig, &DecoderWeights),
-    (x, positions): (&mut [f32], Positions),
-    (scratch, cache): (&mut DecoderScratch, &mut KvCache),
-) -> Result<()> {
-    let tokens = x.len() / config.hidden;
-    assert!(tokens > 0, "a token at least");
-    let prefix = cache.tokens == 0;
-    assert!(prefix || tokens == 1, "after the prefix, tokens come one at a time");
-    let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let DecoderScratch { normalized, q, k, v, attended, feed_forward, branch, rotation, input, attention } = scratch;
-    for (buffer, width) in [(&mut *normalized, config.hidden), (q, q_len), (k, kv_len), (v, kv_len), (attended, q_len)]
-    {
-        buffer.resize(tokens * width, 0.0);
+/// A decoder: its sizes, and its weights where they lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoder<'m> {
+    /// Its sizes.
+    pub(crate) config: &'m TextConfig,
+    /// Where its tensors lie.
+    pub(crate) weights: &'m DecoderWeights,
+    /// What they lie in.
+    pub(crate) store: &'m Store,
+}
+
+impl Decoder<'_> {
+    /// Scaled embeddings of text tokens into `out`, `[tokens][hidden]`.
+    pub(crate) fn embed(&self, tokens: &[u32], out: &mut [f32]) {
+        embed(self.store.view(&self.weights.embedding), tokens, (self.config.hidden as f32).sqrt(), out);
     }
-    branch.resize(tokens * config.hidden, 0.0);
-    let shape = attention_shape(config);
-    // PaliGemma counts positions from one.
-    rotations(config, cache.tokens + 1, tokens, rotation);
 
-    let add_branch = |norm: &Option<Vector>, x: &mut [f32], branch: &[f32]| match norm {
-        Some(norm) => add_rms_norm(compute, x, branch, (store.values(norm), config.rms_epsilon)),
-        None => add_rows(compute, x, branch, config.hidden),
-    };
-    for (index, layer) in weights.layers.iter().enumerate() {
-        compute.cancel.check()?;
-        let view = |matrix: &Matrix| store.view(matrix);
-        let norm_input = |norm: &Vector, x: &[f32], row: usize, out: &mut [f32]| {
-            let row = &x[row * config.hidden..][..config.hidden];
-            compute.kernels.rms_norm(row, store.values(norm), config.rms_epsilon, out);
-        };
-
-        let needed = needs([&layer.query, &layer.key, &layer.value]);
-        let prepared = input.prepare_with(compute, (&mut *normalized, config.hidden), needed, |row, out| {
-            norm_input(&layer.attention_norm, x, row, out);
-        });
-        let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
-        linear(compute, prepared, products.map(|(matrix, out)| product(store, matrix, out)));
-        cache.append(compute, config, index, (q, k, v), rotation);
-        let last_layer = index + 1 == weights.layers.len();
-        let first = if last_layer && positions == Positions::Last { tokens - 1 } else { 0 };
-        let (q, x) = (&q[first * q_len..], &mut x[first * config.hidden..]);
-        let attended = &mut attended[first * q_len..];
-        let [normalized, branch] = [&mut *normalized, branch].map(|buffer| &mut buffer[first * config.hidden..]);
-        if prefix {
-            attend_all(compute, (&shape, needed.attention_pieces()), (q, k, v), attention, attended);
-        } else {
-            let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
-            let first_seen = (cache.tokens + 1).saturating_sub(window);
-            attend_cached(compute, &shape, (q, &cache.layers[index], first_seen), attention, attended);
+    /// Runs `x`, `[tokens][hidden]`, through all layers in place and appends its keys and values to the cache. With
+    /// [`Positions::Last`] the last layer computes only the last row of `x`; the others are left as they entered it.
+    ///
+    /// On an empty cache the tokens are a prefix and all see each other, on every layer and past its window. Otherwise `x`
+    /// is one generated token, which sees the cache, or its last `sliding_window` tokens on layers that have the window.
+    ///
+    /// # Errors
+    /// When it is cancelled; the cache has to be reset then.
+    pub(crate) fn forward(
+        &self,
+        compute: &Compute,
+        x: &mut [f32],
+        positions: Positions,
+        state: &mut DecoderState,
+    ) -> Result<()> {
+        let Self { config, weights, store } = *self;
+        let DecoderState { cache, scratch } = state;
+        let tokens = x.len() / config.hidden;
+        assert!(tokens > 0, "a token at least");
+        let prefix = cache.tokens == 0;
+        assert!(prefix || tokens == 1, "after the prefix, tokens come one at a time");
+        let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let DecoderScratch { normalized, q, k, v, attended, feed_forward, branch, rotations, input, attention } =
+            scratch;
+        for (buffer, width) in
+            [(&mut *normalized, config.hidden), (q, q_len), (k, kv_len), (v, kv_len), (attended, q_len)]
+        {
+            buffer.resize(tokens * width, 0.0);
         }
-        let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
-        linear(compute, prepared, [product(store, &layer.output, branch)]);
-        add_branch(&layer.post_attention_norm, x, branch);
+        branch.resize(tokens * config.hidden, 0.0);
+        // PaliGemma counts positions from one.
+        let first_position = cache.tokens + 1;
+        rotations.set(config.rope_base, config.head_dim, first_position..first_position + tokens);
 
-        let needed = needs([&layer.gate, &layer.up]);
-        let prepared = input.prepare_with(compute, (normalized, config.hidden), needed, |row, out| {
-            norm_input(&layer.feed_forward_norm, x, row, out);
-        });
-        let both = (view(&layer.gate), view(&layer.up));
-        let prepared = gated(compute, prepared, both, (feed_forward, needs([&layer.down])));
-        linear(compute, prepared, [product(store, &layer.down, branch)]);
-        add_branch(&layer.post_feed_forward_norm, x, branch);
+        let add_branch = |norm: &Option<Vector>, x: &mut [f32], branch: &[f32]| match norm {
+            Some(norm) => add_rms_norm(compute, x, branch, store.values(norm), config.rms_epsilon),
+            None => add_rows(compute, x, branch, config.hidden),
+        };
+        for (index, layer) in weights.layers.iter().enumerate() {
+            compute.cancel.check()?;
+            let norm_input = |norm: &Vector, x: &[f32], row: usize, out: &mut [f32]| {
+                let row = &x[row * config.hidden..][..config.hidden];
+                compute.kernels.rms_norm(row, store.values(norm), config.rms_epsilon, out);
+            };
+
+            let needed = needs([&layer.query, &layer.key, &layer.value]);
+            let prepared = input.prepare_with(compute, &mut *normalized, config.hidden, needed, |row, out| {
+                norm_input(&layer.attention_norm, x, row, out);
+            });
+            let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
+            linear(compute, prepared, products.map(|(matrix, out)| product(store, matrix, out)));
+            rotations.apply(compute, q, k);
+            cache.append(compute, index, k, v);
+            let last_layer = index + 1 == weights.layers.len();
+            let first = if last_layer && positions == Positions::Last { tokens - 1 } else { 0 };
+            let (q, x) = (&q[first * q_len..], &mut x[first * config.hidden..]);
+            let attended = &mut attended[first * q_len..];
+            let [normalized, branch] = [&mut *normalized, branch].map(|buffer| &mut buffer[first * config.hidden..]);
+            let shape = self.attention(needed);
+            if prefix {
+                attend_all(compute, &shape, Qkv { q, k, v }, attention, attended);
+            } else {
+                let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
+                let seen = Seen { heads: &cache.layers[index], first: (cache.tokens + 1).saturating_sub(window) };
+                attend_cached(compute, &shape, q, seen, attention, attended);
+            }
+            let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
+            linear(compute, prepared, [product(store, &layer.output, branch)]);
+            add_branch(&layer.post_attention_norm, x, branch);
+
+            let needed = needs([&layer.gate, &layer.up]);
+            let prepared = input.prepare_with(compute, normalized, config.hidden, needed, |row, out| {
+                norm_input(&layer.feed_forward_norm, x, row, out);
+            });
+            let (gate, up) = (store.view(&layer.gate), store.view(&layer.up));
+            let prepared = gated(compute, prepared, gate, up, feed_forward, needs([&layer.down]));
+            linear(compute, prepared, [product(store, &layer.down, branch)]);
+            add_branch(&layer.post_feed_forward_norm, x, branch);
+        }
+        cache.tokens += tokens;
+        Ok(())
     }
-    cache.tokens += tokens;
-    Ok(())
+
+    /// The last norm over `x`, `[tokens][hidden]`, into `out`.
+    pub(crate) fn normalize_output(&self, compute: &Compute, x: &[f32], out: &mut [f32]) {
+        let (hidden, weight) = (self.config.hidden, self.store.values(&self.weights.output_norm));
+        compute.pool.rows(out, hidden, |row, out| {
+            compute.kernels.rms_norm(&x[row * hidden..][..hidden], weight, self.config.rms_epsilon, out);
+        });
+    }
+
+    /// The logits, `[vocabulary]`, of one position of the last layer's output.
+    pub(crate) fn logits(&self, compute: &Compute, x: &[f32], state: &mut DecoderState, out: &mut [f32]) {
+        let DecoderScratch { normalized, input, .. } = &mut state.scratch;
+        normalized.resize(self.config.hidden, 0.0);
+        self.normalize_output(compute, x, normalized);
+        let prepared = input.prepare(compute, normalized, self.config.hidden, needs([&self.weights.embedding]));
+        let tail = Tail { softcap: self.config.final_softcap, ..Tail::default() };
+        linear(compute, prepared, [Product { weight: self.store.view(&self.weights.embedding), tail, out }]);
+    }
+
+    /// The attention of a layer whose products need `needed` of their input.
+    fn attention(&self, needed: Needs) -> AttentionShape {
+        AttentionShape {
+            heads: self.config.heads,
+            kv_heads: self.config.kv_heads,
+            head_dim: self.config.head_dim,
+            scale: self.config.attention_scale,
+            softcap: self.config.attention_softcap,
+            pieces: needed.attention_pieces(),
+        }
+    }
 }
 
 fn product<'a>(store: &'a Store, matrix: &Matrix, out: &'a mut [f32]) -> Product<'a> {
@@ -277,46 +302,4 @@ fn product<'a>(store: &'a Store, matrix: &Matrix, out: &'a mut [f32]) -> Product
 /// What products with these ask of their input.
 fn needs<const N: usize>(matrices: [&Matrix; N]) -> Needs {
     Needs::of(matrices.map(Matrix::format))
-}
-
-/// The last norm over `x`, `[tokens][hidden]`, into `out`.
-pub(crate) fn normalize_output(
-    compute: &Compute,
-    store: &Store,
-    (config, weights): (&TextConfig, &DecoderWeights),
-    x: &[f32],
-    out: &mut [f32],
-) {
-    let weight = store.values(&weights.output_norm);
-    compute.pool.rows(out, config.hidden, |row, out| {
-        compute.kernels.rms_norm(&x[row * config.hidden..][..config.hidden], weight, config.rms_epsilon, out);
-    });
-}
-
-/// The logits, `[vocabulary]`, of one position of the last layer's output.
-pub(crate) fn logits(
-    compute: &Compute,
-    store: &Store,
-    (config, weights): (&TextConfig, &DecoderWeights),
-    x: &[f32],
-    (scratch, out): (&mut DecoderScratch, &mut [f32]),
-) {
-    scratch.normalized.resize(config.hidden, 0.0);
-    normalize_output(compute, store, (config, weights), x, &mut scratch.normalized);
-    let needed = needs([&weights.embedding]);
-    let prepared = scratch.input.prepare(compute, &scratch.normalized, config.hidden, needed);
-    let tail = Tail { softcap: config.final_softcap, ..Tail::default() };
-    linear(compute, prepared, [Product { weight: store.view(&weights.embedding), tail, out }]);
-}
-
-/// Cosine and sine for `tokens` positions from `first` on, `[tokens][head_dim / 2]`.
-fn rotations(config: &TextConfig, first: usize, tokens: usize, out: &mut Vec<(f32, f32)>) {
-    out.clear();
-    for position in first..first + tokens {
-        for pair in 0..config.head_dim / 2 {
-            let inverse_frequency = 1.0 / config.rope_base.powf((2 * pair) as f32 / config.head_dim as f32);
-            let angle = position as f32 * inverse_frequency;
-            out.push((angle.cos(), angle.sin()));
-        }
-    }
 }

@@ -93,7 +93,7 @@ pub(crate) fn forward(
         let channels = x.len() / (side * side);
         let kernel = (layer.weight.columns() / channels).isqrt();
         let patches = patches(x, side, channels, kernel);
-        product(compute, store, (&mut buffer, &patches), layer, Some(store.values(&layer.bias)))
+        product(compute, store, &mut buffer, &patches, layer, Some(store.values(&layer.bias)))
     };
     let mut x = convolve(&x, side, &weights.input);
     rectify(&mut x);
@@ -109,13 +109,13 @@ pub(crate) fn forward(
     }
     let mut buffer = InputBuffer::default();
     for layer in &weights.up {
-        let spread = product(compute, store, (&mut buffer, &x), layer, None);
+        let spread = product(compute, store, &mut buffer, &x, layer, None);
         x = gather(compute.kernels, &spread, side, store.values(&layer.bias));
         rectify(&mut x);
         side *= 2;
         stage(&x);
     }
-    let x = product(compute, store, (&mut buffer, &x), &weights.output, Some(store.values(&weights.output.bias)));
+    let x = product(compute, store, &mut buffer, &x, &weights.output, Some(store.values(&weights.output.bias)));
     stage(&x);
     Ok(x)
 }
@@ -128,7 +128,8 @@ fn rectify(values: &mut [f32]) {
 fn product(
     compute: &Compute,
     store: &Store,
-    (buffer, values): (&mut InputBuffer, &[f32]),
+    buffer: &mut InputBuffer,
+    values: &[f32],
     layer: &Convolution,
     bias: Option<&[f32]>,
 ) -> Vec<f32> {

@@ -8,7 +8,9 @@ pub(crate) mod vision;
 use std::path::Path;
 use std::sync::Arc;
 
+use self::decoder::Decoder;
 use self::tokenizer::BackgroundTokenizer;
+use self::vision::VisionTower;
 use crate::config::Config;
 use crate::gguf::GgufFile;
 use crate::text::Tokenizer;
@@ -33,8 +35,8 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     tokenizer: BackgroundTokenizer,
     pub(crate) store: Arc<Store>,
-    pub(crate) vision: vision::VisionWeights,
-    pub(crate) decoder: decoder::DecoderWeights,
+    vision: vision::VisionWeights,
+    decoder: decoder::DecoderWeights,
     pub(crate) masks: Option<mask_decoder::MaskWeights>,
 }
 
@@ -132,6 +134,16 @@ impl Model {
     /// What tells this model's files from others, by their lengths, headers and a sample of every tensor: the same for copies.
     pub fn fingerprint(&self) -> String {
         self.parts.store.fingerprint()
+    }
+
+    pub(crate) fn decoder(&self) -> Decoder<'_> {
+        let Parts { config, decoder, store, .. } = &*self.parts;
+        Decoder { config: &config.text, weights: decoder, store }
+    }
+
+    pub(crate) fn tower(&self) -> VisionTower<'_> {
+        let Parts { config, vision, store, .. } = &*self.parts;
+        VisionTower { config: &config.vision, weights: vision, store }
     }
 
     /// The bytes of the decoder's matrices, all of which a generated token reads once.

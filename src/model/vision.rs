@@ -4,7 +4,7 @@ use crate::Result;
 use crate::config::VisionConfig;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
-use crate::ops::attention::{AttentionBuffer, AttentionShape, attend_all};
+use crate::ops::attention::{AttentionBuffer, AttentionShape, Qkv, attend_all};
 use crate::ops::input::{Hidden, InputBuffer, Needs};
 use crate::ops::linear::{Product, Tail, activated, linear};
 use crate::weights::{Matrix, Store, Vector};
@@ -101,70 +101,86 @@ pub(crate) struct VisionScratch {
     attention: AttentionBuffer,
 }
 
-/// The attention of every layer.
-fn attention_shape(config: &VisionConfig) -> AttentionShape {
-    let head_dim = config.hidden / config.heads;
-    AttentionShape {
-        heads: config.heads,
-        kv_heads: config.heads,
-        head_dim,
-        scale: (head_dim as f32).powf(-0.5),
-        softcap: None,
-    }
+/// A tower with its projector: its sizes, and its weights where they lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VisionTower<'m> {
+    /// Its sizes.
+    pub(crate) config: &'m VisionConfig,
+    /// Where its tensors lie.
+    pub(crate) weights: &'m VisionWeights,
+    /// What they lie in.
+    pub(crate) store: &'m Store,
 }
 
-/// One picture, `[3][size][size]`, to `out`, `[tokens][text_hidden]`.
-///
-/// # Errors
-/// When it is cancelled.
-pub(crate) fn forward(
-    compute: &Compute,
-    store: &Store,
-    (config, weights): (&VisionConfig, &VisionWeights),
-    pixels: &[f32],
-    (scratch, out): (&mut VisionScratch, &mut [f32]),
-) -> Result<()> {
-    let (tokens, hidden) = (config.tokens(), config.hidden);
-    let VisionScratch { patches, x, normalized, q, k, v, attended, feed_forward, input, attention } = scratch;
-    for buffer in [&mut *x, normalized, q, k, v, attended] {
-        buffer.resize(tokens * hidden, 0.0);
-    }
-    patches.resize(tokens * config.patch_len(), 0.0);
-    let needs = |dense: &[&Dense]| Needs::of(dense.iter().map(|dense| dense.weight.format()));
-    let norm_input = |norm: &Affine, x: &[f32], row: usize, out: &mut [f32]| {
-        let affine = (store.values(&norm.weight), store.values(&norm.bias));
-        compute.kernels.layer_norm(&x[row * hidden..][..hidden], affine, config.epsilon, out);
-    };
+impl VisionTower<'_> {
+    /// One picture, `[3][size][size]`, to `out`, `[tokens][text_hidden]`.
+    ///
+    /// # Errors
+    /// When it is cancelled.
+    pub(crate) fn forward(
+        &self,
+        compute: &Compute,
+        pixels: &[f32],
+        scratch: &mut VisionScratch,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let Self { config, weights, store } = *self;
+        let (tokens, hidden) = (config.tokens(), config.hidden);
+        let VisionScratch { patches, x, normalized, q, k, v, attended, feed_forward, input, attention } = scratch;
+        for buffer in [&mut *x, normalized, q, k, v, attended] {
+            buffer.resize(tokens * hidden, 0.0);
+        }
+        patches.resize(tokens * config.patch_len(), 0.0);
+        let needs = |dense: &[&Dense]| Needs::of(dense.iter().map(|dense| dense.weight.format()));
+        let norm_input = |norm: &Affine, x: &[f32], row: usize, out: &mut [f32]| {
+            let affine = (store.values(&norm.weight), store.values(&norm.bias));
+            compute.kernels.layer_norm(&x[row * hidden..][..hidden], affine, config.epsilon, out);
+        };
 
-    let shape = attention_shape(config);
-    cut_patches(config, pixels, patches);
-    let prepared = input.prepare(compute, patches, config.patch_len(), needs(&[&weights.patch]));
-    linear(compute, prepared, [product(store, &weights.patch, x, false)]);
-    compute.kernels.add(x, store.values(&weights.position));
-    for layer in &weights.layers {
-        compute.cancel.check()?;
-        let all = needs(&[&layer.query, &layer.key, &layer.value]);
-        let prepared = input.prepare_with(compute, (&mut *normalized, hidden), all, |row, out| {
-            norm_input(&layer.norm1, x, row, out);
-        });
-        let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
-        linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, false)));
-        attend_all(compute, (&shape, all.attention_pieces()), (q, k, v), attention, attended);
-        let prepared = input.prepare(compute, attended, hidden, needs(&[&layer.output]));
-        linear(compute, prepared, [product(store, &layer.output, x, true)]);
+        cut_patches(config, pixels, patches);
+        let prepared = input.prepare(compute, patches, config.patch_len(), needs(&[&weights.patch]));
+        linear(compute, prepared, [product(store, &weights.patch, x, false)]);
+        compute.kernels.add(x, store.values(&weights.position));
+        for layer in &weights.layers {
+            compute.cancel.check()?;
+            let all = needs(&[&layer.query, &layer.key, &layer.value]);
+            let prepared = input.prepare_with(compute, &mut *normalized, hidden, all, |row, out| {
+                norm_input(&layer.norm1, x, row, out);
+            });
+            let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
+            linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, false)));
+            attend_all(compute, &self.attention(all), Qkv { q, k, v }, attention, attended);
+            let prepared = input.prepare(compute, attended, hidden, needs(&[&layer.output]));
+            linear(compute, prepared, [product(store, &layer.output, x, true)]);
 
-        let prepared = input.prepare_with(compute, (&mut *normalized, hidden), needs(&[&layer.up]), |row, out| {
-            norm_input(&layer.norm2, x, row, out);
+            let prepared = input.prepare_with(compute, &mut *normalized, hidden, needs(&[&layer.up]), |row, out| {
+                norm_input(&layer.norm2, x, row, out);
+            });
+            let (up, bias) = (store.view(&layer.up.weight), store.values(&layer.up.bias));
+            let prepared = activated(compute, prepared, up, bias, &mut *feed_forward, needs(&[&layer.down]));
+            linear(compute, prepared, [product(store, &layer.down, x, true)]);
+        }
+        let needed = needs(&[&weights.projector]);
+        let prepared = input.prepare_with(compute, &mut *normalized, hidden, needed, |row, out| {
+            norm_input(&weights.post_norm, x, row, out);
         });
-        let up = (store.view(&layer.up.weight), store.values(&layer.up.bias));
-        let prepared = activated(compute, prepared, up, (&mut *feed_forward, needs(&[&layer.down])));
-        linear(compute, prepared, [product(store, &layer.down, x, true)]);
+        linear(compute, prepared, [product(store, &weights.projector, out, false)]);
+        Ok(())
     }
-    let prepared = input.prepare_with(compute, (&mut *normalized, hidden), needs(&[&weights.projector]), |row, out| {
-        norm_input(&weights.post_norm, x, row, out);
-    });
-    linear(compute, prepared, [product(store, &weights.projector, out, false)]);
-    Ok(())
+
+    /// The attention of a layer whose products need `needed` of their input.
+    fn attention(&self, needed: Needs) -> AttentionShape {
+        let heads = self.config.heads;
+        let head_dim = self.config.hidden / heads;
+        AttentionShape {
+            heads,
+            kv_heads: heads,
+            head_dim,
+            scale: (head_dim as f32).powf(-0.5),
+            softcap: None,
+            pieces: needed.attention_pieces(),
+        }
+    }
 }
 
 /// A product with its bias, and perhaps the sum with what is there.

@@ -1,6 +1,8 @@
 //! Attention: the product form for whole prefixes and pictures, the row form for one generated token. Neither holds the
 //! scores of more than a tile of keys: a running softmax carries greatest score and sum from tile to tile.
 
+use std::ops::Range;
+
 use gemmule_quant::kernels::{FloatRows, TileOut};
 use gemmule_quant::matrix_unit::{AlignedFloats, Operand, TILE_ROWS};
 use gemmule_quant::{Format, Kernels, MatrixUnit, PANEL_ROWS, StridedRows};
@@ -32,6 +34,19 @@ pub(crate) struct AttentionShape {
     pub scale: f32,
     /// Scores become `cap · tanh(score / cap)`.
     pub softcap: Option<f32>,
+    /// bf16 terms that a matrix unit splits each number into.
+    pub pieces: usize,
+}
+
+/// Queries, `[queries][heads · head_dim]`, and keys and values, `[tokens][kv_heads · head_dim]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Qkv<'a> {
+    /// Queries.
+    pub q: &'a [f32],
+    /// Keys.
+    pub k: &'a [f32],
+    /// Values.
+    pub v: &'a [f32],
 }
 
 /// Keys and values laid out for the product form, and partial results of the row form.
@@ -48,17 +63,16 @@ pub(crate) struct AttentionBuffer {
     partial: Vec<f32>,
 }
 
-/// Attention without a mask: every query sees all tokens. `q` is `[queries][heads · head_dim]`, `k` and `v`
-/// `[tokens][kv_heads · head_dim]`, `out` as `q`. In a matrix unit numbers are split into `pieces`.
+/// Attention without a mask: every query sees all tokens. `out` is as the queries.
 pub(crate) fn attend_all(
     compute: &Compute,
-    (shape, pieces): (&AttentionShape, usize),
-    inputs: (&[f32], &[f32], &[f32]),
+    shape: &AttentionShape,
+    inputs: Qkv<'_>,
     buffer: &mut AttentionBuffer,
     out: &mut [f32],
 ) {
     match compute.kernels.matrix_unit() {
-        Some(unit) => attend_in_unit(compute, unit, (shape, pieces), inputs, buffer, out),
+        Some(unit) => attend_in_unit(compute, unit, shape, inputs, buffer, out),
         None => attend_in_panels(compute, shape, inputs, buffer, out),
     }
 }
@@ -67,7 +81,7 @@ pub(crate) fn attend_all(
 fn attend_in_panels(
     compute: &Compute,
     shape: &AttentionShape,
-    (q, k, v): (&[f32], &[f32], &[f32]),
+    Qkv { q, k, v }: Qkv<'_>,
     buffer: &mut AttentionBuffer,
     out: &mut [f32],
 ) {
@@ -120,14 +134,9 @@ fn attend_in_panels(
             let columns = count.next_multiple_of(PANEL_ROWS);
             compute.kernels.float_tiles((panels, head_dim * PANEL_ROWS), columns, queries, out);
             let results = scratch.tile.chunks_exact_mut(padded_dim);
-            fold_rows(compute.kernels, shape, (&mut scratch.scores, count), running[..rows].iter_mut().zip(results));
+            fold_rows(compute.kernels, shape, &mut scratch.scores, count, running[..rows].iter_mut().zip(results));
             let panels = &values[kv_head * layout.len()..][..layout.len()];
-            layout.add_products(
-                compute.kernels,
-                (panels, first),
-                (&mut scratch.scores, rows, count),
-                &mut scratch.tile,
-            );
+            layout.add_products(compute.kernels, panels, first..first + count, &mut scratch.scores, &mut scratch.tile);
         }
         layout.join_pairs(&mut scratch.tile);
         store(compute.kernels, running.iter().zip(scratch.tile.chunks_exact_mut(padded_dim)), &mut block);
@@ -176,15 +185,16 @@ impl ValuePanels {
         }
     }
 
-    /// Adds to `tile`, `[rows][padded_dim]`, the products of scores, `KEY_TILE` apart, with the values of the `count` tokens
-    /// from `first` on.
+    /// Adds to `tile`, `[rows][padded_dim]`, the products of scores, `KEY_TILE` apart, with the values of `tokens`.
     fn add_products(
         &self,
         kernels: &dyn Kernels,
-        (panels, first): (&[f32], usize),
-        (scores, rows, count): (&mut [f32], usize, usize),
+        panels: &[f32],
+        tokens: Range<usize>,
+        scores: &mut [f32],
         tile: &mut [f32],
     ) {
+        let (first, count, rows) = (tokens.start, tokens.len(), tile.len() / self.padded_dim);
         let (stride, even) = (self.stride(), count.next_multiple_of(2));
         let x = FloatRows { values: scores, stride: KEY_TILE, rows, k: count };
         let out = TileOut { values: tile, stride: self.padded_dim, accumulate: true };
@@ -216,12 +226,12 @@ impl ValuePanels {
 fn attend_in_unit(
     compute: &Compute,
     unit: &dyn MatrixUnit,
-    (shape, pieces): (&AttentionShape, usize),
-    (q, k, v): (&[f32], &[f32], &[f32]),
+    shape: &AttentionShape,
+    Qkv { q, k, v }: Qkv<'_>,
     buffer: &mut AttentionBuffer,
     out: &mut [f32],
 ) {
-    let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+    let &AttentionShape { heads, kv_heads, head_dim, pieces, .. } = shape;
     let (row_len, kv_len) = (heads * head_dim, kv_heads * head_dim);
     let tokens = k.len() / kv_len;
     let (key_strips, value_strips) = (tokens.div_ceil(TILE_ROWS), head_dim.div_ceil(TILE_ROWS));
@@ -256,7 +266,8 @@ fn attend_in_unit(
             scaled.copy_from_slice(&q[row * row_len + head * head_dim..][..head_dim]);
             compute.kernels.scale(scaled, shape.scale);
         }
-        pack_rows(unit, (queries, pieces), (scores, head_dim), (rows, head_dim));
+        let scaled = FloatRows { values: scores, stride: head_dim, rows, k: head_dim };
+        pack_rows(unit, scaled, pieces, queries);
         tile.resize(strips * TILE_ROWS * padded_dim);
         tile.fill(0.0);
         let mut running = [(f32::NEG_INFINITY, 0.0f32); UNIT_QUERIES];
@@ -266,8 +277,8 @@ fn attend_in_unit(
             let target = TileOut { values: scores, stride: KEY_TILE, accumulate: false };
             unit.multiply(queries.view(0, strips), tile_of_keys, target);
             let results = tile.chunks_exact_mut(padded_dim);
-            fold_rows(compute.kernels, shape, (scores, count), running[..rows].iter_mut().zip(results));
-            pack_rows(unit, (weights, pieces), (scores, KEY_TILE), (rows, count));
+            fold_rows(compute.kernels, shape, scores, count, running[..rows].iter_mut().zip(results));
+            pack_rows(unit, FloatRows { values: scores, stride: KEY_TILE, rows, k: count }, pieces, weights);
             let target = TileOut { values: tile, stride: padded_dim, accumulate: true };
             unit.multiply(weights.view(0, strips), values.stretch(first, count), target);
         }
@@ -275,17 +286,12 @@ fn attend_in_unit(
     });
 }
 
-/// Fills an operand's strips with `rows` rows of `k` of the values.
-fn pack_rows(
-    unit: &dyn MatrixUnit,
-    (operand, pieces): (&mut Operand, usize),
-    (values, stride): (&[f32], usize),
-    (rows, k): (usize, usize),
-) {
-    operand.resize(rows, k, pieces);
-    for (first, strip) in (0..rows).step_by(TILE_ROWS).zip(operand.strips_mut()) {
-        let rows = FloatRows { values: &values[first * stride..], stride, rows: TILE_ROWS.min(rows - first), k };
-        unit.pack_left(rows, pieces, strip);
+/// Packs rows as an operand's strips.
+fn pack_rows(unit: &dyn MatrixUnit, x: FloatRows<'_>, pieces: usize, operand: &mut Operand) {
+    operand.resize(x.rows, x.k, pieces);
+    for (first, strip) in (0..x.rows).step_by(TILE_ROWS).zip(operand.strips_mut()) {
+        let values = &x.values[first * x.stride..];
+        unit.pack_left(FloatRows { values, rows: TILE_ROWS.min(x.rows - first), ..x }, pieces, strip);
     }
 }
 
@@ -296,7 +302,8 @@ type Running = (f32, f32);
 fn fold_rows<'a>(
     kernels: &dyn Kernels,
     shape: &AttentionShape,
-    (scores, count): (&mut [f32], usize),
+    scores: &mut [f32],
+    count: usize,
     queries: impl Iterator<Item = (&'a mut Running, &'a mut [f32])>,
 ) {
     for (scores, (running, result)) in scores.chunks_exact_mut(KEY_TILE).zip(queries) {
@@ -347,12 +354,21 @@ pub(crate) struct CachedHead {
     pub values: Vec<u16>,
 }
 
-/// Attention of one token over the cached keys and values of the tokens from `first` on. `q` and `out` are
-/// `[heads · head_dim]`.
+/// What a token sees of a layer's cache: the tokens from `first` on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    /// `[kv_heads]`.
+    pub heads: &'a [CachedHead],
+    /// The first token.
+    pub first: usize,
+}
+
+/// Attention of one token over the cached keys and values that it sees. `q` and `out` are `[heads · head_dim]`.
 pub(crate) fn attend_cached(
     compute: &Compute,
     shape: &AttentionShape,
-    (q, cached, first): (&[f32], &[CachedHead], usize),
+    q: &[f32],
+    Seen { heads: cached, first }: Seen<'_>,
     buffer: &mut AttentionBuffer,
     out: &mut [f32],
 ) {
@@ -422,7 +438,7 @@ mod tests {
     }
 
     fn check_cached_tokens(head_dim: usize) {
-        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim, scale: 0.3, softcap: Some(5.0) };
+        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim, scale: 0.3, softcap: Some(5.0), pieces: 2 };
         let tokens = 2 * CACHE_TILE + 77;
         let wave = |count: usize, step: f32| -> Vec<f32> {
             (0..count).map(|i| f16::from_f32((i as f32 * step).sin() * 2.0).to_f32()).collect()
@@ -441,13 +457,12 @@ mod tests {
             let mut run = |threads: usize, first: usize| {
                 let compute = Compute::new(Some(isa.name()), threads).unwrap();
                 let (mut all, mut one) = (vec![0.0; (tokens - first) * q_len], vec![0.0; q_len]);
-                let inputs = (&q[first * q_len..], &k[first * kv_len..], &v[first * kv_len..]);
-                attend_all(&compute, (&shape, 2), inputs, &mut buffer, &mut all);
+                let inputs = Qkv { q: &q[first * q_len..], k: &k[first * kv_len..], v: &v[first * kv_len..] };
+                attend_all(&compute, &shape, inputs, &mut buffer, &mut all);
                 let last = &q[(tokens - 1) * q_len..];
-                let alone = (last, inputs.1, inputs.2);
-                attend_all(&compute, (&shape, 2), alone, &mut buffer, &mut one);
+                attend_all(&compute, &shape, Qkv { q: last, ..inputs }, &mut buffer, &mut one);
                 assert_eq!(one, all[all.len() - q_len..], "{isa} from {first} on, {head_dim}: the last query alone");
-                attend_cached(&compute, &shape, (last, &cached, first), &mut buffer, &mut one);
+                attend_cached(&compute, &shape, last, Seen { heads: &cached, first }, &mut buffer, &mut one);
                 (all[all.len() - q_len..].to_vec(), one)
             };
             for first in [0, 1, 300, tokens - 1] {

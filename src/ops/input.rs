@@ -92,7 +92,8 @@ impl InputBuffer {
     pub(crate) fn prepare_with<'a>(
         &'a mut self,
         compute: &Compute,
-        (values, k): (&'a mut [f32], usize),
+        values: &'a mut [f32],
+        k: usize,
         needs: Needs,
         fill: impl Fn(usize, &mut [f32]) + Sync + Send,
     ) -> Input<'a> {
@@ -155,7 +156,8 @@ impl Hidden {
     pub(super) fn tiles(
         &mut self,
         compute: &Compute,
-        (rows, k): (usize, usize),
+        rows: usize,
+        k: usize,
         needs: Needs,
     ) -> Option<(&'static dyn MatrixUnit, &mut Operand)> {
         let (unit, _) = self.prepared.make_tiles(compute, rows, k, needs).filter(|(_, pieces)| *pieces == 1)?;
@@ -163,7 +165,7 @@ impl Hidden {
     }
 
     /// The input that [`tiles`](Self::tiles) have become.
-    pub(super) fn input_of_tiles(&self, (rows, k): (usize, usize)) -> Input<'_> {
+    pub(super) fn input_of_tiles(&self, rows: usize, k: usize) -> Input<'_> {
         Input { values: &[], prepared: Prepared::Tiles(&self.prepared.tiles), rows, k }
     }
 
@@ -176,7 +178,7 @@ impl Hidden {
     }
 
     /// The input that [`values`](Self::values) have become.
-    pub(super) fn input_of_values(&mut self, compute: &Compute, (rows, k): (usize, usize), needs: Needs) -> Input<'_> {
+    pub(super) fn input_of_values(&mut self, compute: &Compute, rows: usize, k: usize, needs: Needs) -> Input<'_> {
         self.prepared.prepare(compute, &self.values[..rows * k], k, needs)
     }
 }

@@ -1,13 +1,11 @@
 //! Products with weight matrices: what is computed together, how it is divided, and what becomes of the results.
 
-use std::ops::Range;
-
 use gemmule_quant::matrix_unit::{Operand, TILE_DEPTH, TILE_ROWS};
 use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, prefetch_for_writing};
 
 use super::Compute;
 use super::input::{Hidden, Input, Needs, PANEL_FROM};
-use super::multiply::{UNIT_ROWS, multiply, panels_at_once};
+use super::multiply::{Area, UNIT_ROWS, multiply, panels_at_once};
 use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
 
@@ -68,7 +66,7 @@ pub(crate) fn linear<const N: usize>(compute: &Compute, input: Input<'_>, produc
     compute.pool.blocks(outputs, division.height, |worker, index, mut block| {
         let (weight, tail) = parts[index];
         let scratch = &mut *compute.scratch.of(worker);
-        multiply(compute.kernels, weight, input, (block.rows(), block.columns()), scratch);
+        multiply(compute.kernels, weight, input, &Area::of(&block), scratch);
         finish(compute.kernels, &mut block, scratch, tail);
     });
 }
@@ -80,30 +78,32 @@ pub(crate) fn linear<const N: usize>(compute: &Compute, input: Input<'_>, produc
 pub(crate) fn gated<'a>(
     compute: &Compute,
     input: Input<'_>,
-    (gate, up): (MatrixView<'_>, MatrixView<'_>),
-    (hidden, needs): (&'a mut Hidden, Needs),
+    gate: MatrixView<'_>,
+    up: MatrixView<'_>,
+    hidden: &'a mut Hidden,
+    needs: Needs,
 ) -> Input<'a> {
-    let shape = (input.rows, gate.rows());
-    assert!(gate.columns() == input.k && up.columns() == input.k && up.rows() == shape.1, "shapes of a gated product");
-    let multiply_both = |scratch: &mut WorkerScratch, rows: Range<usize>, columns: Range<usize>| {
-        multiply(compute.kernels, up, input, (rows.clone(), columns.clone()), scratch);
+    let (rows, inner) = (input.rows, gate.rows());
+    assert!(gate.columns() == input.k && up.columns() == input.k && up.rows() == inner, "shapes of a gated product");
+    let multiply_both = |scratch: &mut WorkerScratch, area: &Area| {
+        multiply(compute.kernels, up, input, area, scratch);
         std::mem::swap(&mut scratch.results, &mut scratch.up);
-        multiply(compute.kernels, gate, input, (rows, columns), scratch);
+        multiply(compute.kernels, gate, input, area, scratch);
     };
-    if let Some((unit, tiles)) = hidden.tiles(compute, shape, needs) {
-        fill_tiles(compute, unit, shape, tiles, |scratch, rows, columns| {
-            multiply_both(scratch, rows, columns.clone());
-            for column in 0..columns.len() {
+    if let Some((unit, tiles)) = hidden.tiles(compute, rows, inner, needs) {
+        fill_tiles(compute, unit, Area { rows: 0..rows, columns: 0..inner }, tiles, |scratch, area| {
+            multiply_both(scratch, area);
+            for column in 0..area.columns.len() {
                 compute.kernels.gelu_multiply(scratch.results.line(column), scratch.up.line(column));
             }
         });
-        return hidden.input_of_tiles(shape);
+        return hidden.input_of_tiles(rows, inner);
     }
-    let division = Division::new(compute, shape.0, &[shape.1]);
-    let outputs = [division.output(hidden.values(shape.0 * shape.1), shape.1, 1)];
+    let division = Division::new(compute, rows, &[inner]);
+    let outputs = [division.output(hidden.values(rows * inner), inner, 1)];
     compute.pool.blocks(outputs, division.height, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
-        multiply_both(scratch, block.rows(), block.columns());
+        multiply_both(scratch, &Area::of(&block));
         let WorkerScratch { results: gate, up, strips: [strip, other], .. } = scratch;
         let (rows, width) = (block.rows(), block.columns().len());
         for first in rows.clone().step_by(TILE_ROWS) {
@@ -117,7 +117,7 @@ pub(crate) fn gated<'a>(
             }
         }
     });
-    hidden.input_of_values(compute, shape, needs)
+    hidden.input_of_values(compute, rows, inner, needs)
 }
 
 /// `gelu(input · weightᵀ + bias)`, the first half of an MLP, for a product that needs `needs`.
@@ -127,36 +127,39 @@ pub(crate) fn gated<'a>(
 pub(crate) fn activated<'a>(
     compute: &Compute,
     input: Input<'_>,
-    (weight, bias): (MatrixView<'_>, &[f32]),
-    (hidden, needs): (&'a mut Hidden, Needs),
+    weight: MatrixView<'_>,
+    bias: &[f32],
+    hidden: &'a mut Hidden,
+    needs: Needs,
 ) -> Input<'a> {
-    let shape = (input.rows, weight.rows());
-    assert!(weight.columns() == input.k && bias.len() == shape.1, "shapes of an activated product");
-    if let Some((unit, tiles)) = hidden.tiles(compute, shape, needs) {
-        fill_tiles(compute, unit, shape, tiles, |scratch, rows, columns| {
-            multiply(compute.kernels, weight, input, (rows, columns.clone()), scratch);
-            for (column, bias) in bias[columns].iter().enumerate() {
+    let (rows, inner) = (input.rows, weight.rows());
+    assert!(weight.columns() == input.k && bias.len() == inner, "shapes of an activated product");
+    if let Some((unit, tiles)) = hidden.tiles(compute, rows, inner, needs) {
+        fill_tiles(compute, unit, Area { rows: 0..rows, columns: 0..inner }, tiles, |scratch, area| {
+            multiply(compute.kernels, weight, input, area, scratch);
+            for (column, bias) in bias[area.columns.clone()].iter().enumerate() {
                 let line = scratch.results.line(column);
                 line.iter_mut().for_each(|value| *value += bias);
                 compute.kernels.gelu(line);
             }
         });
-        return hidden.input_of_tiles(shape);
+        return hidden.input_of_tiles(rows, inner);
     }
     let tail = Tail { bias: Some(bias), gelu: true, ..Tail::default() };
-    linear(compute, input, [Product { weight, tail, out: hidden.values(shape.0 * shape.1) }]);
-    hidden.input_of_values(compute, shape, needs)
+    linear(compute, input, [Product { weight, tail, out: hidden.values(rows * inner) }]);
+    hidden.input_of_values(compute, rows, inner, needs)
 }
 
-/// Fills tiles with what `compute_block(scratch, rows, columns)` leaves in a worker's results, so that it neither is turned nor goes
-/// through memory once more.
+/// Fills tiles with what `compute_block(scratch, area)` leaves in a worker's results for parts of the `whole` output, so that it neither
+/// is turned nor goes through memory once more.
 fn fill_tiles(
     compute: &Compute,
     unit: &dyn MatrixUnit,
-    (rows, columns): (usize, usize),
+    whole: Area,
     tiles: &mut Operand,
-    compute_block: impl Fn(&mut WorkerScratch, Range<usize>, Range<usize>) + Sync,
+    compute_block: impl Fn(&mut WorkerScratch, &Area) + Sync,
 ) {
+    let (rows, columns) = (whole.rows.len(), whole.columns.len());
     const { assert!(UNIT_ROWS.is_multiple_of(TILE_DEPTH), "tasks are whole tiles wide") };
     let division = Division::new(compute, rows, &[columns]);
     let (tiles, strip_len) = tiles.tiles_mut();
@@ -165,13 +168,15 @@ fn fill_tiles(
     compute.pool.blocks(outputs, division.height / TILE_ROWS, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
         let (strips, steps) = (block.rows(), block.columns());
-        let block_rows = strips.start * TILE_ROWS..rows.min(strips.end * TILE_ROWS);
-        let block_columns = steps.start * TILE_DEPTH..columns.min(steps.end * TILE_DEPTH);
-        compute_block(scratch, block_rows.clone(), block_columns);
+        let area = Area {
+            rows: strips.start * TILE_ROWS..rows.min(strips.end * TILE_ROWS),
+            columns: steps.start * TILE_DEPTH..columns.min(steps.end * TILE_DEPTH),
+        };
+        compute_block(scratch, &area);
         for strip in strips {
             ask_ahead(&mut block, strip, 1);
-            let first = strip * TILE_ROWS - block_rows.start;
-            let lines = scratch.results.lines(first, TILE_ROWS.min(block_rows.len() - first));
+            let first = strip * TILE_ROWS - area.rows.start;
+            let lines = scratch.results.lines(first, TILE_ROWS.min(area.rows.len() - first));
             unit.pack_right_columns(lines, 1, block.row_mut(strip));
         }
     });
@@ -275,7 +280,8 @@ mod tests {
         compute: &Compute,
         values: &[f32],
         rows: usize,
-        (weight, inner): (MatrixView<'_>, MatrixView<'_>),
+        weight: MatrixView<'_>,
+        inner: MatrixView<'_>,
     ) -> [Vec<f32>; 3] {
         let (mut buffer, mut hidden) = (InputBuffer::default(), Hidden::default());
         let needs = Needs::of([weight.format()]);
@@ -286,9 +292,9 @@ mod tests {
             out
         };
         let plain = finish(input);
-        let gated = finish(gated(compute, input, (inner, inner), (&mut hidden, needs)));
+        let gated = finish(gated(compute, input, inner, inner, &mut hidden, needs));
         let bias = wave(K, 0.5);
-        [plain, gated, finish(activated(compute, input, (inner, &bias), (&mut hidden, needs)))]
+        [plain, gated, finish(activated(compute, input, inner, &bias, &mut hidden, needs))]
     }
 
     /// More rows than a portion and than a task, two stretches of the depth, and columns that fill no panel: the same bits for
@@ -307,16 +313,16 @@ mod tests {
                     }
                     let inner = MatrixView::new(format, K, K, &bytes).unwrap();
                     let bytes = &bytes[..columns * format.row_bytes(K).unwrap()];
-                    let weight = (MatrixView::new(format, columns, K, bytes).unwrap(), inner);
+                    let weight = MatrixView::new(format, columns, K, bytes).unwrap();
                     let values = wave(rows * K, 1.13);
-                    let all = products(&one, &values, rows, weight);
-                    assert_eq!(products(&three, &values, rows, weight), all, "{what}: three threads");
+                    let all = products(&one, &values, rows, weight, inner);
+                    assert_eq!(products(&three, &values, rows, weight, inner), all, "{what}: three threads");
                     let fewer = rows.max(PANEL_FROM + 1) - 1;
-                    for (fewer, all) in products(&one, &values, fewer, weight).iter().zip(&all) {
+                    for (fewer, all) in products(&one, &values, fewer, weight, inner).iter().zip(&all) {
                         assert_eq!(fewer[..], all[..fewer.len()], "{what}: without the last row");
                     }
                     for row in [0, 7, rows / 2, rows - 1] {
-                        let [alone, ..] = products(&one, &values[row * K..], 1, weight);
+                        let [alone, ..] = products(&one, &values[row * K..], 1, weight, inner);
                         // What a sum of random signs would be.
                         let size = norm(&values[row * K..][..K]) * norm(&weights[..K]) / (K as f32).sqrt();
                         let tolerance = if format == Format::F32 { 1e-5 } else { 2e-2 };

@@ -7,6 +7,7 @@ pub(crate) mod input;
 pub(crate) mod linear;
 mod multiply;
 pub(crate) mod norm;
+pub(crate) mod rope;
 mod scratch;
 
 pub(crate) use compute::Compute;

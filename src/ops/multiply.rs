@@ -8,6 +8,7 @@ use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, QuantizedRow, p
 
 use super::input::{Input, PANEL_FROM, Prepared};
 use super::scratch::{MOST_PANELS, WorkerScratch};
+use crate::sched::Block;
 
 /// Longest stretch of a row that one panel holds (a multiple of every block length): a panel of it, or the two of whole bytes that
 /// are multiplied at once, stay in the first-level cache.
@@ -19,6 +20,22 @@ const PORTION: usize = 96;
 
 /// Weight rows that a matrix unit multiplies at once: two strips.
 pub(super) const UNIT_ROWS: usize = 2 * TILE_ROWS;
+
+/// A part of an output: rows of the input, and rows of the weight, which are columns of the output.
+#[derive(Clone, Debug)]
+pub(super) struct Area {
+    /// Rows of the output.
+    pub(super) rows: Range<usize>,
+    /// Columns of the output.
+    pub(super) columns: Range<usize>,
+}
+
+impl Area {
+    /// The place of a task's block.
+    pub(super) fn of<T>(block: &Block<'_, T>) -> Self {
+        Self { rows: block.rows(), columns: block.columns() }
+    }
+}
 
 /// A stretch of up to `ROWS` rows of weights.
 struct Part<'a, const ROWS: usize> {
@@ -60,20 +77,20 @@ impl<'a, const ROWS: usize> Part<'a, ROWS> {
     }
 }
 
-/// Multiplies rows of the input with `columns`, rows of the weight, into `scratch.results`.
+/// Multiplies rows of the input with rows of the weight into `scratch.results`.
 pub(super) fn multiply(
     kernels: &dyn Kernels,
     weight: MatrixView<'_>,
     input: Input<'_>,
-    (rows, columns): (Range<usize>, Range<usize>),
+    area: &Area,
     scratch: &mut WorkerScratch,
 ) {
     if let (Prepared::Tiles(tiles), Some(unit)) = (input.prepared, kernels.matrix_unit()) {
-        unit_product(unit, weight, tiles, (rows, columns), scratch);
+        unit_product(unit, weight, tiles, area, scratch);
     } else if input.rows < PANEL_FROM {
-        row_product(kernels, weight, input, columns, scratch);
+        row_product(kernels, weight, input, area.columns.clone(), scratch);
     } else {
-        panel_product(kernels, weight, input, (rows, columns), scratch);
+        panel_product(kernels, weight, input, area, scratch);
     }
 }
 
@@ -115,16 +132,16 @@ fn panel_product(
     kernels: &dyn Kernels,
     weight: MatrixView<'_>,
     input: Input<'_>,
-    (rows, columns): (Range<usize>, Range<usize>),
+    area: &Area,
     scratch: &mut WorkerScratch,
 ) {
-    let (k, start) = (input.k, rows.start);
+    let (Area { rows, columns }, k) = (area, input.k);
     let stride = columns.len().next_multiple_of(PANEL_ROWS);
     scratch.results.resize(rows.len(), stride, false);
     let integer = weight.format().info().integer;
     let WorkerScratch { integer_panels, float_panel, results, .. } = scratch;
     let panels = if integer { panels_at_once(kernels) } else { 1 };
-    let mut all = Part::<{ MOST_PANELS * PANEL_ROWS }>::all(weight, &columns, panels * PANEL_ROWS).peekable();
+    let mut all = Part::<{ MOST_PANELS * PANEL_ROWS }>::all(weight, columns, panels * PANEL_ROWS).peekable();
     while let Some(part) = all.next() {
         let panels = part.rows.div_ceil(PANEL_ROWS);
         if integer {
@@ -141,7 +158,7 @@ fn panel_product(
                 next.prefetch(index, portions);
             }
             let rows = first..rows.end.min(first + PORTION);
-            let values = &mut results.values[(first - start) * stride + part.first - columns.start..];
+            let values = &mut results.values[(first - area.rows.start) * stride + part.first - columns.start..];
             let out = TileOut { values, stride, accumulate: part.start > 0 };
             if integer {
                 let x = IntegerRows { values: input.quantized(), first, rows: rows.len(), column: part.start };
@@ -161,10 +178,11 @@ fn unit_product(
     unit: &dyn MatrixUnit,
     weight: MatrixView<'_>,
     input: &Operand,
-    (rows, columns): (Range<usize>, Range<usize>),
+    area: &Area,
     scratch: &mut WorkerScratch,
 ) {
     let pieces = weight_pieces(weight.format());
+    let Area { rows, columns } = area;
     let width = rows.len().next_multiple_of(TILE_ROWS);
     let height = columns.len().next_multiple_of(TILE_ROWS);
     let WorkerScratch { weights, results, .. } = scratch;
@@ -173,7 +191,7 @@ fn unit_product(
     if weight.format().info().integer {
         right = right.rounded(1);
     }
-    let mut all = Part::<UNIT_ROWS>::all(weight, &columns, UNIT_ROWS).peekable();
+    let mut all = Part::<UNIT_ROWS>::all(weight, columns, UNIT_ROWS).peekable();
     while let Some(part) = all.next() {
         weights.resize(part.rows, part.depth, pieces);
         for (rows, strip) in part.bytes().chunks(TILE_ROWS).zip(weights.strips_mut()) {

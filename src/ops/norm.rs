@@ -3,7 +3,7 @@
 use super::Compute;
 
 /// `x[i] += rms_norm(branch[i])`: the end of a Gemma 2 block, which normalizes before it adds.
-pub(crate) fn add_rms_norm(compute: &Compute, x: &mut [f32], branch: &[f32], (weight, epsilon): (&[f32], f32)) {
+pub(crate) fn add_rms_norm(compute: &Compute, x: &mut [f32], branch: &[f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
     compute.pool.rows(x, width, |row, x| {
         compute.kernels.add_rms_norm(&branch[row * width..][..width], weight, epsilon, x);

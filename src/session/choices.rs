@@ -58,7 +58,7 @@ impl Session {
             path.truncate(shared);
             places.truncate(shared + 1);
             let kept = answers.get(position + 1).map_or(0, |next| common(&next.0));
-            self.cache.truncate(&self.model.parts.config.text, prefix + shared);
+            self.decoder.cache.truncate(prefix + shared);
             let (mut sum, mut next) = places[shared].clone();
             for (depth, token) in tokens.iter().enumerate().skip(shared) {
                 sum += next[*token as usize];

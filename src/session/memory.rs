@@ -1,5 +1,5 @@
 //! What a session's buffers take at most, from the sizes of what it is asked about. The formulas follow the buffers of
-//! `vision::forward`, `decoder::forward` and [`attend_all`](crate::ops::attention); `tests/memory.rs` answers under limits.
+//! `VisionTower::forward`, `Decoder::forward` and [`attend_all`](crate::ops::attention); `tests/memory.rs` answers under limits.
 
 use crate::Result;
 use crate::config::{Config, TextConfig, VisionConfig};
@@ -40,7 +40,7 @@ pub(super) fn of_pictures(config: &Config, pictures: usize, threads: usize) -> u
 }
 
 /// The cache of `total` tokens and the decoder's buffers for a prefix of `tokens`.
-pub(super) fn of_prefix(config: &Config, (tokens, total): (usize, usize), threads: usize) -> usize {
+pub(super) fn of_prefix(config: &Config, tokens: usize, total: usize, threads: usize) -> usize {
     let &TextConfig { hidden, layers, feed_forward, heads, kv_heads, head_dim, vocabulary, .. } = &config.text;
     let (query, key) = (heads * head_dim, kv_heads * head_dim);
     let cached = layers * 2 * key * size_of::<u16>();

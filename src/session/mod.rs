@@ -20,8 +20,8 @@ pub use sampling::Sampling;
 
 use crate::config::Config;
 use crate::image::Picture;
-use crate::model::decoder::{self, DecoderScratch, KvCache, Positions};
-use crate::model::vision::{self, VisionScratch};
+use crate::model::decoder::{DecoderState, Positions};
+use crate::model::vision::VisionScratch;
 use crate::model::{Model, mask_decoder};
 use crate::ops::Compute;
 use crate::sched::default_threads;
@@ -36,8 +36,7 @@ pub struct Session {
     /// What computes tokens after the first, where that is on other threads.
     generation_compute: Option<Compute>,
     vision: VisionScratch,
-    decoder: DecoderScratch,
-    cache: KvCache,
+    decoder: DecoderState,
     pixels: Vec<f32>,
     features: Vec<f32>,
     /// What showing the pictures took.
@@ -77,8 +76,7 @@ impl Session {
             compute: compute_on(threads)?,
             generation_compute: generation_threads.map(compute_on).transpose()?,
             vision: VisionScratch::default(),
-            decoder: DecoderScratch::default(),
-            cache: KvCache::default(),
+            decoder: DecoderState::default(),
             pixels: Vec::new(),
             features: Vec::new(),
             shown: Timings::default(),
@@ -301,9 +299,8 @@ impl Session {
     /// As [`generate`](Self::generate).
     pub fn hidden_states(&mut self, prompt: &str) -> Result<Vec<f32>> {
         self.prefill(prompt, 0, Positions::All)?;
-        let (parts, mut out) = (&self.model.parts, vec![0.0; self.x.len()]);
-        let weights = (&parts.config.text, &parts.decoder);
-        decoder::normalize_output(&self.compute, &parts.store, weights, &self.x, &mut out);
+        let mut out = vec![0.0; self.x.len()];
+        self.model.decoder().normalize_output(&self.compute, &self.x, &mut out);
         Ok(out)
     }
 
@@ -390,21 +387,15 @@ impl Session {
         }
         let prefix = tokenizer.prefix(pictures, tokens_of_picture, prompt)?;
         let total = self.check_length(prefix.len(), room)?;
-        let needed = memory::of_prefix(config, (prefix.len(), total), self.compute.pool.threads());
+        let needed = memory::of_prefix(config, prefix.len(), total, self.compute.pool.threads());
         memory::grow(&mut self.room_for_prefix, needed, || format!("the buffers for {} tokens", prefix.len()))?;
         let start = Instant::now();
         self.x.clear();
         // Image features enter as they are; only text embeddings are scaled.
         self.x.extend_from_slice(&self.features);
         self.x.resize(prefix.len() * hidden, 0.0);
-        let weights = (&config.text, &model.parts.decoder);
-        decoder::embed_tokens(
-            &model.parts.store,
-            weights,
-            &prefix[image_tokens..],
-            &mut self.x[image_tokens * hidden..],
-        );
-        self.cache.reset(&config.text, total);
+        model.decoder().embed(&prefix[image_tokens..], &mut self.x[image_tokens * hidden..]);
+        self.decoder.cache.reset(&config.text, total);
         self.advance(Stage::Prefill, positions)?;
         timings.prefill = start.elapsed();
         Ok((prefix, timings))
@@ -435,12 +426,9 @@ impl Session {
         let features_len = config.vision.tokens() * config.text.hidden;
         self.features.resize(self.pixels.len() / picture * features_len, 0.0);
         let pictures = self.pixels.chunks_exact(picture).zip(self.features.chunks_exact_mut(features_len));
-        let (compute, scratch) = (&self.compute, &mut self.vision);
-        let tower = (&config.vision, &model.parts.vision);
+        let (compute, scratch, tower) = (&self.compute, &mut self.vision, model.tower());
         let result = compute.pool.enter(|| {
-            pictures.into_iter().try_for_each(|(pixels, features)| {
-                vision::forward(compute, &model.parts.store, tower, pixels, (&mut *scratch, features))
-            })
+            pictures.into_iter().try_for_each(|(pixels, features)| tower.forward(compute, pixels, scratch, features))
         });
         if result.is_err() {
             self.features.clear();
@@ -451,26 +439,24 @@ impl Session {
 
     /// Appends one token; its logits are then in `self.logits`.
     fn step(&mut self, token: u32) -> Result<()> {
-        let Self { model, x, .. } = self;
-        let text = &model.parts.config.text;
-        x.resize(text.hidden, 0.0);
-        decoder::embed_tokens(&model.parts.store, (text, &model.parts.decoder), &[token], x);
+        let decoder = self.model.decoder();
+        self.x.resize(decoder.config.hidden, 0.0);
+        decoder.embed(&[token], &mut self.x);
         self.advance(Stage::Generation, Positions::Last)
     }
 
     /// Runs the decoder over `self.x` and leaves the last position's logits.
     fn advance(&mut self, stage: Stage, positions: Positions) -> Result<()> {
-        let Self { model, compute, generation_compute, decoder: scratch, cache, x, logits, .. } = self;
+        let Self { model, compute, generation_compute, decoder: state, x, logits, .. } = self;
         let compute = match stage {
             Stage::Prefill => compute,
             Stage::Generation => generation_compute.as_ref().unwrap_or(compute),
         };
-        let weights = (&model.parts.config.text, &model.parts.decoder);
-        logits.resize(model.parts.config.text.vocabulary, 0.0);
+        let decoder = model.decoder();
+        logits.resize(decoder.config.vocabulary, 0.0);
         compute.pool.enter(|| {
-            decoder::forward(compute, &model.parts.store, weights, (x, positions), (scratch, cache))?;
-            let last = &x[x.len() - model.parts.config.text.hidden..];
-            decoder::logits(compute, &model.parts.store, weights, last, (scratch, logits));
+            decoder.forward(compute, x, positions, state)?;
+            decoder.logits(compute, &x[x.len() - decoder.config.hidden..], state, logits);
             Ok(())
         })
     }

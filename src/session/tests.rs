@@ -39,7 +39,7 @@ fn the_last_position_does_not_need_the_others() {
             session.prefill(prompt, 1, positions).unwrap();
             let first = session.logits.clone();
             session.step(5).unwrap();
-            (session.cache, first, session.logits)
+            (session.decoder.cache, first, session.logits)
         };
         for prompt in ["", "what color is the circle?"] {
             let (all, last) = (run(Positions::All, prompt), run(Positions::Last, prompt));

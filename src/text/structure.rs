@@ -182,7 +182,7 @@ pub(super) fn check(json: &str) -> Result<(), String> {
         ("decoder", structure.decoder, "decoders", decoder),
     ] {
         let Some(part) = part else { continue };
-        check_steps(part.get(), (list, check)).map_err(|reason| format!("its {name} {reason}"))?;
+        check_steps(part.get(), list, check).map_err(|reason| format!("its {name} {reason}"))?;
     }
     Ok(())
 }
@@ -219,7 +219,7 @@ fn check_model(model: &Model<'_>) -> Result<(), String> {
 type Checked = Result<(), String>;
 
 /// Checks each step of a part, which is null, a step or a sequence of them under a name of its own.
-fn check_steps(json: &str, (list, check): (&str, fn(&Value) -> Checked)) -> Checked {
+fn check_steps(json: &str, list: &str, check: fn(&Value) -> Checked) -> Checked {
     if json.len() > LARGEST_PART {
         return Err(format!("has {} bytes, more than {LARGEST_PART}", json.len()));
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use gemmule::answer::Object;
-use gemmule::image::{Frame, PixelFormat};
+use gemmule::image::{Frame, PixelFormat, Size};
 
 use crate::cdr::{Reader, Writer};
 
@@ -81,7 +81,7 @@ impl<'a> Image<'a> {
     pub fn frame(&self) -> Result<Frame<'a>> {
         let format = pixel_format(self.encoding)
             .with_context(|| format!("images in the encoding '{}' are not supported", self.encoding))?;
-        Ok(Frame::new(self.data, (self.width, self.height), self.step as usize, format)?)
+        Ok(Frame::new(self.data, Size::new(self.width, self.height), self.step as usize, format)?)
     }
 }
 

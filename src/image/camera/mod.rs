@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::video4linux as kernel;
 use super::stream::{Kind, frame_len};
-use super::{Colours, FrameShape, Matrix, PixelFormat, Range, StreamFrame};
+use super::{Colours, FrameShape, Matrix, PixelFormat, Range, Size, StreamFrame};
 use crate::{Error, Result};
 
 /// What a camera may be asked for, and what the kernel calls it, best first: pixels before JPEG, which has lost some, and colour
@@ -45,7 +45,7 @@ pub struct CameraOptions {
     /// uyvy, nv12, i420, rgb8, bgr8, rgba8, bgra8, JPEG, mono8.
     pub format: Option<CameraFormat>,
     /// Width and height in pixels.
-    pub size: Option<(u32, u32)>,
+    pub size: Option<Size>,
 }
 
 /// How a camera's pixels come.
@@ -79,7 +79,7 @@ pub struct Camera {
     file: File,
     name: String,
     kind: Kind,
-    size: (u32, u32),
+    size: Size,
     buffers: Vec<MmapRaw>,
     frames: u64,
 }
@@ -118,7 +118,7 @@ impl Camera {
         let file = file.map_err(|error| failed(path, error))?;
         let name = check(path, &file)?;
         let (layout, kind) = choose(path, &file, options)?;
-        let size = (layout.width, layout.height);
+        let size = Size::new(layout.width, layout.height);
         let mut camera = Self { path: path.to_owned(), file, name, kind, size, buffers: Vec::new(), frames: 0 };
         camera.begin().map_err(|error| failed(path, error))?;
         Ok(camera)
@@ -130,7 +130,7 @@ impl Camera {
             Kind::Mjpeg => CameraFormat::Jpeg,
             Kind::Raw { shape, .. } => CameraFormat::Raw(shape.format),
         };
-        format!("{}, {} × {} pixels as {}", self.name, self.size.0, self.size.1, format.name())
+        format!("{}, {} pixels as {}", self.name, self.size, format.name())
     }
 
     /// The next frame, to be decoded by whoever wants it; none where none of use comes in time. Frames that the driver knows to be
@@ -300,7 +300,7 @@ fn choose(path: &Path, file: &File, options: &CameraOptions) -> Result<(kernel::
     let known = known_formats(path, file)?;
     let wanted = |code: &&u32| options.format.is_none_or(|format| CameraFormat::of(**code) == Some(format));
     let is_set = current_layout(path, file)?;
-    let size = options.size.unwrap_or((is_set.width, is_set.height));
+    let size = options.size.unwrap_or(Size::new(is_set.width, is_set.height));
     let mut first = None;
     for code in known.iter().filter(wanted) {
         match set_layout(path, file, *code, size).and_then(|layout| Ok((layout, stream_kind(path, &layout)?))) {
@@ -323,9 +323,10 @@ fn current_layout(path: &Path, file: &File) -> Result<kernel::PixelLayout> {
 }
 
 /// Sets a layout; that the camera sets something else is an error.
-fn set_layout(path: &Path, file: &File, code: u32, (width, height): (u32, u32)) -> Result<kernel::PixelLayout> {
+fn set_layout(path: &Path, file: &File, code: u32, size: Size) -> Result<kernel::PixelLayout> {
     let (field, extended) = (kernel::field::NONE, kernel::EXTENDED);
-    let layout = kernel::PixelLayout { width, height, code, field, extended, ..Default::default() };
+    let layout =
+        kernel::PixelLayout { width: size.width, height: size.height, code, field, extended, ..Default::default() };
     let mut format = kernel::Format { kind: kernel::CAPTURE, layout, ..Default::default() };
     match call!(file, set_format, &mut format) {
         // What another program feeds cannot be changed; it may be right as it is.
@@ -333,7 +334,7 @@ fn set_layout(path: &Path, file: &File, code: u32, (width, height): (u32, u32)) 
         other => other.map_err(|error| failed(path, error.into()))?,
     }
     let set = current_layout(path, file)?;
-    if set.code != code || (set.width, set.height) != (width, height) {
+    if set.code != code || Size::new(set.width, set.height) != size {
         let is = CameraFormat::of(set.code).map_or_else(|| code_name(set.code), |format| format.name().to_owned());
         let reason = format!(
             "the camera would send {} × {} pixels as {is}: choose that, or another size (`v4l2-ctl --list-formats-ext` shows \
@@ -352,14 +353,14 @@ fn set_layout(path: &Path, file: &File, code: u32, (width, height): (u32, u32)) 
 /// How frames of this layout lie in memory, if their colours are such as are known.
 fn stream_kind(path: &Path, layout: &kernel::PixelLayout) -> Result<Kind> {
     let Some(CameraFormat::Raw(format)) = CameraFormat::of(layout.code) else { return Ok(Kind::Mjpeg) };
-    let size = (layout.width, layout.height);
+    let size = Size::new(layout.width, layout.height);
     let shape = match layout.row_step {
         0 => FrameShape::tight(format, size),
         row_step => FrameShape::v4l2(format, size, row_step as usize),
     };
     let Some(mut shape) = shape.filter(|shape| frame_len(shape).is_some()) else {
-        let ((width, height), row_step) = (size, layout.row_step);
-        let reason = format!("frames of {width} × {height} pixels, rows {row_step} bytes apart, are not supported");
+        let row_step = layout.row_step;
+        let reason = format!("frames of {size} pixels, rows {row_step} bytes apart, are not supported");
         return Err(unusable(path, reason));
     };
     if format.is_yuv() {

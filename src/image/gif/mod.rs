@@ -8,6 +8,7 @@ use image::RgbImage;
 
 use self::blocks::{Blocks, Extent, Frame, Palette, Rgb};
 use super::limits::check_size;
+use super::size::Size;
 
 /// Pixels of the largest canvas, as in Pillow: few bytes can ask for a large one.
 const LARGEST_CANVAS: usize = 178_956_970;
@@ -31,7 +32,7 @@ struct Canvas<P> {
 }
 
 impl<P: Copy> Canvas<P> {
-    fn new((width, height): (usize, usize), pixel: P) -> Self {
+    fn new(width: usize, height: usize, pixel: P) -> Self {
         Self { width, height, pixels: vec![pixel; width * height], disposal: None }
     }
 
@@ -47,7 +48,7 @@ impl<P: Copy> Canvas<P> {
 
     /// Notes what becomes of a frame's place before the next one: nothing, a filling, or what there is now, with one pixel for what lies
     /// beyond the canvas.
-    fn note_disposal(&mut self, way: u8, extent: Extent, (filling, beyond): (P, P)) -> Result<(), String> {
+    fn note_disposal(&mut self, way: u8, extent: Extent, filling: P, beyond: P) -> Result<(), String> {
         match way {
             ..FILL => {}
             FILL => self.disposal = Some(Disposal::Fill(extent, filling)),
@@ -58,7 +59,7 @@ impl<P: Copy> Canvas<P> {
 
     /// What there is before a frame is drawn, to come back after it.
     fn keep(&mut self, extent: Extent, beyond: P) -> Result<(), String> {
-        check_size((extent.width as u32, extent.height as u32), 0)?;
+        check_size(Size::new(extent.width as u32, extent.height as u32), 0)?;
         let at = |x: usize, y: usize| {
             let is_within = x < self.width && y < self.height;
             if is_within { self.pixels[y * self.width + x] } else { beyond }
@@ -70,12 +71,12 @@ impl<P: Copy> Canvas<P> {
     }
 
     /// Makes the canvas so large; what is new of it has one pixel. False where it is so large already.
-    fn grow(&mut self, size: (usize, usize), pixel: P) -> bool {
-        if size == (self.width, self.height) {
+    fn grow(&mut self, width: usize, height: usize, pixel: P) -> bool {
+        if (width, height) == (self.width, self.height) {
             return false;
         }
-        let mut canvas = Self::new(size, pixel);
-        let rows = canvas.pixels.chunks_exact_mut(size.0.max(1));
+        let mut canvas = Self::new(width, height, pixel);
+        let rows = canvas.pixels.chunks_exact_mut(width.max(1));
         for (row, before) in rows.zip(self.pixels.chunks_exact(self.width.max(1))) {
             row[..before.len()].copy_from_slice(before);
         }
@@ -164,7 +165,7 @@ impl<'a> Frames<'a> {
         match &mut self.shown {
             Shown::Nothing => {
                 self.transparent = *transparent;
-                let mut canvas = Canvas::new((width, height), transparent.unwrap_or(0));
+                let mut canvas = Canvas::new(width, height, transparent.unwrap_or(0));
                 canvas.draw(part, &unpacked.indices, part.width, Some);
                 let fill = match self.way {
                     ..FILL => None,
@@ -178,8 +179,8 @@ impl<'a> Frames<'a> {
             }
             Shown::Indexed { canvas, palette: shown, had_colours } => {
                 let filling = self.transparent.or(*transparent).unwrap_or(background);
-                canvas.note_disposal(self.way, *extent, (filling, 0))?;
-                if canvas.grow((width, height), 0) {
+                canvas.note_disposal(self.way, *extent, filling, 0)?;
+                if canvas.grow(width, height, 0) {
                     *shown = match (palette.is_grey(), shown.is_grey()) {
                         (false, _) => palette.clone(),
                         (true, false) => Palette::black(),
@@ -191,8 +192,8 @@ impl<'a> Frames<'a> {
             }
             Shown::Coloured(canvas) => {
                 let filling = palette.fill(transparent.unwrap_or(background));
-                canvas.note_disposal(self.way, *extent, (filling, [0; 3]))?;
-                canvas.grow((width, height), if transparent.is_none() { palette.colour(0) } else { [0; 3] });
+                canvas.note_disposal(self.way, *extent, filling, [0; 3])?;
+                canvas.grow(width, height, if transparent.is_none() { palette.colour(0) } else { [0; 3] });
                 let colour = |index: u8| is_drawn(index).then(|| palette.colour(index));
                 canvas.draw(*extent, &unpacked.indices, part.width, colour);
             }
@@ -245,7 +246,7 @@ impl<'a> Frames<'a> {
         if width * height > LARGEST_CANVAS {
             return Err(format!("its canvas of {width} × {height} pixels is larger than {LARGEST_CANVAS}"));
         }
-        check_size((width as u32, height as u32), 0)?;
+        check_size(Size::new(width as u32, height as u32), 0)?;
         Ok((width, height))
     }
 }

@@ -17,6 +17,7 @@ use recover::{Recovery, Stop, WRONG_TABLE};
 
 use super::limits::{Decoded, LARGEST_DECODED, LONGEST_SIDE, check_memory, check_size};
 use super::orientation;
+use super::size::Size;
 
 /// Whether these bytes begin as JPEG files do.
 pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
@@ -58,7 +59,7 @@ fn check_room(bytes: &[u8]) -> Result<(), String> {
     let Some((_, [_, h0, h1, w0, w1, components, ..])) = frame(bytes) else { return Ok(()) };
     let (width, height) = (u16::from_be_bytes([*w0, *w1]), u16::from_be_bytes([*h0, *h1]));
     let samples = u64::from(*components) * u64::from(width) * u64::from(height);
-    check_memory((width.into(), height.into()), 6 * samples + 6 * bytes.len() as u64)
+    check_memory(Size::new(width.into(), height.into()), 6 * samples + 6 * bytes.len() as u64)
 }
 
 /// The picture as stored in a sound file.
@@ -74,7 +75,7 @@ fn decode_sound(bytes: &[u8]) -> Result<DynamicImage, String> {
     decoder.set_block_smoothing(true);
     let header = decoder.header();
     let components = header.components.len();
-    let size = (u32::from(header.width), u32::from(header.height));
+    let size = Size::new(header.width.into(), header.height.into());
     check_size(size, 0)?;
     let mut sampling = header.components.iter().map(|of| (of.horizontal_sampling, of.vertical_sampling));
     let first = sampling.next();

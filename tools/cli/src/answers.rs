@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use gemmule::Model;
 use gemmule::answer::{Bounds, Detections, Malformed, Mask, Object, annotate, detections, merge_duplicates};
+use gemmule::image::Size;
 use gemmule::session::Constraint;
 use gemmule::{Answer, Picture, ProbabilityBase, Session};
 use gemmule_common::files::{OutputFile, directory_of, same_file};
@@ -91,7 +92,8 @@ impl Found {
         arguments: &ObjectArguments,
         session: &mut Session,
         model: &Model,
-        (answer, pictures): (&Answer, &[Picture]),
+        answer: &Answer,
+        pictures: &[Picture],
     ) -> Result<Self> {
         let mut detections = detections(model.tokenizer()?, &answer.tokens, &answer.probabilities)?;
         if let Some(overlap) = arguments.nms {
@@ -109,15 +111,15 @@ impl Found {
         Ok(Self { detections, masks })
     }
 
-    /// Objects of a part of a picture, from a pixel on, become those of the whole.
-    pub(super) fn move_into(&mut self, part: &Picture, (left, top): (u32, u32), whole: &Picture) {
-        let (width, height) = (whole.width(), whole.height());
+    /// Objects of a part of a picture, from (`left`, `top`) on, become those of the whole.
+    pub(super) fn move_into(&mut self, part: &Picture, left: u32, top: u32, whole: &Picture) {
+        let Size { width, height } = whole.size();
         for (object, mask) in self.detections.objects.iter_mut().zip(&mut self.masks) {
             let [x_min, y_min, x_max, y_max] = object.bounds.pixels(part.width(), part.height());
             let share = |edge: f64, start: u32, side: u32| (edge + f64::from(start)) / f64::from(side);
             let (x, y) = (|edge| share(edge, left, width), |edge| share(edge, top, height));
             object.bounds = Bounds { x_min: x(x_min), y_min: y(y_min), x_max: x(x_max), y_max: y(y_max) };
-            *mask = mask.take().map(|mask| mask.within((left, top), (width, height)));
+            *mask = mask.take().map(|mask| mask.within(left, top, whole.size()));
         }
     }
 
@@ -211,7 +213,8 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// What an answer says, without timings.
 pub(super) fn to_json(
-    (model, base): (&Model, ProbabilityBase),
+    model: &Model,
+    base: ProbabilityBase,
     answer: &Answer,
     found: &Found,
     pictures: &[Picture],

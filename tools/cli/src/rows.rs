@@ -299,7 +299,7 @@ impl Reading<'_> {
             }
             let row = line.row();
             let asked = match row {
-                Ok(row) => self.ask(index, (row, directory), &mut last)?,
+                Ok(row) => self.ask(index, row, directory, &mut last)?,
                 Err(error) => Err(error),
             };
             // Nobody takes more rows: the work has ended.
@@ -317,7 +317,7 @@ impl Reading<'_> {
     }
 
     /// A row with its pictures, or why it fails.
-    fn ask(&self, index: usize, (row, directory): (Row, &Path), last: &mut Option<Pictures>) -> Result<Result<Work>> {
+    fn ask(&self, index: usize, row: Row, directory: &Path, last: &mut Option<Pictures>) -> Result<Result<Work>> {
         let paths = row.paths(directory);
         if let Some(known) = last.as_ref().filter(|known| known.paths == paths) {
             return Ok(Ok(Work { row, pictures: Arc::clone(&known.pictures), same: true }));

@@ -145,9 +145,9 @@ impl Run {
             }
             cut_off |= !answer.complete;
             if self.json || draws {
-                let found = Found::read(&self.objects, &mut session, &model, (&answer, &pictures))?;
+                let found = Found::read(&self.objects, &mut session, &model, &answer, &pictures)?;
                 if self.json {
-                    let mut value = answers::to_json((&model, self.probabilities.base()), &answer, &found, &pictures)?;
+                    let mut value = answers::to_json(&model, self.probabilities.base(), &answer, &found, &pictures)?;
                     value["prompt"] = json!(prompt);
                     value["timings"] = timings_to_json(&answer, load, decode);
                     print_json(&value)?;

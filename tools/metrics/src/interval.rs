@@ -248,7 +248,8 @@ mod tests {
     /// How many in a hundred intervals of `rows` rows hold the value that they are drawn around.
     fn coverage(
         rows: usize,
-        (value, rounds): (f64, usize),
+        value: f64,
+        rounds: usize,
         mut draw: impl FnMut(&mut Random) -> f64,
         interval: impl Fn(&[Part]) -> Option<Estimate>,
     ) -> f64 {
@@ -265,7 +266,7 @@ mod tests {
         for rows in [10, 20, 100] {
             let shares = (1..40).map(|step| f64::from(step) / 40.0);
             let found = shares.map(|share| {
-                coverage(rows, (share, 300), |random| f64::from(u8::from(random.share() < share)), estimate)
+                coverage(rows, share, 300, |random| f64::from(u8::from(random.share() < share)), estimate)
             });
             let mean = found.sum::<f64>() / 39.0;
             assert!((94.0..=96.5).contains(&mean), "{rows} rows: {mean}");
@@ -278,9 +279,9 @@ mod tests {
         let lognormal = |random: &mut Random| random.normal().exp();
         for rows in [10, 20] {
             for (name, found) in [
-                ("normal", coverage(rows, (5.0, 400), |random| 5.0 + random.normal(), estimate)),
-                ("exponential", coverage(rows, (1.0, 400), exponential, estimate)),
-                ("lognormal", coverage(rows, (0.5f64.exp(), 400), lognormal, estimate)),
+                ("normal", coverage(rows, 5.0, 400, |random| 5.0 + random.normal(), estimate)),
+                ("exponential", coverage(rows, 1.0, 400, exponential, estimate)),
+                ("lognormal", coverage(rows, 0.5f64.exp(), 400, lognormal, estimate)),
             ] {
                 assert!(found >= 92.0, "{name}, {rows} rows: {found}");
             }
@@ -290,7 +291,7 @@ mod tests {
                 kind if kind < 0.9 => 0.0,
                 _ => 0.5 + random.share() / 2.0,
             };
-            let found = coverage(rows, (0.8 + 0.1 * 0.75, 400), anls, |rows| estimate_within(rows, Scale::SHARE));
+            let found = coverage(rows, 0.8 + 0.1 * 0.75, 400, anls, |rows| estimate_within(rows, Scale::SHARE));
             assert!(found >= 92.0, "ANLS, {rows} rows: {found}");
         }
     }

@@ -46,7 +46,7 @@ impl Reader<'_> {
         for layer in 0..shape[0] {
             for (target, shape, start, order) in places {
                 let place = order.at(&stored, layer * part + start);
-                self.checkpoint.insert(name(layer, target), shape.clone(), (file, stored.format, place))?;
+                self.checkpoint.insert(name(layer, target), shape.clone(), file, stored.format, place)?;
             }
         }
         Ok(())
@@ -57,7 +57,7 @@ impl Reader<'_> {
         let stored = self.find(array, stored)?;
         let file = self.checkpoint.add_opened(self.npz.path(), self.npz.file(&stored)?);
         let place = order.at(&stored, 0);
-        self.checkpoint.insert(name.to_owned(), shape.to_vec(), (file, stored.format, place))
+        self.checkpoint.insert(name.to_owned(), shape.to_vec(), file, stored.format, place)
     }
 }
 

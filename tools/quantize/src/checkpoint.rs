@@ -56,7 +56,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    fn new(file: usize, name: &str, shape: Vec<usize>, (format, data): (Format, Data)) -> Self {
+    fn new(file: usize, name: &str, shape: Vec<usize>, format: Format, data: Data) -> Self {
         Self { file, data, shape, format, name: name.to_owned(), changes: Vec::new(), replaced: false }
     }
 
@@ -176,7 +176,7 @@ impl Checkpoint {
                 }
             };
             let place = Data::File(Place::Straight(8 + header + info.data_offsets.0 as u64));
-            let source = Source::new(self.files.len(), &name, info.shape.clone(), (format, place));
+            let source = Source::new(self.files.len(), &name, info.shape.clone(), format, place);
             if let Some(other) = self.tensors.insert(canonical(&name), source) {
                 bail!("{}: tensors '{}' and '{name}' mean the same", path.display(), other.name);
             }
@@ -201,9 +201,11 @@ impl Checkpoint {
         &mut self,
         name: String,
         shape: Vec<usize>,
-        (file, format, place): (usize, Format, Place),
+        file: usize,
+        format: Format,
+        place: Place,
     ) -> Result<()> {
-        let source = Source::new(file, &name, shape, (format, Data::File(place)));
+        let source = Source::new(file, &name, shape, format, Data::File(place));
         let other = self.tensors.insert(name, source);
         ensure!(other.is_none(), "two tensors mean the same");
         Ok(())
@@ -217,7 +219,7 @@ impl Checkpoint {
     ) -> Result<()> {
         let file = self.add_opened(path, File::open(path).with_context(|| path.display().to_string())?);
         for (name, shape, values) in tensors {
-            let source = Source::new(file, &name, shape, (Format::F32, Data::Memory(values.into())));
+            let source = Source::new(file, &name, shape, Format::F32, Data::Memory(values.into()));
             self.tensors.insert(name, source);
         }
         Ok(())
@@ -283,7 +285,7 @@ impl Checkpoint {
                 let width = source.format.info().block_bytes;
                 self.read_run(source, offset + (start * width) as u64, bytes, values)?;
             }
-            Data::File(place @ Place::Turned { .. }) => self.read_turned(source, *place, start, (values, bytes))?,
+            Data::File(place @ Place::Turned { .. }) => self.read_turned(source, *place, start, values, bytes)?,
         }
         let columns = source.columns();
         source.changes.iter().for_each(|change| change.apply(values, start, columns));
@@ -306,7 +308,8 @@ impl Checkpoint {
         source: &Source,
         place: Place,
         start: usize,
-        (values, bytes): (&mut [f32], &mut Vec<u8>),
+        values: &mut [f32],
+        bytes: &mut Vec<u8>,
     ) -> Result<()> {
         let Place::Turned { offset, inner, outer, column } = place else {
             unreachable!("straight places are read straight")
@@ -378,7 +381,7 @@ impl Checkpoint {
     }
 
     /// The tensor that an adapter changes, checked to be a matrix of the sizes given.
-    pub(crate) fn matrix(&self, name: &str, (rows, columns): (usize, usize)) -> Result<&Source> {
+    pub(crate) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<&Source> {
         let source = self.tensors.get(name).with_context(|| format!("the checkpoint has no tensor '{name}'"))?;
         let fits = source.shape.len() >= 2 && source.shape[0] == rows && source.columns() == columns;
         ensure!(fits, "the adapter's {rows} × {columns} do not fit '{}' of shape {:?}", source.name, source.shape);

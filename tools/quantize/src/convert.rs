@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,7 +65,7 @@ pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
 pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile], check: Check<'_>) -> Result<()> {
     let kernels = gemmule_quant::isa::select(None)?;
     let make = |item: &Item, first: usize, count: usize| {
-        encode_stretch(kernels, checkpoint, (item, source_of(checkpoint, item)?), (first, count))
+        encode_stretch(kernels, checkpoint, item, source_of(checkpoint, item)?, first..first + count)
     };
     write(outputs, &make, Some(check))
 }
@@ -238,25 +239,27 @@ struct Scratch {
 fn encode_stretch(
     kernels: &dyn Kernels,
     checkpoint: &Checkpoint,
-    (item, source): (&Item, &Source),
-    (first, count): (usize, usize),
+    item: &Item,
+    source: &Source,
+    rows: Range<usize>,
 ) -> Result<Made> {
     thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
     let row_bytes = item.format.row_bytes(item.columns).context("the plan has rows of whole blocks")?;
-    let mut bytes = vec![0; count * row_bytes];
-    let mut total = Total { weights: (count * item.columns) as u64, bytes: bytes.len() as u64, ..Total::default() };
+    let mut bytes = vec![0; rows.len() * row_bytes];
+    let mut total =
+        Total { weights: (rows.len() * item.columns) as u64, bytes: bytes.len() as u64, ..Total::default() };
     let rows_at_once = (PORTION / item.columns).max(1);
     SCRATCH.with_borrow_mut(|scratch| {
         for (index, out) in bytes.chunks_mut(rows_at_once * row_bytes).enumerate() {
-            let rows = (first + index * rows_at_once, out.len() / row_bytes);
-            read_rows(checkpoint, (item, source), rows, scratch)?;
+            let first = rows.start + index * rows_at_once;
+            read_rows(checkpoint, item, source, first..first + out.len() / row_bytes, scratch)?;
             if let Err(error) = kernels.encode_row(item.format, &scratch.values, out) {
                 let (row, error) = match error {
                     EncodeError::NotFinite(at) => (at / item.columns, EncodeError::NotFinite(at % item.columns)),
                     other => (0, other),
                 };
                 let (path, name) = (checkpoint.path(source).display(), &source.name);
-                return Err(error).with_context(|| format!("{path}: tensor '{name}', row {}", rows.0 + row));
+                return Err(error).with_context(|| format!("{path}: tensor '{name}', row {}", first + row));
             }
             let (error, square) = kernels.squared_error(item.format, out, &scratch.values);
             total.squared_error += error;
@@ -266,13 +269,15 @@ fn encode_stretch(
     })
 }
 
-/// Fills `scratch.values` with `count` rows from `first` on, as they are to be encoded.
+/// Fills `scratch.values` with rows as they are to be encoded.
 fn read_rows(
     checkpoint: &Checkpoint,
-    (item, source): (&Item, &Source),
-    (first, count): (usize, usize),
+    item: &Item,
+    source: &Source,
+    rows: Range<usize>,
     scratch: &mut Scratch,
 ) -> Result<()> {
+    let (first, count) = (rows.start, rows.len());
     let Scratch { bytes, present, values, .. } = scratch;
     let (filled_rows, filled_columns) = item.filled();
     let present_rows = filled_rows.saturating_sub(first).min(count);

@@ -296,7 +296,8 @@ pub struct RowsToMake<'a> {
 pub fn write_made(
     model: MadeModel,
     output: &Path,
-    (split, force): (bool, bool),
+    split: bool,
+    force: bool,
     make: impl Fn(RowsToMake<'_>) -> Vec<u8> + Sync,
 ) -> Result<()> {
     let outputs = output_paths(output, split, force)?;

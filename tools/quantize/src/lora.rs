@@ -238,7 +238,7 @@ impl Adapter {
     }
 
     /// Adds one module's part.
-    fn add(&self, checkpoint: &mut Checkpoint, module: &str, (parts, strength): (&Parts, f32)) -> Result<()> {
+    fn add(&self, checkpoint: &mut Checkpoint, module: &str, parts: &Parts, strength: f32) -> Result<()> {
         let file = &self.file;
         let with_magnitude = self.config.is_on("use_dora")?;
         ensure!(
@@ -249,7 +249,7 @@ impl Adapter {
         let (delta, sizes, scale) = self.delta(module, parts, strength)?;
         let target = canonical(&format!("{module}.weight"));
         let target = if target == HEAD { EMBEDDING.to_owned() } else { target };
-        checkpoint.matrix(&target, sizes).with_context(|| file.clone())?;
+        checkpoint.matrix(&target, sizes.0, sizes.1).with_context(|| file.clone())?;
         checkpoint.change(&target, Change::Product(delta));
         if with_magnitude {
             let name = parts.magnitude.as_ref();
@@ -340,7 +340,7 @@ pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) 
     let (last, first): (Vec<_>, Vec<_>) = adapter.modules.iter().partition(|(module, _)| is_head(module));
     let modules = first.into_iter().chain(last);
     for (module, parts) in modules.filter(|(module, _)| once.as_ref() != Some(*module)) {
-        adapter.add(checkpoint, module, (parts, strength))?;
+        adapter.add(checkpoint, module, parts, strength)?;
     }
     Ok(())
 }

@@ -36,14 +36,14 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Tensor>> {
                     (
                         outputs,
                         area * inputs,
-                        turned(&values, inputs, |output, tap| (output * inputs * area + tap, area), (outputs, area)),
+                        turned(&values, inputs, outputs, area, |output, tap| (output * inputs * area + tap, area)),
                     )
                 }
                 Layout::Transposed => {
                     let values = archive.array(&weight, &[inputs, outputs, kernel, kernel])?;
                     // Rows by tap, then output: a pixel's contributions to a neighbour lie together.
                     let values =
-                        turned(&values, inputs, |tap, output| (output * area + tap, outputs * area), (area, outputs));
+                        turned(&values, inputs, area, outputs, |tap, output| (output * area + tap, outputs * area));
                     (area * outputs, inputs, values)
                 }
             };
@@ -74,8 +74,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Tensor>> {
 fn turned(
     values: &[f32],
     inputs: usize,
+    outer: usize,
+    middle: usize,
     place: impl Fn(usize, usize) -> (usize, usize),
-    (outer, middle): (usize, usize),
 ) -> Vec<f32> {
     let lines = (0..outer).flat_map(|outer| (0..middle).map(move |middle| (outer, middle)));
     lines

@@ -108,6 +108,33 @@ fn fit(format: Format, columns: usize) -> Format {
     candidates.into_iter().find(|format| format.row_bytes(columns).is_some()).unwrap_or(Format::F32)
 }
 
+/// A tensor's name in the file, and the checkpoint's.
+struct Names {
+    name: String,
+    source: String,
+}
+
+impl Names {
+    fn new(name: impl Into<String>, source: impl Into<String>) -> Self {
+        Self { name: name.into(), source: source.into() }
+    }
+
+    /// Those of `.weight` or `.bias`.
+    fn part(&self, part: &str) -> Self {
+        Self { name: format!("{}.{part}", self.name), source: format!("{}.{part}", self.source) }
+    }
+}
+
+/// A matrix with a bias: its sizes in the checkpoint, and with the zeros that blocks need.
+#[derive(Clone, Copy)]
+struct Dense {
+    class: Class,
+    rows: usize,
+    columns: usize,
+    padded_rows: usize,
+    padded_columns: usize,
+}
+
 impl Plan {
     /// Lists the tensors; sets the padding of the vision MLP in `config`.
     pub(crate) fn new(config: &mut Config, types: &Types) -> Self {
@@ -131,9 +158,9 @@ impl Plan {
     /// Adds the decoder of masks; its tensors have the same name in the checkpoint and in the file, and stay f32.
     pub(crate) fn add_masks(&mut self, tensors: &[mask_decoder::Tensor]) {
         for (name, shape, _) in tensors {
-            let names = (name.clone(), name.clone());
+            let names = Names::new(name, name);
             match shape[..] {
-                [rows, columns] => self.matrix(names, (rows, columns), Format::F32, Class::Small),
+                [rows, columns] => self.matrix(names, rows, columns, Format::F32, Class::Small),
                 _ => self.vector(names, shape[0], false, true),
             }
             if let Some(item) = self.items.last_mut() {
@@ -142,10 +169,10 @@ impl Plan {
         }
     }
 
-    fn matrix(&mut self, names: (String, String), (rows, columns): (usize, usize), format: Format, class: Class) {
+    fn matrix(&mut self, names: Names, rows: usize, columns: usize, format: Format, class: Class) {
         self.items.push(Item {
-            name: names.0,
-            source: names.1,
+            name: names.name,
+            source: names.source,
             shape: vec![rows, columns],
             rows,
             columns,
@@ -157,10 +184,10 @@ impl Plan {
         });
     }
 
-    fn vector(&mut self, names: (String, String), len: usize, plus_one: bool, vision_half: bool) {
+    fn vector(&mut self, names: Names, len: usize, plus_one: bool, vision_half: bool) {
         self.items.push(Item {
-            name: names.0,
-            source: names.1,
+            name: names.name,
+            source: names.source,
             shape: vec![len],
             rows: 1,
             columns: len,
@@ -175,11 +202,11 @@ impl Plan {
     fn add_text(&mut self, config: &Config) {
         let t = &config.text;
         let (q_len, kv_len) = (t.heads * t.head_dim, t.kv_heads * t.head_dim);
-        let embedding = (tensor::TOKEN_EMBEDDING.to_owned(), "language_model.embed_tokens.weight".to_owned());
-        self.matrix(embedding, (t.vocabulary, t.hidden), self.types.embedding, Class::Embedding);
+        let embedding = Names::new(tensor::TOKEN_EMBEDDING, "language_model.embed_tokens.weight");
+        self.matrix(embedding, t.vocabulary, t.hidden, self.types.embedding, Class::Embedding);
         for layer in 0..t.layers {
             let names = |part: &str, source: &str| {
-                (tensor::layer(layer, part), format!("language_model.layers.{layer}.{source}.weight"))
+                Names::new(tensor::layer(layer, part), format!("language_model.layers.{layer}.{source}.weight"))
             };
             // Gemma 1 calls the MLP's norm by what comes before it.
             let norms: &[(&str, &str)] = match t.family {
@@ -194,93 +221,91 @@ impl Plan {
             for (part, source) in norms {
                 self.vector(names(part, source), t.hidden, true, false);
             }
-            for (part, source, shape) in [
-                ("attn_q", "self_attn.q_proj", (q_len, t.hidden)),
-                ("attn_k", "self_attn.k_proj", (kv_len, t.hidden)),
-                ("attn_v", "self_attn.v_proj", (kv_len, t.hidden)),
-                ("attn_output", "self_attn.o_proj", (t.hidden, q_len)),
-                ("ffn_gate", "mlp.gate_proj", (t.feed_forward, t.hidden)),
-                ("ffn_up", "mlp.up_proj", (t.feed_forward, t.hidden)),
-                ("ffn_down", "mlp.down_proj", (t.hidden, t.feed_forward)),
+            for (part, source, rows, columns) in [
+                ("attn_q", "self_attn.q_proj", q_len, t.hidden),
+                ("attn_k", "self_attn.k_proj", kv_len, t.hidden),
+                ("attn_v", "self_attn.v_proj", kv_len, t.hidden),
+                ("attn_output", "self_attn.o_proj", t.hidden, q_len),
+                ("ffn_gate", "mlp.gate_proj", t.feed_forward, t.hidden),
+                ("ffn_up", "mlp.up_proj", t.feed_forward, t.hidden),
+                ("ffn_down", "mlp.down_proj", t.hidden, t.feed_forward),
             ] {
-                self.matrix(names(part, source), shape, self.types.body, Class::Body);
+                self.matrix(names(part, source), rows, columns, self.types.body, Class::Body);
             }
         }
-        let norm = (tensor::OUTPUT_NORM.to_owned(), "language_model.norm.weight".to_owned());
+        let norm = Names::new(tensor::OUTPUT_NORM, "language_model.norm.weight");
         self.vector(norm, t.hidden, true, false);
     }
 
     fn add_vision(&mut self, config: &Config) {
         let v = &config.vision;
         let (hidden, inner, padded) = (v.hidden, v.feed_forward, v.padded_feed_forward);
-        let patch_names =
-            (tensor::PATCH_WEIGHT.to_owned(), "vision_tower.embeddings.patch_embedding.weight".to_owned());
-        self.matrix(patch_names, (hidden, v.patch_len()), Format::F32, Class::Vision);
+        let patch_names = Names::new(tensor::PATCH_WEIGHT, "vision_tower.embeddings.patch_embedding.weight");
+        self.matrix(patch_names, hidden, v.patch_len(), Format::F32, Class::Vision);
         if let Some(patch) = self.items.last_mut() {
             patch.class = Class::Small;
             patch.shape = vec![hidden, 3, v.patch_size, v.patch_size];
             patch.dimensions = patch.shape.iter().rev().map(|size| *size as u64).collect();
         }
-        let patch_bias = (tensor::PATCH_BIAS.to_owned(), "vision_tower.embeddings.patch_embedding.bias".to_owned());
+        let patch_bias = Names::new(tensor::PATCH_BIAS, "vision_tower.embeddings.patch_embedding.bias");
         self.vector(patch_bias, hidden, false, true);
-        let position = (tensor::POSITION.to_owned(), "vision_tower.embeddings.position_embedding.weight".to_owned());
-        self.matrix(position, (v.tokens(), hidden), Format::F32, Class::Vision);
+        let position = Names::new(tensor::POSITION, "vision_tower.embeddings.position_embedding.weight");
+        self.matrix(position, v.tokens(), hidden, Format::F32, Class::Vision);
         if let Some(position) = self.items.last_mut() {
             position.class = Class::Small;
         }
         for layer in 0..v.layers {
-            let name = |part: &str| tensor::vision(layer, part);
-            let source = |source: &str| format!("vision_tower.encoder.layers.{layer}.{source}");
-            for (part, hf) in [("ln1", "layer_norm1"), ("ln2", "layer_norm2")] {
-                self.weight_and_bias((name(part), source(hf)), None, (hidden, hidden), hidden);
+            let names = |part: &str, source: &str| {
+                Names::new(tensor::vision(layer, part), format!("vision_tower.encoder.layers.{layer}.{source}"))
+            };
+            for (part, source) in [("ln1", "layer_norm1"), ("ln2", "layer_norm2")] {
+                self.affine(&names(part, source), hidden);
             }
-            let square = (hidden, hidden);
-            for (part, hf, shape, padded_shape) in [
-                ("attn_q", "self_attn.q_proj", square, square),
-                ("attn_k", "self_attn.k_proj", square, square),
-                ("attn_v", "self_attn.v_proj", square, square),
-                ("attn_out", "self_attn.out_proj", square, square),
-                ("ffn_up", "mlp.fc1", (inner, hidden), (padded, hidden)),
-                ("ffn_down", "mlp.fc2", (hidden, inner), (hidden, padded)),
+            let square = Dense {
+                class: Class::Vision,
+                rows: hidden,
+                columns: hidden,
+                padded_rows: hidden,
+                padded_columns: hidden,
+            };
+            let up = Dense { rows: inner, padded_rows: padded, ..square };
+            let down = Dense { columns: inner, padded_columns: padded, ..square };
+            for (part, source, dense) in [
+                ("attn_q", "self_attn.q_proj", square),
+                ("attn_k", "self_attn.k_proj", square),
+                ("attn_v", "self_attn.v_proj", square),
+                ("attn_out", "self_attn.out_proj", square),
+                ("ffn_up", "mlp.fc1", up),
+                ("ffn_down", "mlp.fc2", down),
             ] {
-                self.weight_and_bias(
-                    (name(part), source(hf)),
-                    Some((Class::Vision, padded_shape)),
-                    shape,
-                    padded_shape.0,
-                );
+                self.dense(&names(part, source), dense);
             }
         }
-        let post_norm = (tensor::POST_NORM.to_owned(), "vision_tower.post_layernorm".to_owned());
-        self.weight_and_bias(post_norm, None, (hidden, hidden), hidden);
-        let projector = (tensor::PROJECTOR.to_owned(), "multi_modal_projector.linear".to_owned());
-        let shape = (config.text.hidden, hidden);
-        self.weight_and_bias(projector, Some((Class::Projector, shape)), shape, shape.0);
+        self.affine(&Names::new(tensor::POST_NORM, "vision_tower.post_layernorm"), hidden);
+        let rows = config.text.hidden;
+        let projector =
+            Dense { class: Class::Projector, rows, columns: hidden, padded_rows: rows, padded_columns: hidden };
+        self.dense(&Names::new(tensor::PROJECTOR, "multi_modal_projector.linear"), projector);
     }
 
-    /// A pair `.weight`, `.bias`: a matrix of a class with its padded shape, or a norm. The bias is padded to `bias_len`.
-    fn weight_and_bias(
-        &mut self,
-        (name, source): (String, String),
-        matrix: Option<(Class, (usize, usize))>,
-        shape: (usize, usize),
-        bias_len: usize,
-    ) {
-        let names = |part: &str| (format!("{name}.{part}"), format!("{source}.{part}"));
-        match matrix {
-            None => self.vector(names("weight"), shape.0, false, true),
-            Some((class, (rows, columns))) => {
-                self.matrix(names("weight"), shape, Format::F32, class);
-                let format = fit(self.types.vision, columns);
-                if let Some(item) = self.items.last_mut() {
-                    (item.rows, item.columns, item.format) = (rows, columns, format);
-                    item.dimensions = vec![columns as u64, rows as u64];
-                }
-            }
+    /// A norm with its bias.
+    fn affine(&mut self, names: &Names, len: usize) {
+        self.vector(names.part("weight"), len, false, true);
+        self.vector(names.part("bias"), len, false, true);
+    }
+
+    /// A matrix with its bias, both padded.
+    fn dense(&mut self, names: &Names, dense: Dense) {
+        let Dense { class, rows, columns, padded_rows, padded_columns } = dense;
+        self.matrix(names.part("weight"), rows, columns, Format::F32, class);
+        let format = fit(self.types.vision, padded_columns);
+        if let Some(item) = self.items.last_mut() {
+            (item.rows, item.columns, item.format) = (padded_rows, padded_columns, format);
+            item.dimensions = vec![padded_columns as u64, padded_rows as u64];
         }
-        self.vector(names("bias"), shape.0, false, true);
+        self.vector(names.part("bias"), rows, false, true);
         if let Some(bias) = self.items.last_mut() {
-            (bias.columns, bias.dimensions) = (bias_len, vec![bias_len as u64]);
+            (bias.columns, bias.dimensions) = (padded_rows, vec![padded_rows as u64]);
         }
     }
 

@@ -153,7 +153,7 @@ impl Cli {
             config,
             body: self.body,
         };
-        gemmule_quantize::write_made(model, &self.output, (self.split, self.force), |rows| {
+        gemmule_quantize::write_made(model, &self.output, self.split, self.force, |rows| {
             blocks::random_rows(&rows, self.seed)
         })
     }

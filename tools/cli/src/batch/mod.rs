@@ -141,8 +141,8 @@ impl Batch {
             ..GenerateOptions::default()
         };
         let answer = session.ask(&work.row.prompt, &options, |_| std::ops::ControlFlow::Continue(()))?;
-        let found = Found::read(&self.objects, session, model, (&answer, &work.pictures))?;
-        let value = answers::to_json((model, self.probabilities.base()), &answer, &found, &work.pictures)?;
+        let found = Found::read(&self.objects, session, model, &answer, &work.pictures)?;
+        let value = answers::to_json(model, self.probabilities.base(), &answer, &found, &work.pictures)?;
         Ok((value, answer.finish))
     }
 

@@ -110,7 +110,7 @@ impl Eval {
                 }
             }
             let answers = predictions.into_iter().map(|prediction| prediction.text.unwrap_or_default()).collect();
-            runs.push(measured(self.metric, path.display().to_string(), answers, (truths, seen)));
+            runs.push(measured(self.metric, path.display().to_string(), answers, truths, seen));
         }
         Ok(runs)
     }
@@ -135,8 +135,8 @@ impl Eval {
         let bar = rows::progress(truths.len() * models.len(), 0)?;
         let mut runs = Vec::new();
         for (model, name) in models {
-            let (answers, seen) = self.answer_all(model, (truths, data), &bar)?;
-            runs.push(measured(self.metric, name, answers, (truths, seen)));
+            let (answers, seen) = self.answer_all(model, truths, data, &bar)?;
+            runs.push(measured(self.metric, name, answers, truths, seen));
         }
         bar.finish_and_clear();
         Ok(runs)
@@ -146,7 +146,8 @@ impl Eval {
     fn answer_all(
         &self,
         model: &Model,
-        (truths, data): (&[Row], rows::Seen),
+        truths: &[Row],
+        data: rows::Seen,
         bar: &ProgressBar,
     ) -> Result<(Vec<String>, Vec<Seen>)> {
         let mut shown = Shown::new(self.compute.session(model)?);
@@ -162,7 +163,7 @@ impl Eval {
                     let text = match &row.truth {
                         Truth::Texts(_) => self.answer(&mut shown, &work, false)?.text,
                         Truth::Objects(there) => {
-                            let (text, row) = self.find_objects(model, &mut shown, (&work, there))?;
+                            let (text, row) = self.find_objects(model, &mut shown, &work, there)?;
                             seen.push(row);
                             text
                         }
@@ -191,14 +192,15 @@ impl Eval {
         &self,
         model: &Model,
         shown: &mut Shown,
-        (work, there): (&Work, &[truth::Object]),
+        work: &Work,
+        there: &[truth::Object],
     ) -> Result<(String, Seen)> {
         let [picture] = &work.pictures[..] else {
             anyhow::bail!("objects need one picture, not {}", work.pictures.len())
         };
         let size = (picture.width(), picture.height());
         let answer = self.answer(shown, work, true)?;
-        let found = Found::read(&self.objects, &mut shown.session, model, (&answer, &work.pictures))?;
+        let found = Found::read(&self.objects, &mut shown.session, model, &answer, &work.pictures)?;
         let named = found.detections.objects.into_iter().zip(found.masks).map(|(object, mask)| Named {
             edges: object.bounds.pixels(size.0, size.1),
             score: Some(f64::from(object.score)),
@@ -210,7 +212,7 @@ impl Eval {
 }
 
 /// The measures of all answers.
-fn measured(metric: Metric, name: String, answers: Vec<String>, (truths, seen): (&[Row], Vec<Seen>)) -> Run {
+fn measured(metric: Metric, name: String, answers: Vec<String>, truths: &[Row], seen: Vec<Seen>) -> Run {
     const CIDER: Scale = Scale { low: 0.0, high: 10.0 };
     let references: Vec<Vec<String>> = truths
         .iter()

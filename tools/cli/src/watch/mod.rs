@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use gemmule::image::Size;
 use gemmule::{CancelHandle, GenerateOptions, Model, Session};
 use serde_json::{Value, json};
 
@@ -140,7 +141,7 @@ impl Watch {
         if let (true, Some(reason)) = (self.strict, whole[0].damage()) {
             bail!("the frame is damaged: {reason}");
         }
-        let part = self.region.map(|[left, top, width, height]| whole[0].crop((left, top), (width, height)));
+        let part = self.region.map(|[left, top, width, height]| whole[0].crop(left, top, Size::new(width, height)));
         let part = part.transpose()?.map(|part| [part]);
         let pictures = part.as_ref().unwrap_or(&whole);
         session.show(pictures)?;
@@ -153,10 +154,10 @@ impl Watch {
             ..GenerateOptions::default()
         };
         let answer = session.ask(&self.prompt, &options, |_| ControlFlow::Continue(()))?;
-        let mut found = Found::read(&self.objects, session, model, (&answer, pictures))?;
+        let mut found = Found::read(&self.objects, session, model, &answer, pictures)?;
         if let Some([left, top, ..]) = self.region {
-            found.move_into(&pictures[0], (left, top), &whole[0]);
+            found.move_into(&pictures[0], left, top, &whole[0]);
         }
-        answers::to_json((model, self.probabilities.base()), &answer, &found, &whole)
+        answers::to_json(model, self.probabilities.base(), &answer, &found, &whole)
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 use gemmule::image::{Camera, CameraFormat, CameraOptions};
-use gemmule::image::{FrameShape, Matrix, PixelFormat, Range, StreamFormat};
+use gemmule::image::{FrameShape, Matrix, PixelFormat, Range, Size, StreamFormat};
 
 use crate::arguments::WrongUsage;
 
@@ -19,7 +19,7 @@ pub(super) struct FrameArguments {
     format: Option<Format>,
     /// Size of raw frames in pixels, such as 640x480. Of a camera: what it is to send [default: as it is set].
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
-    size: Option<(u32, u32)>,
+    size: Option<Size>,
     /// Where rows of raw frames lie [default: rows touch, or v4l2 with --row-step].
     #[arg(long, value_enum, value_name = "NAME", requires = "size")]
     layout: Option<Layout>,
@@ -78,8 +78,9 @@ fn parse_format(text: &str) -> Result<Format, String> {
     }
 }
 
-fn parse_size(text: &str) -> Result<(u32, u32), String> {
-    let size = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+fn parse_size(text: &str) -> Result<Size, String> {
+    let size =
+        text.split_once('x').and_then(|(width, height)| Some(Size::new(width.parse().ok()?, height.parse().ok()?)));
     size.ok_or_else(|| "give width and height, such as 640x480".to_owned())
 }
 
@@ -147,7 +148,7 @@ impl FrameArguments {
     }
 
     /// How raw frames lie.
-    fn shape(&self, format: PixelFormat, size: (u32, u32)) -> Result<FrameShape> {
+    fn shape(&self, format: PixelFormat, size: Size) -> Result<FrameShape> {
         const MISFIT: WrongUsage = WrongUsage(
             "--size, --row-step and --chroma-step do not fit the format: no side may be zero, rows must fit their steps, and pairs \
              need even widths",

@@ -98,11 +98,7 @@ const HARMLESS: [&str; 30] = [
     "generation_kwargs",
 ];
 
-pub(super) fn read(
-    directory: &Path,
-    top: &Section<'_>,
-    (text, vocabulary): (&Section<'_>, usize),
-) -> Result<Generation> {
+pub(super) fn read(directory: &Path, top: &Section<'_>, text: &Section<'_>, vocabulary: usize) -> Result<Generation> {
     let path = directory.join("generation_config.json");
     let value = match json::read_optional(&path)? {
         Some(value) => value,
@@ -116,7 +112,7 @@ pub(super) fn read(
     let is_own = path.exists();
     let name = if is_own { path.display().to_string() } else { top.name.clone() };
     let section = Section::new(&value, name)?;
-    let ends = read_ends(&section, is_own, (top, text), vocabulary)?;
+    let ends = read_ends(&section, is_own, top, text, vocabulary)?;
     // That of generation_config.json begins nothing: prompts are made before.
     let found = [top, text].into_iter().find_map(|place| place.given("bos_token_id").map(|value| (value, place)));
     let (bos, bos_source) = match found {
@@ -140,7 +136,8 @@ pub(super) fn read(
 fn read_ends(
     section: &Section<'_>,
     is_own: bool,
-    (top, text): (&Section<'_>, &Section<'_>),
+    top: &Section<'_>,
+    text: &Section<'_>,
     vocabulary: usize,
 ) -> Result<Vec<u32>> {
     let key = "eos_token_id";
@@ -193,7 +190,7 @@ fn count(section: &Section<'_>, key: &str) -> Result<usize> {
 }
 
 /// Tokens of a list, or one; those outside the vocabulary are left out where `lenient`.
-fn tokens(section: &Section<'_>, (key, value): (&str, &Value), vocabulary: Option<usize>) -> Result<Vec<u32>> {
+fn tokens(section: &Section<'_>, key: &str, value: &Value, vocabulary: Option<usize>) -> Result<Vec<u32>> {
     let list = match value {
         Value::Array(list) => list.clone(),
         value => vec![value.clone()],
@@ -213,7 +210,7 @@ fn tokens(section: &Section<'_>, (key, value): (&str, &Value), vocabulary: Optio
 }
 
 fn lenient(section: &Section<'_>, key: &str, vocabulary: usize) -> Result<Vec<u32>> {
-    section.given(key).map_or(Ok(Vec::new()), |value| tokens(section, (key, value), Some(vocabulary)))
+    section.given(key).map_or(Ok(Vec::new()), |value| tokens(section, key, value, Some(vocabulary)))
 }
 
 fn read_rules(section: &Section<'_>, vocabulary: usize, ends: &[u32]) -> Result<GenerationRules> {
@@ -230,13 +227,13 @@ fn read_rules(section: &Section<'_>, vocabulary: usize, ends: &[u32]) -> Result<
     rules.suppress_tokens = lenient(section, "suppress_tokens", vocabulary)?;
     rules.begin_suppress_tokens = lenient(section, "begin_suppress_tokens", vocabulary)?;
     if let Some(value) = section.given("forced_eos_token_id") {
-        rules.forced_eos_token_id = tokens(section, ("forced_eos_token_id", value), None)?;
+        rules.forced_eos_token_id = tokens(section, "forced_eos_token_id", value, None)?;
     }
     let key = "bad_words_ids";
     if let Some(value) = section.given(key) {
         let list = value.as_array().ok_or_else(|| section.wrong(key, value, "no list of lists of tokens"))?;
         let sequences = list.iter().map(|sequence| match sequence {
-            Value::Array(_) => tokens(section, (key, sequence), None),
+            Value::Array(_) => tokens(section, key, sequence, None),
             _ => Err(section.wrong(key, value, "no list of lists of tokens")),
         });
         rules.bad_words_ids = sequences.collect::<Result<_>>()?;
@@ -247,7 +244,7 @@ fn read_rules(section: &Section<'_>, vocabulary: usize, ends: &[u32]) -> Result<
         let wrong = || section.wrong(key, value, "no list of [[tokens], bias]");
         for entry in value.as_array().ok_or_else(wrong)? {
             let Some([ids, bias]) = entry.as_array().map(Vec::as_slice) else { return Err(wrong()) };
-            let ids = tokens(section, (key, ids), None)?;
+            let ids = tokens(section, key, ids, None)?;
             let bias = section.as_float(key, bias)?;
             // Of equal ones the last counts.
             rules.sequence_bias.retain(|(other, _)| *other != ids);

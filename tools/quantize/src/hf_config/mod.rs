@@ -44,7 +44,7 @@ pub(crate) fn read(directory: &Path, resize: Option<ResizeRule>) -> Result<HfMod
         checked.map_err(anyhow::Error::msg).with_context(|| name.clone())?;
     }
     let preprocess = picture::read(directory, &vision, resize)?;
-    let generation = generation::read(directory, &top, (&text_section, text.vocabulary))?;
+    let generation = generation::read(directory, &top, &text_section, text.vocabulary)?;
     let image = read_image_token(&top)?;
     let pad = top.given("pad_token_id").and_then(section::token).unwrap_or(0);
     let special = SpecialTokens {
