@@ -10,8 +10,10 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemmule_quant::activation::QuantizedRows;
 use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
-use gemmule_quant::matrix_unit::{AlignedFloats, FLOAT_PIECES, TILE_ROWS, weight_pieces};
-use gemmule_quant::{Format, IntegerPanel, Kernels, MatrixUnit, MatrixView, Operand, PANEL_ROWS, encode_row, isa};
+use gemmule_quant::matrix_unit::{AlignedFloats, TILE_ROWS};
+use gemmule_quant::{
+    Format, IntegerPanel, Kernels, MatrixUnit, MatrixView, Operand, PANEL_ROWS, Pieces, encode_row, isa,
+};
 
 /// Values in a row: the hidden size of the 3B decoder.
 const K: usize = 2304;
@@ -27,7 +29,7 @@ fn values(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect()
 }
 
-fn quantized(kernels: &dyn Kernels, rows: usize) -> QuantizedRows {
+fn quantized(kernels: Kernels, rows: usize) -> QuantizedRows {
     let mut quantized = QuantizedRows::default();
     quantized.resize(rows, K);
     for (x, row) in values(rows * K).chunks_exact(K).zip(quantized.rows_mut()) {
@@ -42,14 +44,14 @@ fn row_of(format: Format) -> Vec<u8> {
     row
 }
 
-fn each_kernels() -> impl Iterator<Item = &'static dyn Kernels> {
-    isa::available().filter_map(isa::kernels)
+fn each_kernels() -> impl Iterator<Item = Kernels> {
+    Kernels::available()
 }
 
 /// Products with their additions, as the panel products use them: of bytes, in a matrix unit of bf16 numbers; with `float` of
 /// single precision.
 #[cfg(target_arch = "x86_64")]
-fn products(kernels: &dyn Kernels, float: bool, count: usize) -> Option<usize> {
+fn products(kernels: Kernels, float: bool, count: usize) -> Option<usize> {
     use std::arch::asm;
     // As many independent chains as there are registers `r` named; they hide the latency of two products a cycle. Of zeros: what
     // was left in the registers may be numbers so small that they take a hundred times as long.
@@ -68,9 +70,14 @@ fn products(kernels: &dyn Kernels, float: bool, count: usize) -> Option<usize> {
     }
     match (kernels.isa(), float) {
         (isa::Isa::Avx2, true) => chains!(12 * 16, "0,1,2,3,4,5,6,7,8,9,10,11", "vfmadd231ps ymm\\r, ymm12, ymm13"),
-        (isa::Isa::Avx512, true) => chains!(12 * 32, "0,1,2,3,4,5,6,7,8,9,10,11", "vfmadd231ps zmm\\r, zmm12, zmm13"),
+        (isa::Isa::Avx512Bw | isa::Isa::Avx512, true) => {
+            chains!(12 * 32, "0,1,2,3,4,5,6,7,8,9,10,11", "vfmadd231ps zmm\\r, zmm12, zmm13")
+        }
         (isa::Isa::Avx2, false) => {
             chains!(4 * 64, "0,1,2,3", "vpmaddubsw ymm8, ymm12, ymm13", "vpaddw ymm\\r, ymm\\r, ymm8")
+        }
+        (isa::Isa::Avx512Bw, false) => {
+            chains!(4 * 128, "0,1,2,3", "vpmaddubsw zmm8, zmm12, zmm13", "vpaddw zmm\\r, zmm\\r, zmm8")
         }
         (isa::Isa::AvxVnni, false) => {
             chains!(12 * 64, "0,1,2,3,4,5,6,7,8,9,10,11", "{{vex}} vpdpbusd ymm\\r, ymm12, ymm13")
@@ -98,7 +105,7 @@ fn products(kernels: &dyn Kernels, float: bool, count: usize) -> Option<usize> {
 
 /// As on x86-64.
 #[cfg(target_arch = "aarch64")]
-fn products(kernels: &dyn Kernels, float: bool, count: usize) -> Option<usize> {
+fn products(kernels: Kernels, float: bool, count: usize) -> Option<usize> {
     use std::arch::asm;
     macro_rules! chains {
         ($operations:expr, $extension:literal, $line:literal) => {{
@@ -207,7 +214,7 @@ fn panel_products(c: &mut Criterion) {
 }
 
 /// As the runtime multiplies in a matrix unit: packs two strips of weights, multiplies them with all rows.
-fn unit_products(group: &mut BenchmarkGroup<'_, WallTime>, unit: &dyn MatrixUnit, x: &[f32]) {
+fn unit_products(group: &mut BenchmarkGroup<'_, WallTime>, unit: MatrixUnit, x: &[f32]) {
     let strips = ROWS.div_ceil(TILE_ROWS);
     group.throughput(Throughput::Elements((2 * K * ROWS * 2 * TILE_ROWS) as u64));
     let mut out = AlignedFloats::default();
@@ -215,7 +222,7 @@ fn unit_products(group: &mut BenchmarkGroup<'_, WallTime>, unit: &dyn MatrixUnit
     for format in FORMATS.into_iter().chain([Format::BF16, Format::F16, Format::F32]) {
         let row = row_of(format);
         let (mut left, mut right) = (Operand::default(), Operand::default());
-        let pieces = if format.info().integer { 1 } else { FLOAT_PIECES };
+        let pieces = if format.info().integer { Pieces::One } else { Pieces::Three };
         right.resize(ROWS, K, pieces);
         for (x, strip) in x.chunks(TILE_ROWS * K).zip(right.strips_mut()) {
             unit.pack_right(FloatRows { values: x, stride: K, rows: x.len() / K, k: K }, pieces, strip);
@@ -226,7 +233,7 @@ fn unit_products(group: &mut BenchmarkGroup<'_, WallTime>, unit: &dyn MatrixUnit
                     let depth = DEPTH.min(K - start);
                     let bytes = |values: usize| format.row_bytes(values).expect("whole blocks");
                     let part = &row[bytes(start)..bytes(start + depth)];
-                    left.resize(2 * TILE_ROWS, depth, weight_pieces(format));
+                    left.resize(2 * TILE_ROWS, depth, Pieces::of_weights(format));
                     for strip in left.strips_mut() {
                         unit.pack_weights(format, &[part; TILE_ROWS], depth, strip);
                     }

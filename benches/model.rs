@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemmule::{Error, GenerateOptions, Model, Picture, Result, Session, SessionOptions};
+use gemmule_quant::Pieces;
 
 use self::ops::Compute;
 use self::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, Qkv, Seen, attend_all, attend_cached};
@@ -26,9 +27,16 @@ fn threads() -> impl Iterator<Item = usize> {
 /// Elements are floating-point operations: two products of every query with every key.
 fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention");
-    let tower = AttentionShape { heads: 16, kv_heads: 16, head_dim: 72, scale: 0.118, softcap: None, pieces: 2 };
-    let decoder =
-        AttentionShape { heads: 8, kv_heads: 4, head_dim: 256, scale: 0.0625, softcap: Some(50.0), pieces: 2 };
+    let tower =
+        AttentionShape { heads: 16, kv_heads: 16, head_dim: 72, scale: 0.118, softcap: None, pieces: Pieces::Two };
+    let decoder = AttentionShape {
+        heads: 8,
+        kv_heads: 4,
+        head_dim: 256,
+        scale: 0.0625,
+        softcap: Some(50.0),
+        pieces: Pieces::Two,
+    };
     for threads in threads() {
         let compute = Compute::new(None, threads).expect("threads");
         for (name, shape) in [("tower", tower), ("decoder", decoder)] {
@@ -52,7 +60,14 @@ fn cached_attention(c: &mut Criterion) {
     const TOKENS: usize = 4096;
     const LAYERS: usize = 26;
     let mut group = c.benchmark_group("cached attention");
-    let shape = AttentionShape { heads: 8, kv_heads: 4, head_dim: 256, scale: 0.0625, softcap: Some(50.0), pieces: 2 };
+    let shape = AttentionShape {
+        heads: 8,
+        kv_heads: 4,
+        head_dim: 256,
+        scale: 0.0625,
+        softcap: Some(50.0),
+        pieces: Pieces::Two,
+    };
     let values = TOKENS * shape.head_dim;
     let head = || CachedHead { keys: half_values(values, 1), values: half_values(values, 2) };
     let layers: Vec<Vec<CachedHead>> = (0..LAYERS).map(|_| (0..shape.kv_heads).map(|_| head()).collect()).collect();

@@ -36,6 +36,19 @@ pub struct QuantizedRowMut<'a> {
     pub pair_offsets: &'a mut [[[i16; 2]; 2]],
 }
 
+impl QuantizedRowMut<'_> {
+    /// Checks that the row is one of `k` values.
+    ///
+    /// # Panics
+    /// When it is not, or `k` is no multiple of 32.
+    pub(crate) fn check(&self, k: usize) {
+        let blocks = k / ACTIVATION_BLOCK;
+        assert!(k.is_multiple_of(ACTIVATION_BLOCK) && self.codes.len() == k, "a row of {k} values");
+        assert!(self.scales.len() == blocks && self.sums.len() == blocks && self.block_sums.len() == blocks);
+        assert!(self.half_sums.len() == k / SUM_BLOCK && self.pair_offsets.len() == blocks);
+    }
+}
+
 /// A reusable buffer of `rows × k` quantized activations.
 #[derive(Debug, Default)]
 pub struct QuantizedRows {

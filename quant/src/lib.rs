@@ -3,11 +3,10 @@
 //!
 //! - [`Format`] and [`FORMATS`]: names, identifiers, sizes.
 //! - [`decode_row`], [`encode_row`]: between `f32` and blocks.
-//! - [`Kernels`]: the arithmetic; [`isa::select`] picks the best implementation that the CPU has.
+//! - [`Kernels`]: the arithmetic; [`Kernels::select`] picks the best instruction set that the CPU has.
 //! - [`vector`]: normalization, softmax, GELU and rotary embedding on `f32`.
 
 pub mod activation;
-pub mod format;
 pub mod formats;
 pub mod isa;
 pub mod kernels;
@@ -15,9 +14,12 @@ pub mod matrix;
 pub mod vector;
 
 pub use activation::{QuantizedRow, QuantizedRows};
-pub use format::{FORMATS, Format, FormatInfo, ggml_type_name};
-pub use formats::{EncodeError, decode_row, encode_row, squared_error};
-pub use kernels::matrix_unit::{self, MatrixUnit, Operand};
+pub use formats::{
+    BlockParts, EncodeError, FORMATS, Format, FormatInfo, block_parts, decode_row, encode_row, ggml_type_name,
+    set_scales, squared_error,
+};
+pub use kernels::matrix_unit::{self, Operand, Pieces};
 pub use kernels::prefetch::{prefetch, prefetch_for_writing};
-pub use kernels::{FloatPanel, IntegerPanel, Kernels, PANEL_ROWS};
+pub use kernels::{FloatPanel, IntegerPanel, Kernels, MatrixUnit, PANEL_ROWS};
 pub use matrix::{MatrixView, StridedRows};
+pub use vector::Affine;

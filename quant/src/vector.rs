@@ -5,6 +5,15 @@
 
 const LANES: usize = 16;
 
+/// What a layer norm multiplies with and adds, a value each for every value of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    /// The factors.
+    pub weight: &'a [f32],
+    /// What is added.
+    pub bias: &'a [f32],
+}
+
 /// 1.5 · 2²³: added to a number below 2²² it rounds to an integer (ties to even) and leaves the integer in the low mantissa bits;
 /// branch-free, so that loops over it vectorize.
 pub(crate) const ROUND: f32 = 12_582_912.0;
@@ -187,10 +196,10 @@ pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32])
 }
 
 #[inline(always)]
-pub(crate) fn layer_norm(x: &[f32], (weight, bias): (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
+pub(crate) fn layer_norm(x: &[f32], affine: Affine<'_>, epsilon: f32, out: &mut [f32]) {
     let mean = sum_of(x, |x| x) / x.len() as f32;
     let scale = 1.0 / (sum_of(x, |x| (x - mean) * (x - mean)) / x.len() as f32 + epsilon).sqrt();
-    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(affine.weight).zip(affine.bias) {
         *out = (x - mean) * scale * weight + bias;
     }
 }

@@ -3,13 +3,14 @@
 mod support;
 
 use gemmule_quant::activation::QuantizedRows;
-use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
+use gemmule_quant::kernels::{FloatPanels, FloatRows, IntegerRows, TileOut};
 use gemmule_quant::{
-    FORMATS, FloatPanel, Format, IntegerPanel, Kernels, MatrixView, PANEL_ROWS, StridedRows, decode_row,
+    FORMATS, FloatPanel, Format, IntegerPanel, Kernels, MatrixView, PANEL_ROWS, StridedRows, block_parts, decode_row,
+    set_scales,
 };
 use support::{Random, all_kernels, assert_close, exact, lengths, random_row};
 
-fn quantize(kernels: &dyn Kernels, x: &[f32], rows: usize) -> QuantizedRows {
+fn quantize(kernels: Kernels, x: &[f32], rows: usize) -> QuantizedRows {
     let k = x.len() / rows;
     let mut quantized = QuantizedRows::default();
     quantized.resize(rows, k);
@@ -36,7 +37,7 @@ fn activations(k: usize, random: &mut Random) -> Vec<Vec<f32>> {
 fn row_dots_agree_with_decoded_values() {
     let mut random = Random(1);
     for kernels in all_kernels() {
-        for format in FORMATS.map(|info| info.format) {
+        for format in FORMATS.iter().map(|info| info.format) {
             for k in lengths(format) {
                 let row = random_row(format, k, &mut random);
                 let mut decoded = vec![0.0; k];
@@ -82,16 +83,17 @@ fn row_dots_agree_with_decoded_values() {
 /// As [`exact`], with the magnitude of scale · code and bias taken apart, which is how a kernel adds them.
 fn stored_magnitude(format: Format, row: &[u8], decoded: &[f32], x: &[f32]) -> (f64, f64) {
     let (value, mut magnitude) = exact(decoded, x);
-    if matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K) {
-        let largest = row.chunks_exact(format.info().block_bytes).flat_map(|block| {
-            let half = |at: usize| f64::from(half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()).abs();
-            [
-                half(0) * if block.len() > 100 { 63.0 * 31.0 } else { 31.0 },
-                half(2) * if block.len() > 100 { 63.0 } else { 1.0 },
-            ]
-        });
-        let largest = largest.fold(0.0, f64::max);
-        magnitude += largest * x.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+    let info = format.info();
+    if info.integer {
+        for (block, x) in row.chunks_exact(info.block_bytes).zip(x.chunks_exact(info.block_len)) {
+            let parts = block_parts(format, block).unwrap();
+            // Kernels may multiply codes with half the codes' range added, and take that off afterwards.
+            let offset = parts.codes.iter().map(|code| code.unsigned_abs()).max().unwrap_or(0);
+            for (i, x) in x.iter().enumerate() {
+                let (scale, bias) = (parts.scales[i / parts.group], parts.biases[i / parts.group]);
+                magnitude += f64::from(x.abs()) * (f64::from(scale.abs()) * f64::from(offset) + f64::from(bias.abs()));
+            }
+        }
     }
     (value, magnitude)
 }
@@ -100,7 +102,7 @@ fn stored_magnitude(format: Format, row: &[u8], decoded: &[f32], x: &[f32]) -> (
 fn panel_products_agree_with_decoded_values() {
     let mut random = Random(2);
     for kernels in all_kernels() {
-        for format in FORMATS.map(|info| info.format) {
+        for format in FORMATS.iter().map(|info| info.format) {
             for k in lengths(format).into_iter().rev().take(4) {
                 for weight_rows in [1, 7, PANEL_ROWS] {
                     for rows in [1, 2, 3, 4, 5, 6, 7, 13] {
@@ -112,12 +114,7 @@ fn panel_products_agree_with_decoded_values() {
     }
 }
 
-fn panel_product(
-    kernels: &dyn Kernels,
-    format: Format,
-    (rows, weight_rows, k): (usize, usize, usize),
-    random: &mut Random,
-) {
+fn panel_product(kernels: Kernels, format: Format, (rows, weight_rows, k): (usize, usize, usize), random: &mut Random) {
     let weights: Vec<Vec<u8>> = (0..weight_rows).map(|_| random_row(format, k, random)).collect();
     let slices: Vec<&[u8]> = weights.iter().map(Vec::as_slice).collect();
     // A row that takes no part lies before the others.
@@ -136,7 +133,7 @@ fn panel_product(
         let mut panel = FloatPanel::default();
         kernels.pack_float(format, &slices, k, &mut panel);
         let input = FloatRows { values: &x[k..], stride: k, rows, k };
-        kernels.float_tile(&panel.values, PANEL_ROWS, input, TileOut { values: &mut out, stride, accumulate: true });
+        kernels.float_tile(&panel.values, input, TileOut { values: &mut out, stride, accumulate: true });
     }
     let mut decoded = vec![0.0; k];
     for j in 0..PANEL_ROWS {
@@ -172,11 +169,12 @@ fn panels_at_once_equal_one_after_the_other() {
             for accumulate in [false, true] {
                 let (mut out, mut expected) = (vec![0.5; rows * stride], vec![0.5; rows * stride]);
                 let target = TileOut { values: &mut out, stride, accumulate };
-                kernels.float_tiles((&panels, panel_stride), columns, x, target);
+                let all = FloatPanels { values: &panels, stride: panel_stride, count: columns / PANEL_ROWS };
+                kernels.float_tiles(all, x, target);
                 for column in (0..columns).step_by(PANEL_ROWS) {
                     let panel = &panels[column / PANEL_ROWS * panel_stride..][..k * PANEL_ROWS];
                     let target = TileOut { values: &mut expected[column..], stride, accumulate };
-                    kernels.float_tile(panel, PANEL_ROWS, x, target);
+                    kernels.float_tile(panel, x, target);
                 }
                 assert_eq!(out, expected, "{}: {rows} × {columns} × {k}", kernels.isa());
             }
@@ -221,7 +219,7 @@ fn pairs_are_sums_over_every_other_place() {
 fn integer_panels_at_once_equal_one_after_the_other() {
     let mut random = Random(19);
     for kernels in all_kernels() {
-        for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
+        for format in FORMATS.iter().map(|info| info.format).filter(|format| format.info().integer) {
             // Panels of two thirds of the depth, or of one: sixteen groups at a time, or fewer at the end.
             for (k, thirds, rows, formats) in [
                 (768, 2, 0, vec![format; 2]),
@@ -278,26 +276,14 @@ fn integer_panels_at_once_equal_one_after_the_other() {
 fn extreme_codes_do_not_overflow() {
     let (k, rows) = (512, 5);
     for kernels in all_kernels() {
-        for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
+        for format in FORMATS.iter().map(|info| info.format).filter(|format| format.info().integer) {
             for fill in [0x00, 0x0f, 0x7f, 0x80, 0xf0, 0xff] {
                 // Signs that change with the place in a four, in a pair of places, and with the half of a block.
                 for period in [usize::MAX, 1, 2, 16] {
                     for x in [1.0, -1.0] {
-                        let mut random = Random(9);
                         let mut row = vec![fill; format.row_bytes(k).unwrap()];
-                        // Only the scales are taken over: they must be numbers.
-                        let scales = random_row(format, k, &mut random);
-                        for (block, from) in row
-                            .chunks_exact_mut(format.info().block_bytes)
-                            .zip(scales.chunks_exact(format.info().block_bytes))
-                        {
-                            let at = if format == Format::Q6K { 208 } else { 0 };
-                            let len = if matches!(format, Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Q6K) {
-                                2
-                            } else {
-                                4
-                            };
-                            block[at..at + len].copy_from_slice(&from[at..at + len]);
+                        for block in row.chunks_exact_mut(format.info().block_bytes) {
+                            set_scales(format, block, 0.01);
                             if format == Format::Q6K {
                                 block[192..208].fill(0x80);
                             }
@@ -331,7 +317,7 @@ fn extreme_codes_do_not_overflow() {
 fn row_dots_do_not_depend_on_their_company() {
     let mut random = Random(10);
     for kernels in all_kernels() {
-        for format in FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer) {
+        for format in FORMATS.iter().map(|info| info.format).filter(|format| format.info().integer) {
             // Blocks of 32 are taken eight at a time; one is left over.
             let (k, rows, tokens) = (if format.info().block_len == 32 { 800 } else { 768 }, 11, 7);
             let data: Vec<u8> = (0..rows).flat_map(|_| random_row(format, k, &mut random)).collect();
@@ -354,7 +340,7 @@ fn row_dots_do_not_depend_on_their_company() {
 #[test]
 fn a_panel_in_two_parts_equals_the_whole() {
     let mut random = Random(3);
-    let formats = FORMATS.map(|info| info.format).into_iter().filter(|format| format.info().integer);
+    let formats = FORMATS.iter().map(|info| info.format).filter(|format| format.info().integer);
     for (kernels, format) in
         all_kernels().into_iter().flat_map(|kernels| formats.clone().map(move |format| (kernels, format)))
     {

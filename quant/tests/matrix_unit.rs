@@ -3,14 +3,13 @@
 mod support;
 
 use gemmule_quant::kernels::{FloatRows, TileOut};
-use gemmule_quant::matrix_unit::{FLOAT_PIECES, weight_pieces};
-use gemmule_quant::{FORMATS, Format, MatrixUnit, Operand, decode_row};
+use gemmule_quant::{FORMATS, Format, MatrixUnit, Operand, Pieces, decode_row};
 use support::{Random, all_kernels, assert_close, exact, lengths, random_row};
 
 /// What the first `pieces` bf16 numbers hold of a value.
-fn in_pieces(value: f32, pieces: usize) -> f32 {
+fn in_pieces(value: f32, pieces: Pieces) -> f32 {
     let mut left = value;
-    (0..pieces).fold(0.0, |sum, _| {
+    (0..pieces.count()).fold(0.0, |sum, _| {
         let piece = half::bf16::from_f32(left).to_f32();
         left -= piece;
         sum + piece
@@ -23,7 +22,7 @@ fn matrix_units_agree_with_rounded_values() {
     let mut random = Random(11);
     for kernels in all_kernels() {
         let Some(unit) = kernels.matrix_unit() else { continue };
-        for format in FORMATS.map(|info| info.format) {
+        for format in FORMATS.iter().map(|info| info.format) {
             for k in lengths(format).into_iter().rev().step_by(5).take(6) {
                 for (weight_rows, tokens) in [(1, 8), (16, 17), (23, 33), (48, 48), (64, 49)] {
                     unit_product(unit, format, (weight_rows, tokens, k), &mut random);
@@ -34,7 +33,7 @@ fn matrix_units_agree_with_rounded_values() {
 }
 
 fn unit_product(
-    unit: &dyn MatrixUnit,
+    unit: MatrixUnit,
     format: Format,
     (weight_rows, tokens, k): (usize, usize, usize),
     random: &mut Random,
@@ -42,16 +41,17 @@ fn unit_product(
     let weights: Vec<Vec<u8>> = (0..weight_rows).map(|_| random_row(format, k, random)).collect();
     let slices: Vec<&[u8]> = weights.iter().map(Vec::as_slice).collect();
     let x = random.values(tokens * k);
-    let (left_pieces, right_pieces) = (weight_pieces(format), if format.info().integer { 1 } else { FLOAT_PIECES });
+    let (left_pieces, right_pieces) =
+        (Pieces::of_weights(format), if format.info().integer { Pieces::One } else { Pieces::Three });
     let (mut left, mut right) = (Operand::default(), Operand::default());
     left.resize(weight_rows, k, left_pieces);
     for (rows, strip) in slices.chunks(16).zip(left.strips_mut()) {
         unit.pack_weights(format, rows, k, strip);
     }
     // Activations in more pieces than the weights ask for serve them all the same.
-    right.resize(tokens, k, FLOAT_PIECES);
+    right.resize(tokens, k, Pieces::Three);
     for (rows, strip) in x.chunks(16 * k).zip(right.strips_mut()) {
-        unit.pack_right(FloatRows { values: rows, stride: k, rows: rows.len() / k, k }, FLOAT_PIECES, strip);
+        unit.pack_right(FloatRows { values: rows, stride: k, rows: rows.len() / k, k }, Pieces::Three, strip);
     }
     let (strips, width) = (weight_rows.div_ceil(16), tokens.div_ceil(16) * 16);
     let stride = width + 3;
@@ -78,7 +78,7 @@ fn operands_of_a_matrix_unit_agree_whichever_way_they_are_packed() {
     let mut random = Random(12);
     for unit in all_kernels().iter().filter_map(|kernels| kernels.matrix_unit()) {
         for (rows, columns, k) in [(1, 1, 1), (16, 16, 32), (32, 5, 72), (5, 40, 77), (48, 33, 288)] {
-            for pieces in 1..=FLOAT_PIECES {
+            for pieces in Pieces::ALL {
                 let (x, y) = (random.values(rows * k), random.values(columns * k));
                 let mut as_matrix = vec![0.0; columns * k];
                 for (index, value) in y.iter().enumerate() {
@@ -111,7 +111,7 @@ fn operands_of_a_matrix_unit_agree_whichever_way_they_are_packed() {
                 };
                 let whole = target(left, right, false);
                 assert_eq!(whole, target(left, other.view(0, width / 16), false), "{rows} × {columns} × {k}");
-                if pieces == 1 && k > 64 {
+                if pieces == Pieces::One && k > 64 {
                     target(left.stretch(0, 64), right.stretch(0, 64), false);
                     assert_eq!(whole, target(left.stretch(64, k - 64), right.stretch(64, k - 64), true));
                 }
@@ -123,11 +123,15 @@ fn operands_of_a_matrix_unit_agree_whichever_way_they_are_packed() {
                         let part = |values: &[f32]| values.iter().map(|x| in_pieces(*x, pieces)).collect::<Vec<_>>();
                         let (value, magnitude) = exact(&part(x), &part(y));
                         // Of the products of pieces those are left out that are smaller than all that are there.
-                        let lost = if pieces == 1 { 0.0 } else { magnitude * 0.5f64.powi(8 * pieces as i32) };
+                        let lost = if pieces == Pieces::One {
+                            0.0
+                        } else {
+                            magnitude * 0.5f64.powi(8 * pieces.count() as i32)
+                        };
                         let error = (f64::from(whole[i * width + j]) - value).abs();
                         assert!(
                             error <= magnitude * 1e-6 + lost,
-                            "{rows} × {columns} × {k} in {pieces}: off by {error}"
+                            "{rows} × {columns} × {k} in {pieces:?}: off by {error}"
                         );
                         assert_eq!(turned[j * strips * 16 + i], whole[i * width + j]);
                     }
@@ -146,10 +150,9 @@ fn panics(what: &str, call: impl FnOnce()) {
 fn sizes_that_wrap_are_refused() {
     const HALF: usize = 1 << (usize::BITS - 1);
     let mut operand = Operand::default();
-    panics("tiles", || operand.resize(usize::MAX, usize::MAX, 3));
-    panics("pieces", || operand.resize(32, 64, HALF));
+    panics("tiles", || operand.resize(usize::MAX, usize::MAX, Pieces::Three));
     // Without depth there are no tiles, and yet no more strips than rows make.
-    operand.resize(32, 0, 1);
+    operand.resize(32, 0, Pieces::One);
     let view = operand.view(0, 2);
     for (first, strips) in [(0, 3), (2, 1), (1, usize::MAX), (usize::MAX, 1), (HALF, HALF)] {
         panics("strips of nothing", || _ = operand.view(first, strips));
@@ -158,26 +161,27 @@ fn sizes_that_wrap_are_refused() {
     for kernels in all_kernels() {
         let Some(unit) = kernels.matrix_unit() else { continue };
         let mut tiles = Operand::default();
-        tiles.resize(16, 64, 1);
+        tiles.resize(16, 64, Pieces::One);
         let values = vec![1.0; 64];
         let row = FloatRows { values: &values, stride: 64, rows: 1, k: 64 };
         let bytes = vec![0; 64];
-        // Two steps: half of all numbers times two wraps to zero.
-        for pieces in [HALF, usize::MAX, HALF + 1] {
-            let mut strip = tiles.strips_mut();
-            let strip = strip.next().unwrap();
+        // More values than the strip has room for.
+        let mut wide = Operand::default();
+        wide.resize(16, 32, Pieces::One);
+        for pieces in Pieces::ALL {
+            let strip = &mut *wide.strips_mut().next().unwrap();
             panics("pack_left", || unit.pack_left(row, pieces, strip));
             panics("pack_right", || unit.pack_right(row, pieces, strip));
             let columns = FloatRows { values: &values, stride: 1, rows: 64, k: 1 };
             panics("pack_right_columns", || unit.pack_right_columns(columns, pieces, strip));
         }
-        for format in FORMATS.map(|info| info.format) {
+        for format in FORMATS.iter().map(|info| info.format) {
             let strip = &mut *tiles.strips_mut().next().unwrap();
             panics("pack_weights", || unit.pack_weights(format, &[&bytes], HALF, strip));
         }
         // No memory holds so many lines of results.
         let mut lines = Operand::default();
-        lines.resize(usize::MAX, 0, 1);
+        lines.resize(usize::MAX, 0, Pieces::One);
         let mut out = [0.0; 256];
         let out = TileOut { values: &mut out, stride: 16, accumulate: false };
         panics("multiply", || unit.multiply(lines.view(0, usize::MAX / 16 + 1), operand.view(0, 1), out));

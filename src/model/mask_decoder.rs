@@ -164,7 +164,7 @@ fn patches(x: &[f32], side: usize, channels: usize, kernel: usize) -> Vec<f32> {
 
 /// The sums of a transposed convolution of stride 2: each pixel's `[kernel · kernel][channels]` laid over a picture of twice
 /// the side, one pixel beyond its upper left corner.
-fn gather(kernels: &dyn Kernels, spread: &[f32], side: usize, bias: &[f32]) -> Vec<f32> {
+fn gather(kernels: Kernels, spread: &[f32], side: usize, bias: &[f32]) -> Vec<f32> {
     let channels = bias.len();
     let mut out = bias.repeat(4 * side * side);
     let mut parts = spread.chunks_exact(channels);

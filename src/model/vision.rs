@@ -10,7 +10,7 @@ use crate::ops::linear::{Product, Tail, activated, linear};
 use crate::weights::{Matrix, Store, Vector};
 
 #[derive(Debug)]
-struct Affine {
+struct LayerNorm {
     weight: Vector,
     bias: Vector,
 }
@@ -23,12 +23,12 @@ struct Dense {
 
 #[derive(Debug)]
 struct Layer {
-    norm1: Affine,
+    norm1: LayerNorm,
     query: Dense,
     key: Dense,
     value: Dense,
     output: Dense,
-    norm2: Affine,
+    norm2: LayerNorm,
     up: Dense,
     down: Dense,
 }
@@ -39,13 +39,13 @@ pub(crate) struct VisionWeights {
     patch: Dense,
     position: Vector,
     layers: Vec<Layer>,
-    post_norm: Affine,
+    post_norm: LayerNorm,
     projector: Dense,
 }
 
-fn affine(store: &Store, name: &str, len: usize) -> Result<Affine> {
+fn affine(store: &Store, name: &str, len: usize) -> Result<LayerNorm> {
     let part = |part: &str| store.vector(&format!("{name}.{part}"), len);
-    Ok(Affine { weight: part("weight")?, bias: part("bias")? })
+    Ok(LayerNorm { weight: part("weight")?, bias: part("bias")? })
 }
 
 fn dense(store: &Store, name: &str, rows: usize, columns: usize) -> Result<Dense> {
@@ -132,8 +132,8 @@ impl VisionTower<'_> {
         }
         patches.resize(tokens * config.patch_len(), 0.0);
         let needs = |dense: &[&Dense]| Needs::of(dense.iter().map(|dense| dense.weight.format()));
-        let norm_input = |norm: &Affine, x: &[f32], row: usize, out: &mut [f32]| {
-            let affine = (store.values(&norm.weight), store.values(&norm.bias));
+        let norm_input = |norm: &LayerNorm, x: &[f32], row: usize, out: &mut [f32]| {
+            let affine = gemmule_quant::Affine { weight: store.values(&norm.weight), bias: store.values(&norm.bias) };
             compute.kernels.layer_norm(&x[row * hidden..][..hidden], affine, config.epsilon, out);
         };
 

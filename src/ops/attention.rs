@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use gemmule_quant::kernels::{FloatRows, TileOut};
-use gemmule_quant::matrix_unit::{AlignedFloats, Operand, TILE_ROWS};
+use gemmule_quant::kernels::{FloatPanels, FloatRows, TileOut};
+use gemmule_quant::matrix_unit::{AlignedFloats, Operand, Pieces, TILE_ROWS};
 use gemmule_quant::{Format, Kernels, MatrixUnit, PANEL_ROWS, StridedRows};
 
 use super::{Compute, WorkerScratch};
@@ -35,7 +35,7 @@ pub(crate) struct AttentionShape {
     /// Scores become `cap · tanh(score / cap)`.
     pub softcap: Option<f32>,
     /// bf16 terms that a matrix unit splits each number into.
-    pub pieces: usize,
+    pub pieces: Pieces,
 }
 
 /// Queries, `[queries][heads · head_dim]`, and keys and values, `[tokens][kv_heads · head_dim]`.
@@ -129,10 +129,13 @@ fn attend_in_panels(
         let mut running = [(f32::NEG_INFINITY, 0.0f32); QUERY_TILE];
         for first in (0..tokens).step_by(KEY_TILE) {
             let count = KEY_TILE.min(tokens - first);
-            let panels = &keys[(kv_head * padded_tokens + first) * head_dim..];
+            let panels = FloatPanels {
+                values: &keys[(kv_head * padded_tokens + first) * head_dim..],
+                stride: head_dim * PANEL_ROWS,
+                count: count.div_ceil(PANEL_ROWS),
+            };
             let out = TileOut { values: &mut scratch.scores, stride: KEY_TILE, accumulate: false };
-            let columns = count.next_multiple_of(PANEL_ROWS);
-            compute.kernels.float_tiles((panels, head_dim * PANEL_ROWS), columns, queries, out);
+            compute.kernels.float_tiles(panels, queries, out);
             let results = scratch.tile.chunks_exact_mut(padded_dim);
             fold_rows(compute.kernels, shape, &mut scratch.scores, count, running[..rows].iter_mut().zip(results));
             let panels = &values[kv_head * layout.len()..][..layout.len()];
@@ -188,7 +191,7 @@ impl ValuePanels {
     /// Adds to `tile`, `[rows][padded_dim]`, the products of scores, `KEY_TILE` apart, with the values of `tokens`.
     fn add_products(
         &self,
-        kernels: &dyn Kernels,
+        kernels: Kernels,
         panels: &[f32],
         tokens: Range<usize>,
         scores: &mut [f32],
@@ -198,7 +201,8 @@ impl ValuePanels {
         let (stride, even) = (self.stride(), count.next_multiple_of(2));
         let x = FloatRows { values: scores, stride: KEY_TILE, rows, k: count };
         let out = TileOut { values: tile, stride: self.padded_dim, accumulate: true };
-        kernels.float_tiles((&panels[first * PANEL_ROWS..], stride), self.whole, x, out);
+        let whole = FloatPanels { values: &panels[first * PANEL_ROWS..], stride, count: self.whole / PANEL_ROWS };
+        kernels.float_tiles(whole, x, out);
         if self.whole == self.padded_dim {
             return;
         }
@@ -225,7 +229,7 @@ impl ValuePanels {
 /// [`attend_all`] in a matrix unit.
 fn attend_in_unit(
     compute: &Compute,
-    unit: &dyn MatrixUnit,
+    unit: MatrixUnit,
     shape: &AttentionShape,
     Qkv { q, k, v }: Qkv<'_>,
     buffer: &mut AttentionBuffer,
@@ -287,7 +291,7 @@ fn attend_in_unit(
 }
 
 /// Packs rows as an operand's strips.
-fn pack_rows(unit: &dyn MatrixUnit, x: FloatRows<'_>, pieces: usize, operand: &mut Operand) {
+fn pack_rows(unit: MatrixUnit, x: FloatRows<'_>, pieces: Pieces, operand: &mut Operand) {
     operand.resize(x.rows, x.k, pieces);
     for (first, strip) in (0..x.rows).step_by(TILE_ROWS).zip(operand.strips_mut()) {
         let values = &x.values[first * x.stride..];
@@ -300,7 +304,7 @@ type Running = (f32, f32);
 
 /// [`fold_tile`] for `count` scores of each of the queries, `KEY_TILE` apart.
 fn fold_rows<'a>(
-    kernels: &dyn Kernels,
+    kernels: Kernels,
     shape: &AttentionShape,
     scores: &mut [f32],
     count: usize,
@@ -313,7 +317,7 @@ fn fold_rows<'a>(
 
 /// Scales the queries' results by their sums and stores them.
 fn store<'a>(
-    kernels: &dyn Kernels,
+    kernels: Kernels,
     queries: impl Iterator<Item = (&'a Running, &'a mut [f32])>,
     block: &mut Block<'_, f32>,
 ) {
@@ -326,7 +330,7 @@ fn store<'a>(
 
 /// Turns a tile's scores into unscaled weights; a greater score than before shrinks the results so far.
 fn fold_tile(
-    kernels: &dyn Kernels,
+    kernels: Kernels,
     shape: &AttentionShape,
     scores: &mut [f32],
     (largest, sum): &mut Running,
@@ -438,7 +442,8 @@ mod tests {
     }
 
     fn check_cached_tokens(head_dim: usize) {
-        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim, scale: 0.3, softcap: Some(5.0), pieces: 2 };
+        let shape =
+            AttentionShape { heads: 4, kv_heads: 2, head_dim, scale: 0.3, softcap: Some(5.0), pieces: Pieces::Two };
         let tokens = 2 * CACHE_TILE + 77;
         let wave = |count: usize, step: f32| -> Vec<f32> {
             (0..count).map(|i| f16::from_f32((i as f32 * step).sin() * 2.0).to_f32()).collect()

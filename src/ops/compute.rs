@@ -10,7 +10,7 @@ use crate::sched::{CancelHandle, PerWorker, Pool};
 #[derive(Debug)]
 pub(crate) struct Compute {
     /// The arithmetic.
-    pub kernels: &'static dyn Kernels,
+    pub kernels: Kernels,
     /// The threads.
     pub pool: Pool,
     /// Ends forward passes early.
@@ -25,7 +25,7 @@ impl Compute {
     /// When the instruction set is not to be had, or the threads.
     pub(crate) fn new(isa: Option<&str>, threads: usize) -> Result<Self> {
         let from_environment = std::env::var("GEMMULE_ISA").ok().filter(|name| !name.is_empty());
-        let kernels = gemmule_quant::isa::select(isa.or(from_environment.as_deref()))?;
+        let kernels = gemmule_quant::Kernels::select(isa.or(from_environment.as_deref()))?;
         let pool = Pool::new(threads)?;
         Ok(Self { kernels, scratch: PerWorker::new(&pool), pool, cancel: CancelHandle::default() })
     }

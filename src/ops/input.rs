@@ -2,7 +2,7 @@
 
 use gemmule_quant::activation::ACTIVATION_BLOCK;
 use gemmule_quant::kernels::FloatRows;
-use gemmule_quant::matrix_unit::{FLOAT_PIECES, Operand, TILE_ROWS, Tile};
+use gemmule_quant::matrix_unit::{Operand, Pieces, TILE_ROWS, Tile};
 use gemmule_quant::{Format, MatrixUnit, QuantizedRows};
 
 use super::Compute;
@@ -29,8 +29,8 @@ impl Needs {
     }
 
     /// Pieces that attention over the products needs: quantized weights leave less than two hold.
-    pub(crate) fn attention_pieces(self) -> usize {
-        if self.float { FLOAT_PIECES } else { 2 }
+    pub(crate) fn attention_pieces(self) -> Pieces {
+        if self.float { Pieces::Three } else { Pieces::Two }
     }
 }
 
@@ -121,15 +121,9 @@ impl InputBuffer {
     }
 
     /// Makes room for tiles, where a matrix unit will take them; returns it and the number of pieces.
-    fn make_tiles(
-        &mut self,
-        compute: &Compute,
-        rows: usize,
-        k: usize,
-        needs: Needs,
-    ) -> Option<(&'static dyn MatrixUnit, usize)> {
+    fn make_tiles(&mut self, compute: &Compute, rows: usize, k: usize, needs: Needs) -> Option<(MatrixUnit, Pieces)> {
         let unit = compute.kernels.matrix_unit().filter(|_| rows >= PANEL_FROM)?;
-        let pieces = if needs.float { FLOAT_PIECES } else { 1 };
+        let pieces = if needs.float { Pieces::Three } else { Pieces::One };
         self.tiles.resize(rows, k, pieces);
         Some((unit, pieces))
     }
@@ -159,8 +153,9 @@ impl Hidden {
         rows: usize,
         k: usize,
         needs: Needs,
-    ) -> Option<(&'static dyn MatrixUnit, &mut Operand)> {
-        let (unit, _) = self.prepared.make_tiles(compute, rows, k, needs).filter(|(_, pieces)| *pieces == 1)?;
+    ) -> Option<(MatrixUnit, &mut Operand)> {
+        let (unit, _) =
+            self.prepared.make_tiles(compute, rows, k, needs).filter(|(_, pieces)| *pieces == Pieces::One)?;
         Some((unit, &mut self.prepared.tiles))
     }
 
@@ -184,6 +179,6 @@ impl Hidden {
 }
 
 /// Up to [`TILE_ROWS`] rows of activations as a strip of a matrix unit's operand.
-fn pack(unit: &dyn MatrixUnit, values: &[f32], k: usize, pieces: usize, strip: &mut [Tile]) {
+fn pack(unit: MatrixUnit, values: &[f32], k: usize, pieces: Pieces, strip: &mut [Tile]) {
     unit.pack_right(FloatRows { values, stride: k, rows: values.len() / k, k }, pieces, strip);
 }

@@ -1,6 +1,6 @@
 //! Products with weight matrices: what is computed together, how it is divided, and what becomes of the results.
 
-use gemmule_quant::matrix_unit::{Operand, TILE_DEPTH, TILE_ROWS};
+use gemmule_quant::matrix_unit::{Operand, Pieces, TILE_DEPTH, TILE_ROWS};
 use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, prefetch_for_writing};
 
 use super::Compute;
@@ -154,7 +154,7 @@ pub(crate) fn activated<'a>(
 /// is turned nor goes through memory once more.
 fn fill_tiles(
     compute: &Compute,
-    unit: &dyn MatrixUnit,
+    unit: MatrixUnit,
     whole: Area,
     tiles: &mut Operand,
     compute_block: impl Fn(&mut WorkerScratch, &Area) + Sync,
@@ -177,7 +177,7 @@ fn fill_tiles(
             ask_ahead(&mut block, strip, 1);
             let first = strip * TILE_ROWS - area.rows.start;
             let lines = scratch.results.lines(first, TILE_ROWS.min(area.rows.len() - first));
-            unit.pack_right_columns(lines, 1, block.row_mut(strip));
+            unit.pack_right_columns(lines, Pieces::One, block.row_mut(strip));
         }
     });
 }
@@ -232,7 +232,7 @@ fn ask_ahead<T>(block: &mut Block<'_, T>, row: usize, ahead: usize) {
 }
 
 /// Applies the tail to the results and stores them.
-fn finish(kernels: &dyn Kernels, block: &mut Block<'_, f32>, scratch: &mut WorkerScratch, tail: Tail<'_>) {
+fn finish(kernels: Kernels, block: &mut Block<'_, f32>, scratch: &mut WorkerScratch, tail: Tail<'_>) {
     let (rows, columns) = (block.rows(), block.columns());
     for first in rows.clone().step_by(TILE_ROWS) {
         let (strip, stride) = scratch.results.strip(kernels, first - rows.start, &mut scratch.strips[0]);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
-use gemmule_quant::matrix_unit::{Operand, TILE_ROWS, weight_pieces};
+use gemmule_quant::matrix_unit::{Operand, Pieces, TILE_ROWS};
 use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, QuantizedRow, prefetch};
 
 use super::input::{Input, PANEL_FROM, Prepared};
@@ -79,7 +79,7 @@ impl<'a, const ROWS: usize> Part<'a, ROWS> {
 
 /// Multiplies rows of the input with rows of the weight into `scratch.results`.
 pub(super) fn multiply(
-    kernels: &dyn Kernels,
+    kernels: Kernels,
     weight: MatrixView<'_>,
     input: Input<'_>,
     area: &Area,
@@ -95,13 +95,13 @@ pub(super) fn multiply(
 }
 
 /// How many panels are unpacked and multiplied together.
-pub(super) fn panels_at_once(kernels: &dyn Kernels) -> usize {
+pub(super) fn panels_at_once(kernels: Kernels) -> usize {
     kernels.integer_panels().min(MOST_PANELS)
 }
 
 /// A few rows: every row of the weight is multiplied as it lies, a quantized one with four while it is read once.
 fn row_product(
-    kernels: &dyn Kernels,
+    kernels: Kernels,
     weight: MatrixView<'_>,
     input: Input<'_>,
     columns: Range<usize>,
@@ -128,13 +128,7 @@ fn row_product(
 
 /// Many rows: a stretch of the weight's rows is unpacked into panels, which all rows of the input are multiplied with
 /// before the next stretch.
-fn panel_product(
-    kernels: &dyn Kernels,
-    weight: MatrixView<'_>,
-    input: Input<'_>,
-    area: &Area,
-    scratch: &mut WorkerScratch,
-) {
+fn panel_product(kernels: Kernels, weight: MatrixView<'_>, input: Input<'_>, area: &Area, scratch: &mut WorkerScratch) {
     let (Area { rows, columns }, k) = (area, input.k);
     let stride = columns.len().next_multiple_of(PANEL_ROWS);
     scratch.results.resize(rows.len(), stride, false);
@@ -166,7 +160,7 @@ fn panel_product(
             } else {
                 let values = &input.values[first * k + part.start..];
                 let x = FloatRows { values, stride: k, rows: rows.len(), k: part.depth };
-                kernels.float_tile(&float_panel.values, PANEL_ROWS, x, out);
+                kernels.float_tile(&float_panel.values, x, out);
             }
         }
     }
@@ -174,14 +168,8 @@ fn panel_product(
 
 /// Many rows in a matrix unit, on whose right side they are: a stretch of two strips of weights is unpacked and multiplied
 /// with all of them before the next stretch. The results come out turned, with the weights' rows down.
-fn unit_product(
-    unit: &dyn MatrixUnit,
-    weight: MatrixView<'_>,
-    input: &Operand,
-    area: &Area,
-    scratch: &mut WorkerScratch,
-) {
-    let pieces = weight_pieces(weight.format());
+fn unit_product(unit: MatrixUnit, weight: MatrixView<'_>, input: &Operand, area: &Area, scratch: &mut WorkerScratch) {
+    let pieces = Pieces::of_weights(weight.format());
     let Area { rows, columns } = area;
     let width = rows.len().next_multiple_of(TILE_ROWS);
     let height = columns.len().next_multiple_of(TILE_ROWS);
@@ -189,7 +177,7 @@ fn unit_product(
     results.resize(height, width, true);
     let mut right = input.view(rows.start / TILE_ROWS, width / TILE_ROWS);
     if weight.format().info().integer {
-        right = right.rounded(1);
+        right = right.rounded(Pieces::One);
     }
     let mut all = Part::<UNIT_ROWS>::all(weight, columns, UNIT_ROWS).peekable();
     while let Some(part) = all.next() {

@@ -61,7 +61,7 @@ impl Results {
     /// results go to `buffer`.
     pub(super) fn strip<'a>(
         &'a mut self,
-        kernels: &dyn Kernels,
+        kernels: Kernels,
         first: usize,
         buffer: &'a mut AlignedFloats,
     ) -> (&'a mut [f32], usize) {

@@ -17,9 +17,10 @@ from safetensors import safe_open
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FORMATS = {"f32": Type.F32, "f16": Type.F16, "bf16": Type.BF16, "q4_0": Type.Q4_0, "q4_1": Type.Q4_1, "q5_0": Type.Q5_0,
-           "q5_1": Type.Q5_1, "q8_0": Type.Q8_0, "q4_k": Type.Q4_K, "q5_k": Type.Q5_K, "q6_k": Type.Q6_K}
+           "q5_1": Type.Q5_1, "q8_0": Type.Q8_0, "q4_k": Type.Q4_K, "q5_k": Type.Q5_K, "q6_k": Type.Q6_K, "iq4_nl": Type.IQ4_NL}
 # Byte offsets of half-precision scales in a block: random bytes there would be infinite or not a number.
-SCALES = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0], "q4_k": [0, 2], "q5_k": [0, 2], "q6_k": [208]}
+SCALES = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0], "q4_k": [0, 2], "q5_k": [0, 2], "q6_k": [208],
+          "iq4_nl": [0]}
 ENCODED = ["q8_0", "q4_0", "q4_k", "q5_k", "q6_k"]
 ROWS, COLUMNS = 32, 512
 

@@ -1,5 +1,7 @@
 //! What every family of quantized blocks says of itself.
 
+use super::fixed::PairProducts;
+
 /// Most groups (values that share a scale) in a block of any format: Q6_K has 16.
 pub const MAX_GROUPS: usize = 16;
 /// Values in the longest block.
@@ -21,8 +23,35 @@ pub(crate) trait Block {
     const OFFSET: u8 = if Self::BIASED { 0 } else { 1 << (Self::BITS - 1) };
     /// Scales and biases of the block's `LEN / GROUP` groups. Biases are left alone unless `BIASED`.
     fn scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], biases: &mut [f32; MAX_GROUPS]);
-    /// The block's `LEN` codes.
+    /// The block's `LEN` codes, each at most 127 in magnitude, or 128 where it is negative.
     fn codes(block: &[u8], codes: &mut [i8; MAX_BLOCK]);
+    /// Gives a block of random codes the scales, and biases, with which its values spread by `spread` around zero (a standard deviation).
+    /// [`code_step`] is what equally likely codes take.
+    fn set_scales(block: &mut [u8], spread: f32);
+    /// Whether [`encode`](Self::encode) is there.
+    const ENCODES: bool = false;
+    /// Encodes whole blocks of finite values; `out` has their bytes.
+    #[inline(always)]
+    fn encode(_pairs: impl PairProducts, _values: &[f32], _out: &mut [u8]) {}
+}
+
+/// The distance between neighbours of `codes` equally likely codes that spread by `spread`: n of them spread by n / √12 steps.
+pub(super) fn code_step(codes: f32, spread: f32) -> f32 {
+    spread * 12f32.sqrt() / codes
+}
+
+/// [`code_step`] with a sign that the block's bytes choose. Codes without a bias reach one farther below zero than above; scales of both
+/// signs, as quantizers write them, keep the mean at zero.
+pub(super) fn signed_step(block: &[u8], codes: f32, spread: f32) -> f32 {
+    let parity = block.iter().fold(0, |parity, byte| parity ^ byte) & 1;
+    if parity == 0 { code_step(codes, spread) } else { -code_step(codes, spread) }
+}
+
+/// Stores half-precision numbers at the start of `block`.
+pub(super) fn put_values(values: &[f32], block: &mut [u8]) {
+    for (value, out) in values.iter().zip(block.as_chunks_mut::<2>().0) {
+        *out = half::f16::from_f32(*value).to_le_bytes();
+    }
 }
 
 /// A half-precision number at `offset`.

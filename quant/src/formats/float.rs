@@ -5,6 +5,8 @@ use half::{bf16, f16};
 /// An element of a floating-point format.
 pub(crate) trait Float {
     const BYTES: usize;
+    /// In how many bf16 numbers an element is held without loss, or nearly.
+    const PIECES: usize;
     fn load(bytes: &[u8]) -> f32;
     fn store(value: f32, bytes: &mut [u8]);
 }
@@ -14,6 +16,7 @@ pub(crate) struct F16;
 pub(crate) struct Bf16;
 
 impl Float for F32 {
+    const PIECES: usize = 3;
     const BYTES: usize = 4;
     #[inline(always)]
     fn load(bytes: &[u8]) -> f32 {
@@ -25,6 +28,7 @@ impl Float for F32 {
 }
 
 impl Float for F16 {
+    const PIECES: usize = 2;
     const BYTES: usize = 2;
     #[inline(always)]
     fn load(bytes: &[u8]) -> f32 {
@@ -37,6 +41,7 @@ impl Float for F16 {
 }
 
 impl Float for Bf16 {
+    const PIECES: usize = 1;
     const BYTES: usize = 2;
     #[inline(always)]
     fn load(bytes: &[u8]) -> f32 {

@@ -2,7 +2,7 @@
 
 use std::hint::select_unpredictable as select;
 
-use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
+use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, signed_step};
 use super::fixed::{FixedGroups, PairProducts};
 use super::search::{
     Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half, turn, turn_eight,
@@ -44,6 +44,15 @@ fn affine_scales(block: &[u8], scales: &mut [f32; MAX_GROUPS], biases: &mut [f32
     }
 }
 
+/// As [`Block::set_scales`], for `codes` codes with biases.
+fn set_affine_scales(block: &mut [u8], codes: f32, spread: f32) {
+    let step = code_step(codes, spread) / 32.0;
+    put_values(&[step, step * (codes - 1.0) / 2.0], block);
+    // Eight scales and eight minima of 32, in six bits each.
+    block[4..12].fill(0xa0);
+    block[12..16].fill(0);
+}
+
 impl Block for Q4K {
     const LEN: usize = 256;
     const BYTES: usize = 144;
@@ -62,6 +71,14 @@ impl Block for Q4K {
                 codes[chunk * 64 + 32 + i] = (byte >> 4) as i8;
             }
         }
+    }
+    fn set_scales(block: &mut [u8], spread: f32) {
+        set_affine_scales(block, 16.0, spread);
+    }
+    const ENCODES: bool = true;
+    #[inline(always)]
+    fn encode(_: impl PairProducts, values: &[f32], out: &mut [u8]) {
+        encode_q4_k(values, out);
     }
 }
 
@@ -85,6 +102,14 @@ impl Block for Q5K {
                 codes[chunk * 64 + 32 + i] = (byte >> 4 | (pair & 2) << 3) as i8;
             }
         }
+    }
+    fn set_scales(block: &mut [u8], spread: f32) {
+        set_affine_scales(block, 32.0, spread);
+    }
+    const ENCODES: bool = true;
+    #[inline(always)]
+    fn encode(_: impl PairProducts, values: &[f32], out: &mut [u8]) {
+        encode_q5_k(values, out);
     }
 }
 
@@ -113,6 +138,16 @@ impl Block for Q6K {
                 codes[i + 96] = (low[i + 32] >> 4 | (high[i] >> 6) << 4) as i8 - 32;
             }
         }
+    }
+    fn set_scales(block: &mut [u8], spread: f32) {
+        let step = signed_step(block, 64.0, spread) / 64.0;
+        put_values(&[step], &mut block[208..]);
+        block[192..208].fill(64);
+    }
+    const ENCODES: bool = true;
+    #[inline(always)]
+    fn encode(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
+        encode_q6_k(pairs, values, out);
     }
 }
 
@@ -238,7 +273,7 @@ impl Affine {
 }
 
 #[inline(always)]
-pub(super) fn encode_q4_k(values: &[f32], out: &mut [u8]) {
+fn encode_q4_k(values: &[f32], out: &mut [u8]) {
     for (x, blocks) in values.chunks(Q4K::LEN * TOGETHER).zip(out.chunks_mut(Q4K::BYTES * TOGETHER)) {
         let affine = Affine::new(x, 15.0);
         for (index, block) in blocks.chunks_exact_mut(Q4K::BYTES).enumerate() {
@@ -249,7 +284,7 @@ pub(super) fn encode_q4_k(values: &[f32], out: &mut [u8]) {
 }
 
 #[inline(always)]
-pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) {
+fn encode_q5_k(values: &[f32], out: &mut [u8]) {
     for (x, blocks) in values.chunks(Q5K::LEN * TOGETHER).zip(out.chunks_mut(Q5K::BYTES * TOGETHER)) {
         let affine = Affine::new(x, 31.0);
         for (index, block) in blocks.chunks_exact_mut(Q5K::BYTES).enumerate() {
@@ -271,7 +306,7 @@ pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) {
 const Q6_K_PLACES: [f32; 4] = [-32.0, 31.0, -30.08, 29.14];
 
 #[inline(always)]
-pub(super) fn encode_q6_k(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
+fn encode_q6_k(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
     for (x, block) in values.chunks_exact(Q6K::LEN).zip(out.chunks_exact_mut(Q6K::BYTES)) {
         let x = FixedGroups::<{ Q6K::GROUP }, 8, 6, -32>::new(x);
         let ideal = x.scales(pairs, &Q6_K_PLACES);

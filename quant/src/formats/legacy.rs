@@ -6,7 +6,7 @@ use std::hint::select_unpredictable as select;
 
 use half::f16;
 
-use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
+use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, signed_step};
 use super::fixed::{FixedGroups, PairProducts};
 use super::search::{LANES, each_lane, from_half_bits, half_bits, turn, turn_eight};
 
@@ -47,6 +47,14 @@ impl Block for Q4_0 {
     fn codes(block: &[u8], codes: &mut [i8; MAX_BLOCK]) {
         nibbles(&block[2..], 8, codes);
     }
+    fn set_scales(block: &mut [u8], spread: f32) {
+        put_values(&[signed_step(block, 16.0, spread)], block);
+    }
+    const ENCODES: bool = true;
+    #[inline(always)]
+    fn encode(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
+        encode_q4_0(pairs, values, out);
+    }
 }
 
 impl Block for Q4_1 {
@@ -62,6 +70,10 @@ impl Block for Q4_1 {
     #[inline(always)]
     fn codes(block: &[u8], codes: &mut [i8; MAX_BLOCK]) {
         nibbles(&block[4..], 0, codes);
+    }
+    fn set_scales(block: &mut [u8], spread: f32) {
+        let step = code_step(16.0, spread);
+        put_values(&[step, -7.5 * step], block);
     }
 }
 
@@ -80,6 +92,9 @@ impl Block for Q5_0 {
         nibbles(&block[6..], 16, codes);
         fifth_bits(&block[2..6], codes);
     }
+    fn set_scales(block: &mut [u8], spread: f32) {
+        put_values(&[signed_step(block, 32.0, spread)], block);
+    }
 }
 
 impl Block for Q5_1 {
@@ -96,6 +111,10 @@ impl Block for Q5_1 {
     fn codes(block: &[u8], codes: &mut [i8; MAX_BLOCK]) {
         nibbles(&block[8..], 0, codes);
         fifth_bits(&block[4..8], codes);
+    }
+    fn set_scales(block: &mut [u8], spread: f32) {
+        let step = code_step(32.0, spread);
+        put_values(&[step, -15.5 * step], block);
     }
 }
 
@@ -115,6 +134,14 @@ impl Block for Q8_0 {
             *code = *byte as i8;
         }
     }
+    fn set_scales(block: &mut [u8], spread: f32) {
+        put_values(&[signed_step(block, 256.0, spread)], block);
+    }
+    const ENCODES: bool = true;
+    #[inline(always)]
+    fn encode(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
+        encode_q8_0(pairs, values, out);
+    }
 }
 
 /// Where among the codes the largest value is tried. ggml's choice is the lower end: with it among the candidates the result
@@ -122,7 +149,7 @@ impl Block for Q8_0 {
 const Q4_0_PLACES: [f32; 4] = [-8.0, -8.48, -7.2, -8.8];
 
 #[inline(always)]
-pub(super) fn encode_q4_0(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
+fn encode_q4_0(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
     let blocks = values.chunks(Q4_0::LEN * LANES).zip(out.chunks_mut(Q4_0::BYTES * LANES));
     for (x, blocks) in blocks {
         let x = FixedGroups::<{ Q4_0::LEN }, 16, 4, -8>::new(x);
@@ -143,7 +170,7 @@ pub(super) fn encode_q4_0(pairs: impl PairProducts, values: &[f32], out: &mut [u
 
 /// At eight bits the scale's own rounding to half precision is what a search can still win back.
 #[inline(always)]
-pub(super) fn encode_q8_0(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
+fn encode_q8_0(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
     let blocks = values.chunks(Q8_0::LEN * LANES).zip(out.chunks_mut(Q8_0::BYTES * LANES));
     for (x, blocks) in blocks {
         let x = FixedGroups::<{ Q8_0::LEN }, 16, 8, -127>::new(x);

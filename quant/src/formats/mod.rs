@@ -3,87 +3,21 @@
 
 mod block;
 mod fixed;
-mod float;
-mod k_quants;
-mod legacy;
+pub(crate) mod float;
+pub(crate) mod iq4_nl;
+pub(crate) mod k_quants;
+pub(crate) mod legacy;
 mod search;
+mod table;
 
-use crate::Format;
 pub(crate) use block::Block;
 pub use block::{MAX_BLOCK, MAX_GROUPS};
 pub(crate) use fixed::{PairProducts, PortablePairs};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use fixed::{Pairs, Sums};
-pub(crate) use float::{Bf16, F16, F32, Float};
-pub(crate) use k_quants::{Q4K, Q5K, Q6K};
-pub(crate) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-
-/// Runs `$body` with `$block` bound to the [`Block`] type of a quantized format.
-macro_rules! with_block {
-    ($format:expr, $block:ident => $body:expr, else $other:expr) => {{
-        use $crate::Format;
-        use $crate::formats as f;
-        match $format {
-            Format::Q4_0 => {
-                type $block = f::Q4_0;
-                $body
-            }
-            Format::Q4_1 => {
-                type $block = f::Q4_1;
-                $body
-            }
-            Format::Q5_0 => {
-                type $block = f::Q5_0;
-                $body
-            }
-            Format::Q5_1 => {
-                type $block = f::Q5_1;
-                $body
-            }
-            Format::Q8_0 => {
-                type $block = f::Q8_0;
-                $body
-            }
-            Format::Q4K => {
-                type $block = f::Q4K;
-                $body
-            }
-            Format::Q5K => {
-                type $block = f::Q5K;
-                $body
-            }
-            Format::Q6K => {
-                type $block = f::Q6K;
-                $body
-            }
-            Format::F32 | Format::F16 | Format::BF16 => $other,
-        }
-    }};
-}
-pub(crate) use with_block;
-
-/// Runs `$body` with `$element` bound to the [`Float`] type of a floating-point format.
-macro_rules! with_float {
-    ($format:expr, $element:ident => $body:expr, else $other:expr) => {{
-        use $crate::formats as f;
-        match $format {
-            $crate::Format::F32 => {
-                type $element = f::F32;
-                $body
-            }
-            $crate::Format::F16 => {
-                type $element = f::F16;
-                $body
-            }
-            $crate::Format::BF16 => {
-                type $element = f::Bf16;
-                $body
-            }
-            _ => $other,
-        }
-    }};
-}
-pub(crate) use with_float;
+pub(crate) use float::Float;
+pub use table::{FORMATS, Format, FormatInfo, ggml_type_name};
+pub(crate) use table::{plain_blocks, with_block, with_float};
 
 /// Why a row could not be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +107,49 @@ fn add_squares(values: &[f32; 16], sums: &mut [f32; 16]) {
     sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * value);
 }
 
+/// What a block of a quantized format is made of: `value[i] = scales[i / group] · codes[i] + biases[i / group]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockParts {
+    /// Values that share a scale.
+    pub group: usize,
+    /// A scale for each group.
+    pub scales: Vec<f32>,
+    /// A bias for each group; zero where the format has none.
+    pub biases: Vec<f32>,
+    /// A code for each value.
+    pub codes: Vec<i8>,
+}
+
+/// Takes a block apart; `None` for a floating-point format.
+///
+/// # Panics
+/// When `block` is not one block.
+pub fn block_parts(format: Format, block: &[u8]) -> Option<BlockParts> {
+    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
+    with_block!(format, B => {
+        let (mut scales, mut biases, mut codes) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS], [0; MAX_BLOCK]);
+        B::scales(block, &mut scales, &mut biases);
+        B::codes(block, &mut codes);
+        let groups = B::LEN / B::GROUP;
+        Some(BlockParts {
+            group: B::GROUP,
+            scales: scales[..groups].to_vec(),
+            biases: biases[..groups].to_vec(),
+            codes: codes[..B::LEN].to_vec(),
+        })
+    }, else None)
+}
+
+/// Gives a block of random bytes, of a quantized format, the scales with which its values spread by `spread` around zero: weights for
+/// measurements, made without encoding any.
+///
+/// # Panics
+/// When `block` is not one block of a quantized format.
+pub fn set_scales(format: Format, block: &mut [u8], spread: f32) {
+    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
+    with_block!(format, B => B::set_scales(block, spread), else panic!("{format} is no quantized format"));
+}
+
 /// Encodes a row, or several one behind the other, into `out`. Scales are searched for the smallest squared error.
 ///
 /// # Errors
@@ -199,16 +176,11 @@ pub(crate) fn encode_row_with(
             return Err(EncodeError::NotFinite(chunk * 64 + index));
         }
     }
-    match format {
-        Format::F32 => float::encode::<F32>(values, out),
-        Format::F16 => float::encode::<F16>(values, out),
-        Format::BF16 => float::encode::<Bf16>(values, out),
-        Format::Q4_0 => legacy::encode_q4_0(pairs, values, out),
-        Format::Q8_0 => legacy::encode_q8_0(pairs, values, out),
-        Format::Q4K => k_quants::encode_q4_k(values, out),
-        Format::Q5K => k_quants::encode_q5_k(values, out),
-        Format::Q6K => k_quants::encode_q6_k(pairs, values, out),
-        Format::Q4_1 | Format::Q5_0 | Format::Q5_1 => return Err(EncodeError::Unsupported(format)),
-    }
+    with_block!(format, B => {
+        if !B::ENCODES {
+            return Err(EncodeError::Unsupported(format));
+        }
+        B::encode(pairs, values, out);
+    }, else with_float!(format, E => float::encode::<E>(values, out), else unreachable!()));
     Ok(())
 }

@@ -7,14 +7,42 @@
 //! `i + j` reaches the greater number of pieces: it is smaller than what f32 rounds off.
 
 use crate::Format;
-use crate::kernels::{FloatRows, TileOut};
+use crate::formats::{Float, with_float};
 
 /// Rows of a tile.
 pub const TILE_ROWS: usize = 16;
 /// Values of a row in a tile.
 pub const TILE_DEPTH: usize = 32;
-/// Pieces that hold an f32.
-pub const FLOAT_PIECES: usize = 3;
+
+/// In how many pieces a number is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pieces {
+    /// Rounded to bf16.
+    #[default]
+    One = 1,
+    /// As many bits as F16 has, and more.
+    Two = 2,
+    /// All bits of an f32.
+    Three = 3,
+}
+
+impl Pieces {
+    /// Most pieces.
+    pub(crate) const MOST: usize = Self::Three as usize;
+
+    /// Every number of pieces.
+    pub const ALL: [Self; Self::MOST] = [Self::One, Self::Two, Self::Three];
+
+    /// How many.
+    pub fn count(self) -> usize {
+        self as usize
+    }
+
+    /// What holds a weight of `format`; one for quantized formats, whose products are those of rounded numbers.
+    pub fn of_weights(format: Format) -> Self {
+        Self::ALL[with_float!(format, E => E::PIECES, else 1) - 1]
+    }
+}
 
 /// 16 × 32 bf16 numbers. On the left of a product `[16 rows][32]`, on the right `[32 / 2][16 columns][2]`.
 #[derive(Clone, Copy, Debug)]
@@ -56,22 +84,13 @@ impl std::ops::DerefMut for AlignedFloats {
     }
 }
 
-/// Pieces that hold a weight of `format`; one for quantized formats, whose products are those of rounded numbers.
-pub fn weight_pieces(format: Format) -> usize {
-    match format {
-        Format::F32 => FLOAT_PIECES,
-        Format::F16 => 2,
-        _ => 1,
-    }
-}
-
 /// One side of products: strips of sixteen rows (on the right: columns), `[strips][pieces][steps of 32]` tiles. Where rows
 /// or depth are no multiple of a tile, zeros fill it up.
 #[derive(Debug, Default)]
 pub struct Operand {
     tiles: Vec<Tile>,
     strips: usize,
-    pieces: usize,
+    pieces: Pieces,
     steps: usize,
 }
 
@@ -79,17 +98,16 @@ impl Operand {
     /// Makes room for `rows` rows of `depth` values in `pieces` pieces. Contents are unspecified.
     ///
     /// # Panics
-    /// When no memory is as large, or there are more pieces than a number has ([`FLOAT_PIECES`]).
-    pub fn resize(&mut self, rows: usize, depth: usize, pieces: usize) {
-        assert!(pieces <= FLOAT_PIECES, "a number has three pieces");
+    /// When no memory is as large.
+    pub fn resize(&mut self, rows: usize, depth: usize, pieces: Pieces) {
         (self.strips, self.pieces, self.steps) = (rows.div_ceil(TILE_ROWS), pieces, depth.div_ceil(TILE_DEPTH));
-        let tiles = self.strips.checked_mul(pieces).and_then(|tiles| tiles.checked_mul(self.steps));
+        let tiles = self.strips.checked_mul(pieces.count()).and_then(|tiles| tiles.checked_mul(self.steps));
         self.tiles.resize(tiles.expect("no memory is as large"), Tile([0; TILE_ROWS * TILE_DEPTH]));
     }
 
     /// All tiles, `[strips][pieces][steps]`, and how many a strip has, to be filled.
     pub fn tiles_mut(&mut self) -> (&mut [Tile], usize) {
-        (&mut self.tiles, (self.pieces * self.steps).max(1))
+        (&mut self.tiles, (self.pieces.count() * self.steps).max(1))
     }
 
     /// The strips, to be filled.
@@ -104,9 +122,9 @@ impl Operand {
     /// When there are not so many.
     pub fn view(&self, first: usize, strips: usize) -> OperandView<'_> {
         let (pieces, steps) = (self.pieces, self.steps);
-        // Without depth or pieces there are no tiles, and still no more strips than were asked for.
+        // Without depth there are no tiles, and still no more strips than were asked for.
         assert!(first.checked_add(strips).is_some_and(|end| end <= self.strips), "strips of an operand");
-        let strip_len = pieces * steps;
+        let strip_len = pieces.count() * steps;
         let tiles = &self.tiles[first * strip_len..(first + strips) * strip_len];
         OperandView { tiles, height: strips, pieces, steps, strip_len, piece_len: steps }
     }
@@ -118,7 +136,7 @@ pub struct OperandView<'a> {
     tiles: &'a [Tile],
     /// Number of strips.
     pub(crate) height: usize,
-    pub(crate) pieces: usize,
+    pub(crate) pieces: Pieces,
     pub(crate) steps: usize,
     /// Tiles from a strip to the next.
     strip_len: usize,
@@ -153,8 +171,8 @@ impl<'a> OperandView<'a> {
     /// # Panics
     /// When there are not so many.
     #[must_use]
-    pub fn rounded(self, pieces: usize) -> Self {
-        assert!((1..=self.pieces).contains(&pieces), "pieces of an operand");
+    pub fn rounded(self, pieces: Pieces) -> Self {
+        assert!(pieces <= self.pieces, "pieces of an operand");
         Self { pieces, ..self }
     }
 
@@ -165,25 +183,4 @@ impl<'a> OperandView<'a> {
     pub fn tiles(&self, strip: usize, piece: usize) -> &'a [Tile] {
         &self.tiles[strip * self.strip_len + piece * self.piece_len..][..self.steps]
     }
-}
-
-/// A unit that multiplies tiles. All methods take up to [`TILE_ROWS`] rows for one strip and fill the strip, zeros included.
-pub trait MatrixUnit: Sync + std::fmt::Debug {
-    /// Rows for the left side.
-    fn pack_left(&self, rows: FloatRows<'_>, pieces: usize, strip: &mut [Tile]);
-
-    /// Rows of weights, `k` values each, for the left side, in [`weight_pieces`] pieces.
-    fn pack_weights(&self, format: Format, rows: &[&[u8]], k: usize, strip: &mut [Tile]);
-
-    /// Columns for the right side, given as rows.
-    fn pack_right(&self, columns: FloatRows<'_>, pieces: usize, strip: &mut [Tile]);
-
-    /// Columns for the right side, given as a matrix of `depth` rows and up to [`TILE_ROWS`] columns.
-    fn pack_right_columns(&self, matrix: FloatRows<'_>, pieces: usize, strip: &mut [Tile]);
-
-    /// `out[i][j] (+)= Σ_k left[i][k] · right[j][k]`, for whole strips on both sides.
-    fn multiply(&self, left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>);
-
-    /// `out[j][i] = x[i][j]`; rows and columns are multiples of [`TILE_ROWS`].
-    fn transpose(&self, x: FloatRows<'_>, out: TileOut<'_>);
 }

@@ -1,241 +1,213 @@
-//! The arithmetic, one implementation per instruction set.
+//! The arithmetic: one table of functions per instruction set ("tier"), and one front door to them.
 //!
-//! [`Kernels`] is an overlay table: an instruction set overrides what it does better than the set it builds on, down to
-//! the portable code. All implementations of a method agree up to the rounding of sums, and of exponentials and tangents in
-//! softmax, softcap and GELU; each one alone gives the same bits for an output element however the work around it is divided.
+//! [`Kernels`] checks the arguments of a call once and calls the tier's function. All tiers agree up to the rounding of sums, and
+//! of exponentials and tangents in softmax, softcap and GELU; each one alone gives the same bits for an output element however the
+//! work around it is divided.
+//!
+//! From the ground up: `operands` and `matrix_unit` (what products take, and the checks), `table` (what a tier fills), `portable`
+//! and one folder per tier, [`isa`](crate::isa) (which tiers there are and which this CPU has), and the front door. A file imports
+//! from below it only.
 
 pub mod matrix_unit;
 #[cfg(target_arch = "aarch64")]
-pub mod neon;
-pub mod portable;
+pub(crate) mod neon;
+pub(crate) mod operands;
+pub(crate) mod portable;
 pub(crate) mod prefetch;
+pub(crate) mod table;
+pub(crate) mod unit;
 #[cfg(target_arch = "x86_64")]
-pub mod x86;
+pub(crate) mod x86;
 
 use std::ops::Range;
 
-use crate::activation::{QuantizedRow, QuantizedRowMut, QuantizedRows};
-use crate::isa::Isa;
-use crate::{EncodeError, Format, MatrixUnit, MatrixView, StridedRows, vector};
+pub use operands::{FloatPanel, FloatPanels, FloatRows, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut};
+pub use unit::MatrixUnit;
 
-/// Weight rows in a panel: the width of the register tile of every panel product.
-pub const PANEL_ROWS: usize = 16;
+use crate::activation::{QuantizedRow, QuantizedRowMut};
+use crate::isa::{Isa, IsaError};
+use crate::vector::Affine;
+use crate::{EncodeError, Format, MatrixView, StridedRows};
+use operands::{Arrangement, check_float_tile, check_integer_rows, check_integer_tile, check_packed, check_rows};
+use table::Table;
 
-/// Rows of a floating-point matrix unpacked and interleaved: `values[k][PANEL_ROWS]`.
-#[derive(Debug, Default)]
-pub struct FloatPanel {
-    /// The interleaved values.
-    pub values: Vec<f32>,
+/// The arithmetic of one instruction set that this CPU has. A handle, cheap to copy.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    isa: Isa,
+    table: &'static Table,
 }
 
-/// How a panel's codes lie; an instruction set reads the arrangement that its own packing writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Arrangement {
-    /// `[k / 4][16 rows][4]` signed codes.
-    #[default]
-    SignedQuads,
-    /// `[k / 4][16 rows][4]` stored codes, unsigned.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "an arrangement of x86"))]
-    StoredQuads,
-    /// As `StoredQuads`; products take half the codes' range off, and biases make up for it.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "an arrangement of x86"))]
-    CenteredQuads,
-    /// `[k / 2][16 rows][2]` signed codes of 16 bits.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "an arrangement of x86"))]
-    SignedPairs,
-    /// `[k / 8][16 rows][8]` signed codes.
-    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "an arrangement of ARM"))]
-    SignedOctets,
-}
-
-/// A cache line, so that vector loads from panels cross none.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Line(pub(crate) [u8; 64]);
-
-/// Rows of a quantized matrix unpacked and interleaved for integer products.
-#[derive(Debug, Default)]
-pub struct IntegerPanel {
-    pub(crate) arrangement: Arrangement,
-    pub(crate) codes: Vec<Line>,
-    /// `[k / group][PANEL_ROWS]` scales.
-    pub(crate) scales: Vec<f32>,
-    /// `[k / group][PANEL_ROWS]` biases; empty where the format has none.
-    pub(crate) biases: Vec<f32>,
-    /// Values of a row in this panel.
-    pub(crate) k: usize,
-    /// Values that share a scale: 16 or 32.
-    pub(crate) group: usize,
-    /// Bits of a stored code.
-    pub(crate) bits: u32,
-}
-
-impl IntegerPanel {
-    /// Makes room for `k` values of a row of format `B`, with `bytes` bytes for each code.
-    pub(crate) fn prepare<B: crate::formats::Block>(&mut self, arrangement: Arrangement, k: usize, bytes: usize) {
-        (self.arrangement, self.k, self.group, self.bits) = (arrangement, k, B::GROUP, B::BITS);
-        self.codes.resize((k * PANEL_ROWS * bytes).div_ceil(64), Line([0; 64]));
-        self.scales.resize(k / B::GROUP * PANEL_ROWS, 0.0);
-        self.biases.resize(if B::BIASED { self.scales.len() } else { 0 }, 0.0);
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Kernels").field(&self.isa).finish()
     }
 }
 
-/// The left-hand side of a floating-point tile: `rows` rows of `k` values, `stride` apart.
-#[derive(Clone, Copy, Debug)]
-pub struct FloatRows<'a> {
-    /// The first row starts at index 0.
-    pub values: &'a [f32],
-    /// Distance between rows.
-    pub stride: usize,
-    /// Number of rows.
-    pub rows: usize,
-    /// Values of a row that take part.
-    pub k: usize,
-}
-
-/// A range of quantized rows and columns, the left-hand side of an integer tile.
-#[derive(Clone, Copy, Debug)]
-pub struct IntegerRows<'a> {
-    /// The buffer.
-    pub values: &'a QuantizedRows,
-    /// First row.
-    pub first: usize,
-    /// Number of rows.
-    pub rows: usize,
-    /// First column, a multiple of 32; the panel's `k` says how many.
-    pub column: usize,
-}
-
-/// Where the results of a tile of `rows × PANEL_ROWS`, or of several side by side, go.
-#[derive(Debug)]
-pub struct TileOut<'a> {
-    /// The first row starts at index 0.
-    pub values: &'a mut [f32],
-    /// Distance between rows.
-    pub stride: usize,
-    /// Whether to add to what is there.
-    pub accumulate: bool,
-}
-
-/// Checks that there is a value of `x` for each column and one of `y` for each row.
-///
-/// # Panics
-/// When there is not.
-pub(crate) fn check_rows(rows: &StridedRows<'_>, x: &[f32], y: &[f32]) {
-    assert!(x.len() == rows.columns() && y.len() == rows.rows(), "a value for each column and for each row");
-}
-
-/// Whether `len` values hold `rows` rows of `width`, `stride` apart.
-pub(crate) fn fits(len: usize, rows: usize, stride: usize, width: usize) -> bool {
-    let end = rows.checked_sub(1).map(|last| last.checked_mul(stride).and_then(|start| start.checked_add(width)));
-    end.is_none_or(|end| end.is_some_and(|end| end <= len))
-}
-
-/// Checks that scales and biases, activations and results have what a product with `panel` touches. How many bytes the codes
-/// take is each arrangement's own.
-///
-/// # Panics
-/// When they have not.
-pub(crate) fn check_product(panel: &IntegerPanel, x: &IntegerRows<'_>, out: &TileOut<'_>) {
-    let groups = panel.k / panel.group;
-    assert!(panel.scales.len() >= groups * PANEL_ROWS, "a panel lacks scales");
-    assert!(panel.biases.is_empty() || panel.biases.len() >= groups * PANEL_ROWS, "a panel lacks biases");
-    let (k, rows) = (x.values.k(), x.values.rows());
-    assert!(x.column.is_multiple_of(crate::activation::ACTIVATION_BLOCK), "a product starts between blocks");
-    assert!(x.column.checked_add(panel.k).is_some_and(|end| end <= k), "a panel is deeper than the activations");
-    assert!(x.first.checked_add(x.rows).is_some_and(|end| end <= rows), "more rows asked for than there are");
-    assert!(fits(out.values.len(), x.rows, out.stride, PANEL_ROWS), "the results do not fit");
-}
-
-/// Calls the set that `$self` builds on, or the portable function.
-macro_rules! overlay {
-    ($self:ident.$method:ident($($argument:expr),*), $portable:path) => {
-        match $self.base() {
-            Some(base) => base.$method($($argument),*),
-            None => $portable($($argument),*),
-        }
+/// Calls a function of the table.
+macro_rules! call {
+    ($self:ident.$room:ident.$function:ident($($argument:expr),*)) => {
+        // SAFETY: `Kernels::of` makes kernels of a tier only where its features were detected, and the method that this stands in has
+        // checked what the table asks for.
+        unsafe { ($self.table.$room.$function)($($argument),*) }
     };
 }
 
-/// The arithmetic of one instruction set.
-pub trait Kernels: Send + Sync + std::fmt::Debug {
-    /// The instruction set.
-    fn isa(&self) -> Isa;
+impl Kernels {
+    /// The kernels of an instruction set, if this CPU has it.
+    pub fn of(isa: Isa) -> Option<Self> {
+        isa.is_available().then(|| Self { isa, table: isa.table() })
+    }
 
-    /// The kernels of the set that this one builds on: they do what this one does not override.
-    fn base(&self) -> Option<&dyn Kernels> {
-        None
+    /// Those of every instruction set that this build and this CPU have, the most general first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Isa::COMPILED.iter().copied().filter_map(Self::of)
+    }
+
+    /// The kernels of the instruction set named `request`, or without a request the best that the CPU has.
+    ///
+    /// # Errors
+    /// When `request` names no instruction set, or one that this build or CPU lacks.
+    pub fn select(request: Option<&str>) -> Result<Self, IsaError> {
+        let portable = Self { isa: Isa::Portable, table: Isa::Portable.table() };
+        match request {
+            None => Ok(Self::available().last().unwrap_or(portable)),
+            Some(name) => {
+                Self::available().find(|kernels| kernels.isa.name() == name).ok_or_else(|| IsaError::unavailable(name))
+            }
+        }
+    }
+
+    /// The instruction set.
+    pub fn isa(self) -> Isa {
+        self.isa
     }
 
     /// The CPU's matrix unit, where products of many rows are made in place of panel products.
-    fn matrix_unit(&self) -> Option<&dyn MatrixUnit> {
-        None
+    pub fn matrix_unit(self) -> Option<MatrixUnit> {
+        self.table.unit.as_ref().map(MatrixUnit)
     }
 
     /// As [`encode_row`](crate::encode_row), with the same result.
     ///
     /// # Errors
     /// As [`encode_row`](crate::encode_row).
-    fn encode_row(&self, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
-        overlay!(self.encode_row(format, values, out), crate::formats::encode_row)
+    pub fn encode_row(self, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+        call!(self.codec.encode_row(format, values, out))
     }
 
     /// As [`decode_row`](crate::decode_row), with the same result.
-    fn decode_row(&self, format: Format, bytes: &[u8], out: &mut [f32]) {
-        overlay!(self.decode_row(format, bytes, out), crate::formats::decode_row);
+    ///
+    /// # Panics
+    /// As [`decode_row`](crate::decode_row).
+    pub fn decode_row(self, format: Format, bytes: &[u8], out: &mut [f32]) {
+        call!(self.codec.decode_row(format, bytes, out))
     }
 
-    /// As [`squared_error`](crate::formats::squared_error), with the same result.
-    fn squared_error(&self, format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
-        overlay!(self.squared_error(format, bytes, values), crate::formats::squared_error)
+    /// As [`squared_error`](crate::squared_error), with the same result.
+    ///
+    /// # Panics
+    /// As [`squared_error`](crate::squared_error).
+    pub fn squared_error(self, format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) {
+        call!(self.codec.squared_error(format, bytes, values))
     }
 
-    /// Quantizes a row of activations; `x.len()` is a multiple of 32.
-    fn quantize(&self, x: &[f32], row: QuantizedRowMut<'_>) {
-        overlay!(self.quantize(x, row), vector::quantize);
+    /// Quantizes a row of activations.
+    ///
+    /// # Panics
+    /// When `x.len()` is no multiple of 32, or `row` is of another length.
+    pub fn quantize(self, x: &[f32], row: QuantizedRowMut<'_>) {
+        row.check(x.len());
+        call!(self.codec.quantize(x, row))
+    }
+
+    /// Half-precision bits of `x`, rounded to nearest even.
+    ///
+    /// # Panics
+    /// When `out` is of another length.
+    pub fn to_half(self, x: &[f32], out: &mut [u16]) {
+        assert_eq!(x.len(), out.len(), "as many results as values");
+        call!(self.codec.to_half(x, out))
     }
 
     /// `out[j]` = dot product of row `j` with `x`.
-    fn dot_float(&self, rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
-        overlay!(self.dot_float(rows, x, out), portable::dot_float);
+    ///
+    /// # Panics
+    /// When there is not a value of `x` for each column and one of `out` for each row.
+    pub fn dot_float(self, rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+        check_rows(&rows, x, out);
+        call!(self.rows.dot_float(rows, x, out))
     }
 
     /// `out[t][j]` = dot product of row `rows.start + j` of a quantized matrix with the quantized activations `x[t]`; the
     /// weights are read once for all of them.
-    fn dot_integer(&self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
-        overlay!(self.dot_integer(weights, rows, x, out), portable::dot_integer);
+    ///
+    /// # Panics
+    /// When the matrix is not quantized, lacks the rows, or activations or results are of other lengths.
+    pub fn dot_integer(self, weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
+        check_integer_rows(&weights, &rows, x, out);
+        call!(self.rows.dot_integer(weights, rows, x, out))
     }
 
     /// `out += Σ_j factors[j] · row j`.
-    fn add_scaled(&self, factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
-        overlay!(self.add_scaled(factors, rows, out), portable::add_scaled);
+    ///
+    /// # Panics
+    /// When there is not a factor for each row and a value of `out` for each column.
+    pub fn add_scaled(self, factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+        check_rows(&rows, out, factors);
+        call!(self.rows.add_scaled(factors, rows, out))
     }
 
     /// Unpacks up to [`PANEL_ROWS`] rows of `k` values of a floating-point format; missing rows become zero.
-    fn pack_float(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) {
-        overlay!(self.pack_float(format, rows, k, panel), portable::pack_float);
+    ///
+    /// # Panics
+    /// When the format is not floating-point, there are more rows, or they lack values.
+    pub fn pack_float(self, format: Format, rows: &[&[u8]], k: usize, panel: &mut FloatPanel) {
+        assert!(!format.info().integer, "{format} is no floating-point format");
+        check_packed(format, rows, k);
+        call!(self.float.pack(format, rows, k, panel))
     }
 
     /// Unpacks up to [`PANEL_ROWS`] rows of `k` values of a quantized format; missing rows become zero.
-    fn pack_integer(&self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-        overlay!(self.pack_integer(format, rows, k, panel), portable::pack_integer);
+    ///
+    /// # Panics
+    /// When the format is not quantized, there are more rows, they lack values, or `k` is no whole number of blocks.
+    pub fn pack_integer(self, format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+        assert!(format.info().integer, "{format} is no quantized format");
+        check_packed(format, rows, k);
+        call!(self.integer.pack(format, rows, k, panel))
     }
 
-    /// `out[i][j] (+)= Σ_k x[i][k] · panel[k · stride + j]` for `j < PANEL_ROWS`.
-    fn float_tile(&self, panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-        overlay!(self.float_tile(panel, stride, x, out), portable::float_tile);
+    /// `out[i][j] (+)= Σ_k x[i][k] · panel[k][j]` for `j < PANEL_ROWS`.
+    ///
+    /// # Panics
+    /// When panel, rows or results are smaller than they say.
+    pub fn float_tile(self, panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
+        check_float_tile(panel, 1, &x, &out);
+        call!(self.float.tile(panel, x, out))
     }
 
-    /// [`float_tile`](Self::float_tile) for panels that begin `panel_stride` values apart, one for every [`PANEL_ROWS`] of
-    /// `columns`, which is a multiple of it; a panel's lines follow each other. A set that has its own `float_tile` has this, too, or no base.
-    fn float_tiles(&self, (panels, panel_stride): (&[f32], usize), columns: usize, x: FloatRows<'_>, out: TileOut<'_>) {
-        if let Some(base) = self.base() {
-            return base.float_tiles((panels, panel_stride), columns, x, out);
-        }
-        assert!(columns.is_multiple_of(PANEL_ROWS), "whole panels");
-        for column in (0..columns).step_by(PANEL_ROWS) {
-            let panel = &panels[column / PANEL_ROWS * panel_stride..][..x.k * PANEL_ROWS];
-            self.float_tile(panel, PANEL_ROWS, x, TileOut { values: &mut out.values[column..], ..out });
+    /// [`float_tile`](Self::float_tile) for several panels: the results of panel `p` begin at column `p · PANEL_ROWS`.
+    ///
+    /// # Panics
+    /// As [`float_tile`](Self::float_tile).
+    pub fn float_tiles(self, panels: FloatPanels<'_>, x: FloatRows<'_>, mut out: TileOut<'_>) {
+        let mut index = 0;
+        while index < panels.count {
+            let start = index.checked_mul(panels.stride).filter(|start| *start <= panels.values.len());
+            let values = &panels.values[start.expect("panels lack values")..];
+            let mut out = out.from_column(index * PANEL_ROWS);
+            if let Some(two_tiles) = self.table.float.two_tiles.filter(|_| panels.count - index > 1) {
+                check_float_tile(values, 1, &x, &out);
+                let second = values.get(panels.stride..).expect("panels lack values");
+                check_float_tile(second, 1, &x, &out.from_column(PANEL_ROWS));
+                // SAFETY: as in `call!`: the checks are those of both panels.
+                unsafe { two_tiles(FloatPanels { values, count: 2, ..panels }, x, out) };
+                index += 2;
+            } else {
+                self.float_tile(values, x, out);
+                index += 1;
+            }
         }
     }
 
@@ -245,91 +217,141 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
     ///
     /// # Panics
     /// When the depth is odd, beside what does not fit.
-    fn pair_tile(&self, panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
-        overlay!(self.pair_tile(panel, x, out), portable::pair_tile);
+    pub fn pair_tile(self, panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
+        check_float_tile(panel, 2, &x, &out);
+        call!(self.float.pair_tile(panel, x, out))
     }
 
     /// `out[i][j] (+)=` the product of quantized row `i` with the row `j` of a panel that these kernels packed.
-    fn integer_tile(&self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
-        overlay!(self.integer_tile(panel, x, out), portable::integer_tile);
+    ///
+    /// # Panics
+    /// When panel, activations or results are smaller than they say, or other kernels packed the panel.
+    pub fn integer_tile(self, panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+        self.check_panel(panel, &x, &out);
+        if panel.arrangement == Arrangement::Portable {
+            return portable::integer_tile(panel, x, out);
+        }
+        call!(self.integer.tile(panel, x, out))
     }
 
-    /// [`integer_tile`](Self::integer_tile) for several panels: the results of panel `p` begin at column `p · PANEL_ROWS`. The
-    /// default multiplies one panel after the other with the `integer_tile` of this set; a set that leaves that to its base
-    /// passes this on, too.
-    fn integer_tiles(&self, panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
-        if x.rows == 0 {
-            return;
-        }
-        for (index, panel) in panels.iter().enumerate() {
-            self.integer_tile(panel, x, TileOut { values: &mut out.values[index * PANEL_ROWS..], ..out });
+    /// [`integer_tile`](Self::integer_tile) for several panels: the results of panel `p` begin at column `p · PANEL_ROWS`.
+    ///
+    /// # Panics
+    /// As [`integer_tile`](Self::integer_tile).
+    pub fn integer_tiles(self, panels: &[IntegerPanel], x: IntegerRows<'_>, mut out: TileOut<'_>) {
+        let alike = |left: &IntegerPanel, right: &IntegerPanel| {
+            let kind = |panel: &IntegerPanel| (panel.arrangement, panel.shape, panel.k);
+            kind(left) == kind(right) && left.arrangement != Arrangement::Portable
+        };
+        let mut rest = panels;
+        while let [left, others @ ..] = rest {
+            let mut out = out.from_column((panels.len() - rest.len()) * PANEL_ROWS);
+            match (self.table.integer.two_tiles, others) {
+                (Some(two_tiles), [right, others @ ..]) if alike(left, right) => {
+                    self.check_panel(left, &x, &out);
+                    self.check_panel(right, &x, &out.from_column(PANEL_ROWS));
+                    // SAFETY: as in `call!`: the checks are those of both panels.
+                    unsafe { two_tiles([left, right], x, out) };
+                    rest = others;
+                }
+                _ => {
+                    self.integer_tile(left, x, out);
+                    rest = others;
+                }
+            }
         }
     }
 
     /// How many panels [`integer_tiles`](Self::integer_tiles) multiplies at once, faster than one after the other.
-    fn integer_panels(&self) -> usize {
-        1
+    pub fn integer_panels(self) -> usize {
+        if self.table.integer.two_tiles.is_some() { 2 } else { 1 }
     }
 
-    /// Reads all bytes with loads as wide as the set has, in four streams that lie apart, and returns the exclusive or of their
-    /// words of eight bytes in native order, the last filled up with zeros: to measure what reading alone takes.
-    fn read(&self, bytes: &[u8]) -> u64 {
-        overlay!(self.read(bytes), vector::read)
+    fn check_panel(self, panel: &IntegerPanel, x: &IntegerRows<'_>, out: &TileOut<'_>) {
+        check_integer_tile(panel, x, out);
+        let readable = self.table.integer.arrangements.contains(&panel.arrangement);
+        assert!(readable || panel.arrangement == Arrangement::Portable, "a panel of other kernels");
+    }
+
+    /// Reads all bytes with loads as wide as the instruction set has, in four streams that lie apart, and returns the exclusive or of
+    /// their words of eight bytes in native order, the last filled up with zeros: to measure what reading alone takes.
+    pub fn read(self, bytes: &[u8]) -> u64 {
+        call!(self.vector.read(bytes))
     }
 
     /// x ← gelu(x), the tanh form.
-    fn gelu(&self, x: &mut [f32]) {
-        overlay!(self.gelu(x), vector::gelu);
+    pub fn gelu(self, x: &mut [f32]) {
+        call!(self.vector.gelu(x))
     }
 
-    /// gate ← gelu(gate) · up, which is as long.
-    fn gelu_multiply(&self, gate: &mut [f32], up: &[f32]) {
-        overlay!(self.gelu_multiply(gate, up), vector::gelu_multiply);
+    /// gate ← gelu(gate) · up.
+    ///
+    /// # Panics
+    /// When `up` is of another length.
+    pub fn gelu_multiply(self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "a factor for each of the gate's values");
+        call!(self.vector.gelu_multiply(gate, up))
     }
 
     /// x ← cap · tanh(x / cap).
-    fn softcap(&self, x: &mut [f32], cap: f32) {
-        overlay!(self.softcap(x, cap), vector::softcap);
+    pub fn softcap(self, x: &mut [f32], cap: f32) {
+        call!(self.vector.softcap(x, cap))
     }
 
     /// One step of a softmax over tiles: x ← e^(x − m) for the greatest value m of `x` and of `largest`. Returns m and the
     /// sum of the new x.
-    fn softmax_tile(&self, x: &mut [f32], largest: f32) -> (f32, f32) {
-        overlay!(self.softmax_tile(x, largest), vector::softmax_tile)
+    pub fn softmax_tile(self, x: &mut [f32], largest: f32) -> (f32, f32) {
+        call!(self.vector.softmax_tile(x, largest))
     }
 
-    /// x ← x + y, which is as long.
-    fn add(&self, x: &mut [f32], y: &[f32]) {
-        overlay!(self.add(x, y), vector::add);
+    /// x ← x + y.
+    ///
+    /// # Panics
+    /// When `y` is of another length.
+    pub fn add(self, x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len(), "rows of one length");
+        call!(self.vector.add(x, y))
     }
 
     /// x ← x · factor.
-    fn scale(&self, x: &mut [f32], factor: f32) {
-        overlay!(self.scale(x, factor), vector::scale);
+    pub fn scale(self, x: &mut [f32], factor: f32) {
+        call!(self.vector.scale(x, factor))
     }
 
     /// out = x / sqrt(mean(x²) + epsilon) · weight.
-    fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-        overlay!(self.rms_norm(x, weight, epsilon, out), vector::rms_norm);
+    ///
+    /// # Panics
+    /// When the rows are of different lengths.
+    pub fn rms_norm(self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        assert!(x.len() == weight.len() && x.len() == out.len(), "rows of one length");
+        call!(self.vector.rms_norm(x, weight, epsilon, out))
     }
 
     /// out += x / sqrt(mean(x²) + epsilon) · weight.
-    fn add_rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-        overlay!(self.add_rms_norm(x, weight, epsilon, out), vector::add_rms_norm);
+    ///
+    /// # Panics
+    /// When the rows are of different lengths.
+    pub fn add_rms_norm(self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        assert!(x.len() == weight.len() && x.len() == out.len(), "rows of one length");
+        call!(self.vector.add_rms_norm(x, weight, epsilon, out))
     }
 
-    /// out = (x − mean) / sqrt(variance + epsilon) · weight + bias; `affine` is (weight, bias).
-    fn layer_norm(&self, x: &[f32], affine: (&[f32], &[f32]), epsilon: f32, out: &mut [f32]) {
-        overlay!(self.layer_norm(x, affine, epsilon, out), vector::layer_norm);
+    /// out = (x − mean) / sqrt(variance + epsilon) · weight + bias.
+    ///
+    /// # Panics
+    /// When the rows are of different lengths.
+    pub fn layer_norm(self, x: &[f32], affine: Affine<'_>, epsilon: f32, out: &mut [f32]) {
+        let affine_len = affine.weight.len() == x.len() && affine.bias.len() == x.len();
+        assert!(affine_len && x.len() == out.len(), "rows of one length");
+        call!(self.vector.layer_norm(x, affine, epsilon, out))
     }
 
     /// Rotates a head in the halves layout: value `i` pairs with value `i + head_dim / 2`, `rotation[i]` is (cos, sin).
-    fn rotate(&self, head: &mut [f32], rotation: &[(f32, f32)]) {
-        overlay!(self.rotate(head, rotation), vector::rotate);
-    }
-
-    /// Half-precision bits of `x`, rounded to nearest even.
-    fn to_half(&self, x: &[f32], out: &mut [u16]) {
-        overlay!(self.to_half(x, out), vector::to_half);
+    ///
+    /// # Panics
+    /// When there is not a rotation for each pair.
+    pub fn rotate(self, head: &mut [f32], rotation: &[(f32, f32)]) {
+        assert_eq!(head.len(), 2 * rotation.len(), "a rotation for each pair");
+        call!(self.vector.rotate(head, rotation))
     }
 }

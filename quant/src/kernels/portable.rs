@@ -2,23 +2,39 @@
 
 use std::ops::Range;
 
-use super::{
-    Arrangement, FloatPanel, FloatRows, IntegerPanel, IntegerRows, Kernels, Line, PANEL_ROWS, TileOut, check_rows,
+use super::operands::{Arrangement, FloatPanel, FloatRows, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut};
+use super::table::{Codec, FloatProducts, IntegerProducts, RowProducts, Table, Vector};
+use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
+use crate::formats::{self, Block, Float, MAX_BLOCK, MAX_GROUPS, with_block, with_float};
+use crate::{Format, MatrixView, StridedRows, vector};
+
+/// The kernels.
+pub(crate) const TABLE: Table = Table {
+    codec: Codec {
+        encode_row: formats::encode_row,
+        decode_row: formats::decode_row,
+        squared_error: formats::squared_error,
+        quantize: vector::quantize,
+        to_half: vector::to_half,
+    },
+    rows: RowProducts { dot_float, dot_integer, add_scaled },
+    float: FloatProducts { pack: pack_float, tile: float_tile, two_tiles: None, pair_tile },
+    integer: IntegerProducts { pack: pack_integer, arrangements: &[], tile: integer_tile, two_tiles: None },
+    vector: Vector {
+        read: vector::read,
+        gelu: vector::gelu,
+        gelu_multiply: vector::gelu_multiply,
+        softcap: vector::softcap,
+        softmax_tile: vector::softmax_tile,
+        add: vector::add,
+        scale: vector::scale,
+        rms_norm: vector::rms_norm,
+        add_rms_norm: vector::add_rms_norm,
+        layer_norm: vector::layer_norm,
+        rotate: vector::rotate,
+    },
+    unit: None,
 };
-use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
-use crate::formats::{Block, Float, MAX_BLOCK, MAX_GROUPS, with_block, with_float};
-use crate::isa::Isa;
-use crate::{Format, MatrixView, StridedRows};
-
-/// The provided methods of [`Kernels`].
-#[derive(Clone, Copy, Debug)]
-pub struct Portable;
-
-impl Kernels for Portable {
-    fn isa(&self) -> Isa {
-        Isa::Portable
-    }
-}
 
 fn dot_float_row<E: Float>(row: &[u8], x: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
@@ -33,12 +49,17 @@ fn dot_float_row<E: Float>(row: &[u8], x: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
-pub(crate) fn dot_float(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
-    check_rows(&rows, x, out);
+pub(super) fn dot_float(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
     for (row, out) in out.iter_mut().enumerate() {
         *out = with_float!(rows.format(), E => dot_float_row::<E>(rows.row(row), x),
             else unreachable!("strided rows are floating-point"));
     }
+}
+
+/// The sum of the activations of a group of `group` values, 16 or 32, of which `start` is the first.
+fn group_sum(x: QuantizedRow<'_>, group: usize, start: usize) -> f32 {
+    let block = start / ACTIVATION_BLOCK;
+    if group == SUM_BLOCK { x.scales[block] * x.half_sums[start / SUM_BLOCK] as f32 } else { x.sums[block] }
 }
 
 fn dot_integer_row<B: Block>(row: &[u8], x: QuantizedRow<'_>) -> f32 {
@@ -54,14 +75,14 @@ fn dot_integer_row<B: Block>(row: &[u8], x: QuantizedRow<'_>) -> f32 {
             let dot: i32 = products.map(|(w, x)| i32::from(*w) * i32::from(*x)).sum();
             sum += scales[group] * x.scales[start / ACTIVATION_BLOCK] * dot as f32;
             if B::BIASED {
-                sum += biases[group] * x.sums[start / ACTIVATION_BLOCK];
+                sum += biases[group] * group_sum(x, B::GROUP, start);
             }
         }
     }
     sum
 }
 
-pub(crate) fn dot_integer(weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
+pub(super) fn dot_integer(weights: MatrixView<'_>, rows: Range<usize>, x: &[QuantizedRow<'_>], out: &mut [f32]) {
     let (format, count) = (weights.format(), rows.len());
     for (j, row) in rows.enumerate() {
         let row = weights.row(row);
@@ -78,8 +99,7 @@ pub(super) fn add_scaled_row<E: Float>(factor: f32, row: &[u8], out: &mut [f32])
     }
 }
 
-pub(crate) fn add_scaled(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
-    check_rows(&rows, out, factors);
+pub(super) fn add_scaled(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
     for (row, factor) in factors.iter().enumerate() {
         with_float!(rows.format(), E => add_scaled_row::<E>(*factor, rows.row(row), out),
             else unreachable!("strided rows are floating-point"));
@@ -103,12 +123,7 @@ pub(crate) fn pack_float(format: Format, rows: &[&[u8]], k: usize, panel: &mut F
 }
 
 fn pack_quads<B: Block>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    panel.prepare::<B>(Arrangement::SignedQuads, k, 1);
-    if rows.len() < PANEL_ROWS {
-        panel.codes.fill(Line([0; 64]));
-        panel.scales.fill(0.0);
-        panel.biases.fill(0.0);
-    }
+    panel.prepare::<B>(Arrangement::Portable, rows.len(), k);
     let (mut scales, mut biases) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
     let mut codes = [0i8; MAX_BLOCK];
     let groups = B::LEN / B::GROUP;
@@ -136,7 +151,7 @@ pub(crate) fn pack_integer(format: Format, rows: &[&[u8]], k: usize, panel: &mut
     with_block!(format, B => pack_quads::<B>(rows, k, panel), else panic!("{format} is no quantized format"));
 }
 
-pub(crate) fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+fn float_tile(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
     for i in 0..x.rows {
         let row = &x.values[i * x.stride..][..x.k];
         let out_row = &mut out.values[i * out.stride..][..PANEL_ROWS];
@@ -145,7 +160,7 @@ pub(crate) fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: Ti
             sums.copy_from_slice(out_row);
         }
         for (k, x) in row.iter().enumerate() {
-            let weights = &panel[k * stride..][..PANEL_ROWS];
+            let weights = &panel[k * PANEL_ROWS..][..PANEL_ROWS];
             for (sum, weight) in sums.iter_mut().zip(weights) {
                 *sum += x * weight;
             }
@@ -154,8 +169,7 @@ pub(crate) fn float_tile(panel: &[f32], stride: usize, x: FloatRows<'_>, out: Ti
     }
 }
 
-pub(crate) fn pair_tile(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
-    assert!(x.k.is_multiple_of(2), "pairs of values");
+fn pair_tile(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
     let panel = &panel[..x.k / 2 * PANEL_ROWS];
     for i in 0..x.rows {
         let row = &x.values[i * x.stride..][..x.k];
@@ -172,7 +186,6 @@ pub(crate) fn pair_tile(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
 }
 
 pub(crate) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
-    assert_eq!(panel.arrangement, Arrangement::SignedQuads, "a panel of other kernels");
     for i in 0..x.rows {
         let row = x.values.row(x.first + i);
         let codes = &row.codes[x.column..][..panel.k];
@@ -181,10 +194,10 @@ pub(crate) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOu
         if out.accumulate {
             totals.copy_from_slice(out_row);
         }
-        for (group, codes) in codes.chunks_exact(panel.group).enumerate() {
-            let block = (x.column + group * panel.group) / ACTIVATION_BLOCK;
+        for (group, codes) in codes.chunks_exact(panel.shape.group).enumerate() {
+            let block = (x.column + group * panel.shape.group) / ACTIVATION_BLOCK;
             let mut sums = [0i32; PANEL_ROWS];
-            for (x, weights) in codes.as_chunks::<4>().0.iter().zip(&panel.codes[group * panel.group / 4..]) {
+            for (x, weights) in codes.as_chunks::<4>().0.iter().zip(&panel.codes[group * panel.shape.group / 4..]) {
                 for (sum, weights) in sums.iter_mut().zip(weights.0.as_chunks::<4>().0) {
                     for (w, x) in weights.iter().zip(x) {
                         *sum += i32::from(*w as i8) * i32::from(*x);
@@ -195,8 +208,9 @@ pub(crate) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOu
                 totals[j] += panel.scales[group * PANEL_ROWS + j] * row.scales[block] * sums[j] as f32;
             }
             if !panel.biases.is_empty() {
+                let sum = group_sum(row, panel.shape.group, x.column + group * panel.shape.group);
                 for j in 0..PANEL_ROWS {
-                    totals[j] += panel.biases[group * PANEL_ROWS + j] * row.sums[block];
+                    totals[j] += panel.biases[group * PANEL_ROWS + j] * sum;
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! What tests of kernels share: random rows and plain arithmetic.
 #![allow(dead_code)] // Each test program uses some of it.
 
-use gemmule_quant::{Format, Kernels, encode_row, isa};
+use gemmule_quant::isa::Isa;
+use gemmule_quant::{Format, Kernels, encode_row, set_scales};
 
 /// A small deterministic generator: tests must not depend on a seed from outside.
 pub(crate) struct Random(pub(crate) u64);
@@ -23,10 +24,10 @@ impl Random {
 }
 
 /// Those of every instruction set this machine has, or of the one that `GEMMULE_ISA` names, after the reference.
-pub(crate) fn all_kernels() -> Vec<&'static dyn Kernels> {
+pub(crate) fn all_kernels() -> Vec<Kernels> {
     let wanted = std::env::var("GEMMULE_ISA").ok();
-    let chosen = |isa: &isa::Isa| wanted.as_ref().is_none_or(|name| name == isa.name() || *isa == isa::Isa::Portable);
-    let kernels: Vec<&dyn Kernels> = isa::available().filter(chosen).filter_map(isa::kernels).collect();
+    let chosen = |isa: Isa| wanted.as_ref().is_none_or(|name| name == isa.name() || isa == Isa::Portable);
+    let kernels: Vec<Kernels> = Kernels::available().filter(|kernels| chosen(kernels.isa())).collect();
     let found = |name: &String| kernels.iter().any(|kernels| kernels.isa().name() == name);
     assert!(wanted.as_ref().is_none_or(found), "GEMMULE_ISA names {wanted:?}, which this machine lacks");
     kernels
@@ -35,22 +36,14 @@ pub(crate) fn all_kernels() -> Vec<&'static dyn Kernels> {
 /// Random bytes as blocks, with the scales made finite and moderate: extreme codes included.
 pub(crate) fn random_row(format: Format, k: usize, random: &mut Random) -> Vec<u8> {
     let info = format.info();
+    if !info.integer {
+        let mut row = vec![0; format.row_bytes(k).unwrap()];
+        encode_row(format, &random.values(k), &mut row).unwrap();
+        return row;
+    }
     let mut row = random.bytes(format.row_bytes(k).unwrap());
-    let halves: &[usize] = match format {
-        Format::F32 | Format::F16 | Format::BF16 => {
-            let values = random.values(k);
-            encode_row(format, &values, &mut row).unwrap();
-            return row;
-        }
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
-        Format::Q6K => &[208],
-        _ => &[0, 2],
-    };
     for block in row.chunks_exact_mut(info.block_bytes) {
-        for at in halves {
-            let scale = half::f16::from_f32(random.value() * 0.01);
-            block[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
-        }
+        set_scales(format, block, random.value() * 0.1);
     }
     row
 }

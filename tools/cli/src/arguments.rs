@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::Args;
 use gemmule::{CancelHandle, MOST_THREADS, Model, Picture, Session, SessionOptions};
-use gemmule_quant::isa;
+use gemmule_quant::Kernels;
 
 use crate::output::print_note;
 
@@ -66,8 +66,8 @@ fn parse_frames(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "choose a number from 1 to 4096".to_owned())
 }
 
-fn parse_isa(name: &str) -> Result<String, isa::IsaError> {
-    isa::select(Some(name)).map(|_| name.to_owned())
+fn parse_isa(name: &str) -> Result<String, gemmule_quant::isa::IsaError> {
+    Kernels::select(Some(name)).map(|_| name.to_owned())
 }
 
 /// How to compute.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule_quant::{Format, isa};
+use gemmule_quant::{Format, Kernels};
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
 
@@ -298,7 +298,7 @@ impl Checkpoint {
         let (path, file) = &self.files[source.file];
         file.read_exact_at(bytes, offset)
             .with_context(|| format!("{}: reading tensor '{}'", path.display(), source.name))?;
-        isa::select(None)?.decode_row(source.format, bytes, values);
+        Kernels::select(None)?.decode_row(source.format, bytes, values);
         Ok(())
     }
 

@@ -63,7 +63,7 @@ pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
 
 /// Converts a checkpoint. Nothing appears unless `check` succeeds.
 pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile], check: Check<'_>) -> Result<()> {
-    let kernels = gemmule_quant::isa::select(None)?;
+    let kernels = gemmule_quant::Kernels::select(None)?;
     let make = |item: &Item, first: usize, count: usize| {
         encode_stretch(kernels, checkpoint, item, source_of(checkpoint, item)?, first..first + count)
     };
@@ -237,7 +237,7 @@ struct Scratch {
 
 /// Reads, transforms and encodes `count` rows from `first` on.
 fn encode_stretch(
-    kernels: &dyn Kernels,
+    kernels: Kernels,
     checkpoint: &Checkpoint,
     item: &Item,
     source: &Source,

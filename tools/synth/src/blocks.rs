@@ -1,6 +1,6 @@
 //! Random weights made directly in their storage format: random codes under fixed scales, as fast as the disk takes them.
 
-use gemmule_quant::{Format, encode_row};
+use gemmule_quant::{encode_row, set_scales};
 use gemmule_quantize::RowsToMake;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -29,39 +29,6 @@ pub(crate) fn random_rows(rows: &RowsToMake<'_>, seed: u64) -> Vec<u8> {
         set_scales(rows.format, block, spread);
     }
     bytes
-}
-
-/// Gives a block of random codes the scales with which its values spread by `spread` around zero.
-fn set_scales(format: Format, block: &mut [u8], spread: f32) {
-    // n equally likely codes spread by n / sqrt(12).
-    let step = |codes: f32| spread * 12f32.sqrt() / codes;
-    // Codes without a minimum reach one further below zero than above; scales of both signs, as quantizers write them,
-    // keep the mean at zero.
-    let sign = if block[0] & 1 == 0 { 1.0 } else { -1.0 };
-    let signed = |codes: f32| sign * step(codes);
-    let mut half = |at: usize, value: f32| {
-        block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
-    };
-    match format {
-        Format::Q4_0 => half(0, signed(16.0)),
-        Format::Q5_0 => half(0, signed(32.0)),
-        Format::Q8_0 => half(0, signed(256.0)),
-        Format::Q4_1 => (half(0, step(16.0)), half(2, -7.5 * step(16.0))).0,
-        Format::Q5_1 => (half(0, step(32.0)), half(2, -15.5 * step(32.0))).0,
-        Format::Q4K | Format::Q5K => {
-            let codes = if format == Format::Q4K { 16.0 } else { 32.0 };
-            half(0, step(codes) / 32.0);
-            half(2, step(codes) * (codes - 1.0) / 2.0 / 32.0);
-            // Eight scales and eight minima of 32, in six bits each.
-            block[4..12].fill(0xa0);
-            block[12..16].fill(0);
-        }
-        Format::Q6K => {
-            half(208, signed(64.0) / 64.0);
-            block[192..208].fill(64);
-        }
-        Format::F32 | Format::F16 | Format::BF16 => {}
-    }
 }
 
 #[cfg(test)]

@@ -3,10 +3,18 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use crate::formats::{Block, MAX_GROUPS, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+use super::super::operands::Shape;
+use crate::formats::k_quants::{Q4K, Q5K, Q6K};
+use crate::formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use crate::formats::{Block, MAX_BLOCK, MAX_GROUPS, plain_blocks};
 
 /// A block format, thirty-two codes at a time.
-pub(super) trait Blocks: Block {
+pub(super) trait Blocks: Block + Sized {
+    /// Whether the format is unpacked in registers here, so that what this file says of its layout holds.
+    const UNPACKED: bool;
+    /// Whether the products of this folder know the format; the others are multiplied by the portable code.
+    const PRODUCTS: bool = Shape::of::<Self>().is_common();
+
     /// Codes `32 * part .. 32 * part + 32`, signed.
     ///
     /// # Safety
@@ -36,15 +44,22 @@ unsafe fn half(bytes: *const u8) -> f32 {
 /// `block` points to `B::BYTES` readable bytes.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn read_scales<B: Block>(
+pub(super) unsafe fn read_scales<B: Blocks>(
     block: *const u8,
     scales: &mut [f32; MAX_GROUPS],
     biases: &mut [f32; MAX_GROUPS],
 ) {
+    const {
+        assert!(
+            !B::UNPACKED || B::LEN == 32 || B::BIASED == (B::GROUP == 32),
+            "the formats with blocks of 256 that there are"
+        );
+    }
     // SAFETY: the caller's promise.
     unsafe {
-        const { assert!(B::LEN == 32 || B::BIASED == (B::GROUP == 32), "the formats with blocks of 256 that there are") };
-        if B::LEN == 32 {
+        if !B::UNPACKED {
+            B::scales(std::slice::from_raw_parts(block, B::BYTES), scales, biases);
+        } else if B::LEN == 32 {
             scales[0] = half(block);
             if B::BIASED {
                 biases[0] = half(block.add(2));
@@ -177,6 +192,7 @@ unsafe fn bits_at_four(bytes: *const u8, count: usize, mask: u8) -> [uint8x16_t;
 macro_rules! blocks {
     ($($block:ty: |$pointer:ident, $part:ident| $stored:expr;)*) => {
         $(impl Blocks for $block {
+            const UNPACKED: bool = true;
             #[inline]
             #[target_feature(enable = "neon")]
             unsafe fn codes32($pointer: *const u8, $part: usize) -> [int8x16_t; 2] {
@@ -205,6 +221,7 @@ blocks! {
 }
 
 impl Blocks for Q8_0 {
+    const UNPACKED: bool = true;
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn codes32(block: *const u8, _: usize) -> [int8x16_t; 2] {
@@ -212,3 +229,23 @@ impl Blocks for Q8_0 {
         unsafe { [vld1q_s8(block.add(2).cast()), vld1q_s8(block.add(18).cast())] }
     }
 }
+
+/// Formats that only their plain decoder unpacks.
+macro_rules! plain {
+    ($($block:ty;)*) => {
+        $(impl Blocks for $block {
+            const UNPACKED: bool = false;
+            #[inline]
+            #[target_feature(enable = "neon")]
+            unsafe fn codes32(block: *const u8, part: usize) -> [int8x16_t; 2] {
+                let mut codes = [0i8; MAX_BLOCK];
+                // SAFETY: `block` points to `BYTES` readable bytes, as the trait asks.
+                Self::codes(unsafe { std::slice::from_raw_parts(block, Self::BYTES) }, &mut codes);
+                let codes: &[i8; 32] = codes[part * 32..].first_chunk().expect("a part of a block");
+                // SAFETY: 32 codes are read.
+                unsafe { [vld1q_s8(codes.as_ptr()), vld1q_s8(codes.as_ptr().add(16))] }
+            }
+        })*
+    };
+}
+plain_blocks!(plain);

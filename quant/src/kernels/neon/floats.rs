@@ -4,8 +4,9 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use crate::StridedRows;
-use crate::formats::Float;
-use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, check_rows, fits, portable};
+use crate::formats::{Float, float, with_float};
+use crate::kernels::operands::{FloatRows, PANEL_ROWS, TileOut};
+use crate::kernels::portable;
 
 /// Four values of a floating-point row.
 pub(super) trait Load4: Float {
@@ -14,7 +15,7 @@ pub(super) trait Load4: Float {
     unsafe fn load4(bytes: *const u8) -> float32x4_t;
 }
 
-impl Load4 for crate::formats::F32 {
+impl Load4 for float::F32 {
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn load4(bytes: *const u8) -> float32x4_t {
@@ -23,7 +24,7 @@ impl Load4 for crate::formats::F32 {
     }
 }
 
-impl Load4 for crate::formats::F16 {
+impl Load4 for float::F16 {
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn load4(bytes: *const u8) -> float32x4_t {
@@ -37,7 +38,7 @@ impl Load4 for crate::formats::F16 {
     }
 }
 
-impl Load4 for crate::formats::Bf16 {
+impl Load4 for float::Bf16 {
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn load4(bytes: *const u8) -> float32x4_t {
@@ -66,8 +67,12 @@ fn dot_row<E: Load4>(row: &[u8], x: &[f32]) -> f32 {
 
 /// As [`Kernels::dot_float`](crate::Kernels::dot_float).
 #[target_feature(enable = "neon")]
-pub(super) fn dot_float<E: Load4>(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
-    check_rows(&rows, x, out);
+pub(super) fn dot_float(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+    with_float!(rows.format(), E => dot_float_of::<E>(rows, x, out), else unreachable!("strided rows are floating-point"));
+}
+
+#[target_feature(enable = "neon")]
+fn dot_float_of<E: Load4>(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
     for (row, out) in out.iter_mut().enumerate() {
         *out = dot_row::<E>(rows.row(row), x);
     }
@@ -96,9 +101,13 @@ fn add_rows<E: Load4, const ROWS: usize>(factors: [f32; ROWS], rows: [&[u8]; ROW
 
 /// As [`Kernels::add_scaled`](crate::Kernels::add_scaled).
 #[target_feature(enable = "neon")]
-pub(super) fn add_scaled<E: Load4>(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+pub(super) fn add_scaled(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+    with_float!(rows.format(), E => add_scaled_of::<E>(factors, rows, out), else unreachable!("strided rows are floating-point"));
+}
+
+#[target_feature(enable = "neon")]
+fn add_scaled_of<E: Load4>(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
     const TOGETHER: usize = 8;
-    check_rows(&rows, out, factors);
     let (groups, rest) = factors.as_chunks::<TOGETHER>();
     for (index, factors) in groups.iter().enumerate() {
         add_rows::<E, TOGETHER>(*factors, std::array::from_fn(|row| rows.row(index * TOGETHER + row)), out);
@@ -126,38 +135,40 @@ pub(super) fn to_half(x: &[f32], out: &mut [u16]) {
 }
 
 /// Rows of activations times a panel, whose lines hold `TOGETHER` neighbours of the depth, one or two.
+///
+/// # Safety
+/// The operands are what [`check_float_tile`](crate::kernels::operands::check_float_tile) asserts.
 #[target_feature(enable = "neon")]
-pub(super) fn float_tile<const TOGETHER: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+pub(super) unsafe fn float_tile<const TOGETHER: usize>(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
     let mut first = 0;
     while first < x.rows {
         let rows = (x.rows - first).min(4);
         let part = FloatRows { values: &x.values[first * x.stride..], rows, ..x };
         let values = &mut out.values[first * out.stride..];
         let target = TileOut { values, stride: out.stride, accumulate: out.accumulate };
-        match rows {
-            4 => rows_of_tile::<4, TOGETHER>(panel, stride, part, target),
-            3 => rows_of_tile::<3, TOGETHER>(panel, stride, part, target),
-            2 => rows_of_tile::<2, TOGETHER>(panel, stride, part, target),
-            _ => rows_of_tile::<1, TOGETHER>(panel, stride, part, target),
+        // SAFETY: the caller's promise, of these rows.
+        unsafe {
+            match rows {
+                4 => rows_of_tile::<4, TOGETHER>(panel, part, target),
+                3 => rows_of_tile::<3, TOGETHER>(panel, part, target),
+                2 => rows_of_tile::<2, TOGETHER>(panel, part, target),
+                _ => rows_of_tile::<1, TOGETHER>(panel, part, target),
+            }
         }
         first += rows;
     }
 }
 
 /// `ROWS` rows of them; a line is four registers.
+///
+/// # Safety
+/// As [`float_tile`]; there are `ROWS` rows.
 #[target_feature(enable = "neon")]
-fn rows_of_tile<const ROWS: usize, const TOGETHER: usize>(
-    panel: &[f32],
-    stride: usize,
-    x: FloatRows<'_>,
-    out: TileOut<'_>,
-) {
+unsafe fn rows_of_tile<const ROWS: usize, const TOGETHER: usize>(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
     let lines = x.k / TOGETHER;
-    assert!(x.k.is_multiple_of(TOGETHER) && fits(panel.len(), lines, stride, PANEL_ROWS));
     let x_rows: [&[f32]; ROWS] = std::array::from_fn(|i| &x.values[i * x.stride..][..x.k]);
-    assert!(fits(out.values.len(), ROWS, out.stride, PANEL_ROWS));
     let mut sums = [[vdupq_n_f32(0.0); 4]; ROWS];
-    // SAFETY: the assertions above: each line has `TOGETHER` values of a row, which has `x.k`, and each result row has 16.
+    // SAFETY: the panel has as many lines as `x.k` takes and each row of results 16 numbers, the caller's promise.
     unsafe {
         if out.accumulate {
             for i in 0..ROWS {
@@ -167,7 +178,7 @@ fn rows_of_tile<const ROWS: usize, const TOGETHER: usize>(
             }
         }
         for line in 0..lines {
-            let weights = panel.as_ptr().add(line * stride);
+            let weights = panel.as_ptr().add(line * PANEL_ROWS);
             let mut w = [vdupq_n_f32(0.0); 4];
             for side in 0..4 {
                 w[side] = vld1q_f32(weights.add(side * 4));

@@ -58,7 +58,21 @@ macro_rules! define_row_dots {
 
         /// As [`Kernels::dot_integer`](crate::Kernels::dot_integer).
         #[target_feature(enable = $features)]
-        pub(in super::super) fn dot_integer<B: Blocks>(
+        pub(super) fn dot_integer(
+            weights: crate::MatrixView<'_>,
+            rows: std::ops::Range<usize>,
+            x: &[QuantizedRow<'_>],
+            out: &mut [f32],
+        ) {
+            crate::formats::with_block!(weights.format(), B => if B::PRODUCTS {
+                dot_integer_of::<B>(weights, rows, x, out);
+            } else {
+                crate::kernels::portable::dot_integer(weights, rows, x, out);
+            }, else unreachable!("the front door lets quantized formats through only"));
+        }
+
+        #[target_feature(enable = $features)]
+        fn dot_integer_of<B: Blocks>(
             weights: crate::MatrixView<'_>,
             rows: std::ops::Range<usize>,
             x: &[QuantizedRow<'_>],
@@ -85,34 +99,4 @@ macro_rules! define_row_dots {
         }
     };
 }
-
-pub(super) mod plain {
-    use std::arch::aarch64::*;
-
-    /// Codes of eight bits fit: 2 · 128 · 127 < 2¹⁵.
-    #[inline]
-    #[target_feature(enable = "neon")]
-    fn products(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-        let pairs = vmull_s8(vget_low_s8(a), vget_low_s8(b));
-        vpadalq_s16(sums, vmlal_high_s8(pairs, a, b))
-    }
-    define_row_dots!("neon", products);
-}
-
-pub(super) mod dotprod {
-    use std::arch::aarch64::*;
-    use std::arch::asm;
-
-    #[inline]
-    #[target_feature(enable = "neon,dotprod")]
-    fn products(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-        let mut out = sums;
-        // SAFETY: one instruction on registers, of the set that this function is for.
-        unsafe {
-            asm!("sdot {out:v}.4s, {a:v}.16b, {b:v}.16b", out = inout(vreg) out, a = in(vreg) a, b = in(vreg) b,
-                options(pure, nomem, nostack, preserves_flags));
-        }
-        out
-    }
-    define_row_dots!("neon,dotprod", products);
-}
+pub(super) use define_row_dots;

@@ -3,13 +3,23 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::formats::{Block, MAX_GROUPS, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+use super::super::operands::Shape;
+use crate::formats::k_quants::{Q4K, Q5K, Q6K};
+use crate::formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use crate::formats::{Block, MAX_BLOCK, MAX_GROUPS, plain_blocks};
 
 /// A block format, thirty-two codes at a time.
-pub(super) trait Blocks: Block {
+pub(super) trait Blocks: Block + Sized {
+    /// Whether the format is unpacked in registers here, so that what this file says of its layout holds.
+    const UNPACKED: bool;
+    /// Whether a block begins with its scale in half precision, and its bias after it.
+    const HALF_SCALES: bool = Self::UNPACKED && Self::LEN == 32;
     /// Where in a block sixteen bytes hold the block's first sixteen codes in their low halves and the others in their high
     /// ones, and nothing else is there but scale and bias.
-    const NIBBLES: Option<usize> = if Self::LEN == 32 && Self::BITS == 4 { Some(Self::BYTES - 16) } else { None };
+    const NIBBLES: Option<usize> = if Self::HALF_SCALES && Self::BITS == 4 { Some(Self::BYTES - 16) } else { None };
+    /// Whether the row products of this folder know the format; the others are multiplied by the portable code.
+    const ROW_PRODUCTS: bool =
+        Shape::of::<Self>().is_common() && matches!(Self::LEN, 32 | 256) && (Self::UNPACKED || Self::GROUP == 32);
 
     /// Stored codes `32 * part .. 32 * part + 32`, unsigned: the signed codes plus `Self::OFFSET`.
     ///
@@ -152,6 +162,7 @@ unsafe fn signed_scales(block: *const u8, scales: &mut [f32; MAX_GROUPS]) {
 macro_rules! blocks {
     ($($block:ty: $scales:expr, |$pointer:ident, $part:ident| $stored:expr $(, signed $signed:expr)?;)*) => {
         $(impl Blocks for $block {
+            const UNPACKED: bool = true;
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn stored32($pointer: *const u8, $part: usize) -> __m256i {
@@ -205,3 +216,34 @@ blocks! {
         _mm256_or_si256(low, high)
     };
 }
+
+/// Formats that only their plain decoder unpacks.
+macro_rules! plain {
+    ($($block:ty;)*) => {
+        $(impl Blocks for $block {
+            const UNPACKED: bool = false;
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn stored32(block: *const u8, part: usize) -> __m256i {
+                let mut codes = [0i8; MAX_BLOCK];
+                // SAFETY: `block` points to `BYTES` readable bytes, as the trait asks.
+                Self::codes(unsafe { std::slice::from_raw_parts(block, Self::BYTES) }, &mut codes);
+                let codes: &[i8; 32] = codes[part * 32..].first_chunk().expect("a part of a block");
+                // SAFETY: 32 codes are read.
+                let codes = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
+                _mm256_add_epi8(codes, _mm256_set1_epi8(Self::OFFSET as i8))
+            }
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn read_scales(
+                block: *const u8,
+                scales: &mut [f32; MAX_GROUPS],
+                biases: &mut [f32; MAX_GROUPS],
+            ) {
+                // SAFETY: `block` points to `BYTES` readable bytes, as the trait asks.
+                Self::scales(unsafe { std::slice::from_raw_parts(block, Self::BYTES) }, scales, biases);
+            }
+        })*
+    };
+}
+plain_blocks!(plain);

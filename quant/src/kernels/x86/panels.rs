@@ -1,12 +1,12 @@
-//! Packing weight rows into panels with AVX2, for every x86 set; AVX-512 packs whole panels of some formats itself.
+//! Packing weight rows into panels with AVX2, for every x86 tier; AVX-512 packs whole panels of some formats itself.
 
 use std::arch::x86_64::*;
 
+use super::super::operands::{Arrangement, IntegerPanel, PANEL_ROWS};
 use super::blocks::Blocks;
 use crate::formats::MAX_GROUPS;
-use crate::kernels::{Arrangement, IntegerPanel, Line, PANEL_ROWS};
 
-/// Eight rows of eight groups of four codes, turned: `out[group]` holds that group of all rows.
+/// Eight rows of eight groups of four codes, transposed: `out[group]` holds that group of all rows.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
@@ -27,44 +27,45 @@ fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
     out
 }
 
-/// Packs rows as [`Arrangement::StoredQuads`].
+/// Packs rows as bytes or as pairs of 16 bits; as [`Arrangement::CenteredQuads`], with what the products subtract put into the
+/// biases.
+///
+/// # Safety
+/// The rows are what [`check_packed`](super::super::operands::check_packed) asserts, and `arrangement` is one of x86.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn pack<B: Blocks>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    pack_as::<B, false>(Arrangement::StoredQuads, rows, k, panel);
-}
-
-/// Packs rows as the products of [`avx2_tiles`](super::avx2_tiles) take them.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn pack_for_avx2<B: Blocks>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    match super::avx2_tiles::arrangement(B::BITS, B::BIASED) {
-        arrangement @ Arrangement::SignedPairs => pack_as::<B, true>(arrangement, rows, k, panel),
-        arrangement => pack_as::<B, false>(arrangement, rows, k, panel),
+pub(super) unsafe fn pack<B: Blocks>(arrangement: Arrangement, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    // SAFETY: the caller's promise on the rows.
+    unsafe {
+        match arrangement {
+            Arrangement::SignedPairs => pack_as::<B, true>(arrangement, rows, k, panel),
+            _ => pack_as::<B, false>(arrangement, rows, k, panel),
+        }
     }
-    if panel.arrangement == Arrangement::CenteredQuads {
+    if arrangement == Arrangement::CenteredQuads {
         let middle = f32::from(1u8 << (B::BITS - 1));
         panel.biases.iter_mut().zip(&panel.scales).for_each(|(bias, scale)| *bias += middle * scale);
     }
 }
 
 /// Packs rows as bytes, or with `PAIRS` as pairs of 16 bits.
+///
+/// # Safety
+/// As [`pack`].
 #[target_feature(enable = "avx2,fma,f16c")]
-fn pack_as<B: Blocks, const PAIRS: bool>(arrangement: Arrangement, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    assert!(k.is_multiple_of(B::LEN) && rows.len() <= PANEL_ROWS);
-    assert!(rows.iter().all(|row| row.len() >= k / B::LEN * B::BYTES));
+unsafe fn pack_as<B: Blocks, const PAIRS: bool>(
+    arrangement: Arrangement,
+    rows: &[&[u8]],
+    k: usize,
+    panel: &mut IntegerPanel,
+) {
     let bytes = if PAIRS { 2 } else { 1 };
-    panel.prepare::<B>(arrangement, k, bytes);
-    if rows.len() < PANEL_ROWS {
-        panel.codes.fill(Line([0; 64]));
-        panel.scales.fill(0.0);
-        panel.biases.fill(0.0);
-    }
+    panel.prepare::<B>(arrangement, rows.len(), k);
     let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
     let groups = B::LEN / B::GROUP;
-    assert!(panel.codes.len() * 64 >= k * PANEL_ROWS * bytes);
     for (half, rows) in rows.chunks(8).enumerate() {
         for index in 0..k / B::LEN {
             for (j, row) in rows.iter().enumerate() {
-                // SAFETY: row lengths are asserted above.
+                // SAFETY: every row has `k / LEN` blocks.
                 unsafe { B::read_scales(row.as_ptr().add(index * B::BYTES), &mut scales, &mut biases) };
                 for group in 0..groups {
                     let at = (index * groups + group) * PANEL_ROWS + half * 8 + j;
@@ -77,8 +78,7 @@ fn pack_as<B: Blocks, const PAIRS: bool>(arrangement: Arrangement, rows: &[&[u8]
             for part in 0..B::LEN / 32 {
                 // A line holds four bytes of each row.
                 let first = (index * B::LEN + part * 32) * bytes / 4;
-                // SAFETY: row lengths are asserted above, and `part` counts the block's parts; the lines lie in the panel, whose
-                // size is asserted above.
+                // SAFETY: every row has `k / LEN` blocks, and `part` counts the block's parts; `prepare` made room for all lines.
                 unsafe {
                     let block = |row: &[u8]| row.as_ptr().add(index * B::BYTES);
                     let lines = panel.codes.as_mut_ptr().cast::<__m256i>().add(first * 2 + half);
@@ -103,7 +103,7 @@ fn pack_as<B: Blocks, const PAIRS: bool>(arrangement: Arrangement, rows: &[&[u8]
     }
 }
 
-/// Eight rows, turned, as halves of eight lines.
+/// Eight rows, transposed, as halves of eight lines.
 ///
 /// # Safety
 /// Eight lines are writable, aligned.

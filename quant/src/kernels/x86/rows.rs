@@ -5,28 +5,6 @@
 //! adds is taken off at the end (Σ scale · offset · Σ activations). Codes of eight bits enter as magnitudes, with their sign
 //! moved to the activations. Q6_K has a file of its own.
 
-/// How far ahead of their use weights and activations are asked for.
-pub(super) const AHEAD: usize = 2048;
-
-/// Asks for the bytes that follow `ahead` bytes later: the hardware's own prefetching stops at every page.
-#[inline(always)]
-pub(super) fn prefetch(block: *const u8, bytes: usize, ahead: usize) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    for line in 0..bytes.div_ceil(64) {
-        // SAFETY: a prefetch reads nothing and may point anywhere; every x86-64 processor has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(ahead + line * 64).cast()) };
-    }
-}
-
-/// Has values that are read one by one come from memory: the compiler would rather shuffle them out of a register, with units
-/// that unpacking keeps busy.
-#[inline(always)]
-pub(super) fn keep_in_memory<T>(values: &mut T) {
-    let values: *mut T = values;
-    // SAFETY: nothing is done.
-    unsafe { std::arch::asm!("/* {} */", in(reg) values, options(nostack, preserves_flags)) };
-}
-
 /// Defines `dot_integer` for one instruction set, given `dot_rows`.
 macro_rules! define_streams {
     ($features:literal, $blocks:ident) => {
@@ -57,9 +35,9 @@ macro_rules! define_streams {
             }
         }
 
-        /// As [`Kernels::dot_integer`](crate::Kernels::dot_integer).
+        /// As [`Kernels::dot_integer`](crate::Kernels::dot_integer), of one format.
         #[target_feature(enable = $features)]
-        pub(in super::super) fn dot_integer<B: $blocks>(
+        fn dot_integer_of<B: $blocks>(
             weights: crate::MatrixView<'_>,
             rows: std::ops::Range<usize>,
             x: &[QuantizedRow<'_>],
@@ -87,12 +65,11 @@ macro_rules! define_float_rows {
         /// As [`Kernels::dot_float`](crate::Kernels::dot_float), with four rows at once that lie far apart, as integer row dots
         /// have them.
         #[target_feature(enable = $features)]
-        pub(super) fn dot_float<E: $element>(rows: crate::StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+        fn dot_float_of<E: $element>(rows: crate::StridedRows<'_>, x: &[f32], out: &mut [f32]) {
             const STREAMS: usize = 4;
-            crate::kernels::check_rows(&rows, x, out);
             let part = out.len() / STREAMS;
             let row_bytes = x.len() * E::BYTES;
-            let ahead = rows.stride().wrapping_mul(super::rows::AHEAD.div_ceil(row_bytes.max(1)));
+            let ahead = rows.stride().wrapping_mul($crate::kernels::x86::registers::AHEAD.div_ceil(row_bytes.max(1)));
             for row in 0..part {
                 let mut streams = [&[][..]; STREAMS];
                 for stream in 0..STREAMS {
@@ -110,10 +87,9 @@ macro_rules! define_float_rows {
 
         /// As [`Kernels::add_scaled`](crate::Kernels::add_scaled).
         #[target_feature(enable = $features)]
-        pub(super) fn add_scaled<E: $element>(factors: &[f32], rows: crate::StridedRows<'_>, out: &mut [f32]) {
+        fn add_scaled_of<E: $element>(factors: &[f32], rows: crate::StridedRows<'_>, out: &mut [f32]) {
             const STREAMS: usize = 4;
             const TOGETHER: usize = 2 * STREAMS;
-            crate::kernels::check_rows(&rows, out, factors);
             let part = factors.len() / TOGETHER * 2;
             let ahead = rows.stride().wrapping_mul(TOGETHER);
             for first in (0..part).step_by(2) {
@@ -140,10 +116,10 @@ macro_rules! define_row_dots {
         use std::arch::x86_64::*;
 
         use super::super::blocks::Blocks;
-        use super::super::floats::horizontal_sum;
-        use super::{AHEAD, keep_in_memory, prefetch};
+        use super::super::registers::{AHEAD, horizontal_sum, keep_in_memory, prefetch};
         use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
-        use crate::formats::{Block, MAX_GROUPS, Q6K};
+        use crate::formats::k_quants::Q6K;
+        use crate::formats::{Block, MAX_GROUPS};
 
         /// Products of 32 codes with 32 activations, in eight partial sums.
         ///
@@ -219,7 +195,7 @@ macro_rules! define_row_dots {
             x: [QuantizedRow<'_>; TOKENS],
         ) -> [[f32; TOKENS]; ROWS] {
             if B::GROUP == SUM_BLOCK {
-                const { assert!(B::GROUP != SUM_BLOCK || B::BYTES == Q6K::BYTES, "Q6_K alone has groups of sixteen") };
+                assert!(B::BYTES == Q6K::BYTES, "of unpacked formats Q6_K alone has groups of sixteen");
                 return super::super::rows_q6_k::dot_rows(rows, x);
             }
             let blocks = rows[0].len() / B::BYTES;
@@ -235,7 +211,7 @@ macro_rules! define_row_dots {
                 corrections: [[_mm256_setzero_ps(); TOKENS]; ROWS],
                 rest_corrections: [[0.0; TOKENS]; ROWS],
             };
-            let eights = if B::LEN == 32 { blocks / 8 * 8 } else { 0 };
+            let eights = if B::HALF_SCALES { blocks / 8 * 8 } else { 0 };
             // SAFETY: every block that is added is one of the rows', and activations have `LEN / 32` blocks for each weight block
             // (asserted above).
             unsafe {
@@ -303,9 +279,10 @@ macro_rules! define_row_dots {
                             for r in 0..ROWS {
                                 let block = rows[r].add((index + part) * B::BYTES + nibbles);
                                 let packed = two_halves(block.cast(), 4 * B::BYTES);
-                                let low = (_mm256_and_si256(packed, mask), low);
-                                let high = (_mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask), high);
-                                let products = _mm256_cvtepi32_ps($two_products(low, high));
+                                let low_codes = _mm256_and_si256(packed, mask);
+                                let high_codes = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask);
+                                let products = $two_products(low_codes, low, high_codes, high);
+                                let products = _mm256_cvtepi32_ps(products);
                                 let factor = fourfold(_mm256_loadu_ps(factors[r][t].as_ptr()), part);
                                 let sum = &mut sums.products[r][t][0];
                                 *sum = _mm256_fmadd_ps(products, factor, *sum);
@@ -360,7 +337,7 @@ macro_rules! define_row_dots {
             }
         }
 
-        /// Adds a block of 256, eight groups of 32 with biases.
+        /// Adds a block of 256, eight groups of 32.
         ///
         /// # Safety
         /// Each row of weights has it, and each row of activations its eight. (A prefetch reads nothing and may point anywhere.)
@@ -385,7 +362,8 @@ macro_rules! define_row_dots {
                         let activations = _mm256_loadu_ps(x[t].scales.as_ptr().add(index * 8));
                         _mm256_storeu_ps(factors[r][t].as_mut_ptr(), _mm256_mul_ps(scales, activations));
                         let activations = _mm256_loadu_ps(x[t].sums.as_ptr().add(index * 8));
-                        sums.corrections[r][t] = _mm256_fmadd_ps(biases, activations, sums.corrections[r][t]);
+                        let by = if B::BIASED { biases } else { scales };
+                        sums.corrections[r][t] = _mm256_fmadd_ps(by, activations, sums.corrections[r][t]);
                     }
                 }
                 keep_in_memory(&mut factors);
@@ -405,55 +383,22 @@ macro_rules! define_row_dots {
             }
         }
 
-        define_streams!($features, Blocks);
+        $crate::kernels::x86::rows::define_streams!($features, Blocks);
+
+        /// As [`Kernels::dot_integer`](crate::Kernels::dot_integer).
+        #[target_feature(enable = $features)]
+        pub(super) fn dot_integer(
+            weights: crate::MatrixView<'_>,
+            rows: std::ops::Range<usize>,
+            x: &[QuantizedRow<'_>],
+            out: &mut [f32],
+        ) {
+            crate::formats::with_block!(weights.format(), B => if B::ROW_PRODUCTS {
+                dot_integer_of::<B>(weights, rows, x, out);
+            } else {
+                crate::kernels::portable::dot_integer(weights, rows, x, out);
+            }, else unreachable!("the front door lets quantized formats through only"));
+        }
     };
 }
-
-pub(super) mod avx2 {
-    /// Bytes multiplied and neighbouring fours added.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn products(unsigned: __m256i, signed: __m256i) -> __m256i {
-        _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned, signed), _mm256_set1_epi16(1))
-    }
-    /// Two products of four-bit codes, whose sum of four fits in 16 bits.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn two_products((codes, x): (__m256i, __m256i), (more_codes, more_x): (__m256i, __m256i)) -> __m256i {
-        let sums = _mm256_add_epi16(_mm256_maddubs_epi16(codes, x), _mm256_maddubs_epi16(more_codes, more_x));
-        _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
-    }
-    define_row_dots!("avx2,fma,f16c", products, two_products);
-}
-
-pub(super) mod vnni {
-    /// As in AVX2, in one instruction.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-    fn products(unsigned: __m256i, signed: __m256i) -> __m256i {
-        _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), unsigned, signed)
-    }
-    /// Two products of four-bit codes.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-    fn two_products((codes, x): (__m256i, __m256i), (more_codes, more_x): (__m256i, __m256i)) -> __m256i {
-        _mm256_dpbusd_avx_epi32(products(codes, x), more_codes, more_x)
-    }
-    define_row_dots!("avx2,fma,f16c,avxvnni", products, two_products);
-}
-
-pub(super) mod avx512 {
-    /// As in AVX2, in one instruction.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vl,avx512vnni")]
-    fn products(unsigned: __m256i, signed: __m256i) -> __m256i {
-        _mm256_dpbusd_epi32(_mm256_setzero_si256(), unsigned, signed)
-    }
-    /// Two products of four-bit codes.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vl,avx512vnni")]
-    fn two_products((codes, x): (__m256i, __m256i), (more_codes, more_x): (__m256i, __m256i)) -> __m256i {
-        _mm256_dpbusd_epi32(products(codes, x), more_codes, more_x)
-    }
-    define_row_dots!("avx2,fma,f16c,avx512f,avx512vl,avx512vnni", products, two_products);
-}
+pub(super) use define_row_dots;

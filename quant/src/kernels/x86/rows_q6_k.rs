@@ -3,10 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::blocks::half;
-use super::floats::horizontal_sum;
-use super::rows::{AHEAD, keep_in_memory, prefetch};
+use super::registers::{AHEAD, horizontal_sum, keep_in_memory, prefetch};
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
-use crate::formats::{Block, Q6K};
+use crate::formats::Block;
+use crate::formats::k_quants::Q6K;
 
 /// Activation blocks in a block of weights.
 const PARTS: usize = Q6K::LEN / ACTIVATION_BLOCK;

@@ -3,11 +3,14 @@
 
 use std::arch::x86_64::*;
 
-use super::blocks::Blocks;
-use super::floats::horizontal_sum;
-use super::rows::{AHEAD, define_streams, prefetch};
+use super::super::blocks::Blocks;
+use super::super::registers::{AHEAD, horizontal_sum, prefetch};
+use super::super::rows::define_streams;
+use super::rows32;
+use crate::Format;
 use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
-use crate::formats::{MAX_GROUPS, Q4K, Q5K, Q6K};
+use crate::formats::MAX_GROUPS;
+use crate::formats::k_quants::{Q4K, Q5K, Q6K};
 
 /// Pairs of 32 codes in a block.
 const PAIRS: usize = 4;
@@ -27,7 +30,7 @@ pub(super) trait WideBlocks: Blocks {
 /// 32 bytes are readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn bits_twice(bytes: *const u8, (low, high): (usize, usize), mask: i8) -> __m512i {
+unsafe fn bits_twice(bytes: *const u8, low: usize, high: usize, mask: i8) -> __m512i {
     // SAFETY: the caller's promise.
     let both = _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(bytes.cast()) });
     let counts = _mm512_inserti64x4::<1>(_mm512_set1_epi16(low as i16), _mm256_set1_epi16(high as i16));
@@ -39,7 +42,7 @@ impl WideBlocks for Q4K {
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn stored64(block: *const u8, pair: usize) -> __m512i {
         // SAFETY: the caller's promise; 128 bytes of codes follow 16 of scales.
-        unsafe { bits_twice(block.add(16 + pair * 32), (0, 4), 15) }
+        unsafe { bits_twice(block.add(16 + pair * 32), 0, 4, 15) }
     }
 }
 
@@ -49,8 +52,8 @@ impl WideBlocks for Q5K {
     unsafe fn stored64(block: *const u8, pair: usize) -> __m512i {
         // SAFETY: the caller's promise; 16 bytes of scales, 32 of fifth bits, 128 of codes.
         unsafe {
-            let low = bits_twice(block.add(48 + pair * 32), (0, 4), 15);
-            let fifth = bits_twice(block.add(16), (2 * pair, 2 * pair + 1), 1);
+            let low = bits_twice(block.add(48 + pair * 32), 0, 4, 15);
+            let fifth = bits_twice(block.add(16), 2 * pair, 2 * pair + 1, 1);
             _mm512_or_si512(low, _mm512_slli_epi16::<4>(fifth))
         }
     }
@@ -65,7 +68,7 @@ impl WideBlocks for Q6K {
         unsafe {
             let low = _mm512_loadu_si512(block.add(half * 64).cast());
             let low = if upper == 0 { low } else { _mm512_srli_epi16::<4>(low) };
-            let high = bits_twice(block.add(128 + half * 32), (4 * upper, 4 * upper + 2), 3);
+            let high = bits_twice(block.add(128 + half * 32), 4 * upper, 4 * upper + 2, 3);
             _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi8(15)), _mm512_slli_epi16::<4>(high))
         }
     }
@@ -149,3 +152,19 @@ fn dot_rows<B: WideBlocks, const ROWS: usize, const TOKENS: usize>(
 }
 
 define_streams!("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", WideBlocks);
+
+/// As [`Kernels::dot_integer`](crate::Kernels::dot_integer).
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn dot_integer(
+    weights: crate::MatrixView<'_>,
+    rows: std::ops::Range<usize>,
+    x: &[QuantizedRow<'_>],
+    out: &mut [f32],
+) {
+    match weights.format() {
+        Format::Q4K => dot_integer_of::<Q4K>(weights, rows, x, out),
+        Format::Q5K => dot_integer_of::<Q5K>(weights, rows, x, out),
+        Format::Q6K => dot_integer_of::<Q6K>(weights, rows, x, out),
+        _ => rows32::dot_integer(weights, rows, x, out),
+    }
+}

@@ -2,17 +2,19 @@
 
 use std::arch::x86_64::*;
 
-use super::rows::{define_float_rows, prefetch};
-use crate::formats::Float;
+use super::super::registers::prefetch;
+use super::super::rows::define_float_rows;
+use crate::StridedRows;
+use crate::formats::{Float, float, with_float};
 
 /// Sixteen elements of a floating-point format.
-pub(super) trait Load16: Float {
+pub(in super::super) trait Load16: Float {
     /// # Safety
     /// The elements of `mask` are readable at `bytes`.
     unsafe fn load16(bytes: *const u8, mask: u16) -> __m512;
 }
 
-impl Load16 for crate::formats::F32 {
+impl Load16 for float::F32 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn load16(bytes: *const u8, mask: u16) -> __m512 {
@@ -21,7 +23,7 @@ impl Load16 for crate::formats::F32 {
     }
 }
 
-impl Load16 for crate::formats::F16 {
+impl Load16 for float::F16 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn load16(bytes: *const u8, mask: u16) -> __m512 {
@@ -30,7 +32,7 @@ impl Load16 for crate::formats::F16 {
     }
 }
 
-impl Load16 for crate::formats::Bf16 {
+impl Load16 for float::Bf16 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn load16(bytes: *const u8, mask: u16) -> __m512 {
@@ -42,7 +44,7 @@ impl Load16 for crate::formats::Bf16 {
 /// bf16 to f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn widen(halves: __m256i) -> __m512 {
+pub(in super::super) fn widen(halves: __m256i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
 }
 
@@ -111,3 +113,15 @@ fn add_rows<E: Load16, const ROWS: usize>(factors: [f32; ROWS], rows: [&[u8]; RO
 }
 
 define_float_rows!("avx512f,avx512bw,avx512vl", Load16);
+
+/// As [`Kernels::dot_float`](crate::Kernels::dot_float).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn dot_float(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+    with_float!(rows.format(), E => dot_float_of::<E>(rows, x, out), else unreachable!("strided rows are floating-point"));
+}
+
+/// As [`Kernels::add_scaled`](crate::Kernels::add_scaled).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn add_scaled(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+    with_float!(rows.format(), E => add_scaled_of::<E>(factors, rows, out), else unreachable!("strided rows are floating-point"));
+}

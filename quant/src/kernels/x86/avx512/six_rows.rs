@@ -37,21 +37,32 @@ pub(super) struct Panels {
     pub(super) biases: [*const f32; 2],
 }
 
+/// Six rows of activations.
+pub(super) struct Activations<'a> {
+    /// The first row's codes.
+    pub(super) codes: *const i8,
+    /// Bytes from a row to the next.
+    pub(super) stride: usize,
+    pub(super) groups: &'a Groups,
+    /// How many groups there are, from one to [`GROUPS`].
+    pub(super) count: usize,
+}
+
 /// Adds the products of `count` groups of `GROUP` codes to `totals`, a sum for each row and panel. Asks for the rows behind these.
 ///
 /// Written as instructions: the compiler copies all sums once in every group, and computes addresses anew.
 ///
 /// # Safety
-/// `count` groups, from one to [`GROUPS`], lie at each pointer of `panels`, at biases only where `BIASED`, and at each of six rows of codes,
-/// which are `stride` bytes apart.
+/// - `count` groups are readable at each pointer of `panels`, at biases only where `BIASED`; codes are aligned to 64 bytes.
+/// - `count * GROUP` codes are readable at each of six rows, `stride` bytes apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 pub(super) unsafe fn add_products<const GROUP: usize, const BIASED: bool>(
     totals: &mut [[__m512; 2]; ROWS],
     panels: Panels,
-    (x, stride): (*const i8, usize),
-    (groups, count): (&Groups, usize),
+    activations: Activations<'_>,
 ) {
+    let Activations { codes: x, stride, groups, count } = activations;
     /// Both sums of a row begin at what the group has for it.
     #[rustfmt::skip]
     macro_rules! start {

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::rows::{AHEAD, prefetch};
+use super::super::registers::{AHEAD, prefetch};
 use crate::activation::QuantizedRowMut;
 use crate::vector::{self, EXP, GELU, LN_2_PARTS, ROUND, SMALL_TANGENT, TANH, activation_scale};
 
@@ -108,7 +108,7 @@ pub(super) fn gelu_multiply(gate: &mut [f32], up: &[f32]) {
 }
 
 /// As [`Kernels::quantize`](crate::Kernels::quantize).
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
 pub(super) fn quantize(x: &[f32], row: QuantizedRowMut<'_>) {
     let blocks = x.as_chunks::<32>().0.iter().zip(row.codes.as_chunks_mut::<32>().0);
     let halves = row.half_sums.as_chunks_mut::<2>().0.iter_mut().zip(row.pair_offsets);

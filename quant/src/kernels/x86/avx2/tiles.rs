@@ -9,8 +9,14 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
-use crate::kernels::{Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, TileOut, check_product};
+use super::super::panels;
+use crate::Format;
+use crate::activation::ACTIVATION_BLOCK;
+use crate::formats::{Block, with_block};
+use crate::kernels::operands::{
+    ActivationPointers, Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, Shape as PanelShape, TileOut,
+};
+use crate::kernels::portable;
 
 /// Rows of activations in a register tile.
 const TILE_ROWS: usize = 4;
@@ -21,12 +27,51 @@ const DEPTH: usize = 512;
 /// Scales in a row of [`Wide`]: twice as many as it needs.
 const SCALES: usize = DEPTH / 16;
 
+/// How the products here read codes.
+pub(in super::super) const ARRANGEMENTS: &[Arrangement] =
+    &[Arrangement::StoredQuads, Arrangement::CenteredQuads, Arrangement::SignedPairs];
+
 /// How codes of so many bits lie in a panel.
-pub(super) const fn arrangement(bits: u32, biased: bool) -> Arrangement {
+pub(in super::super) const fn arrangement(bits: u32, biased: bool) -> Arrangement {
     match (bits, biased) {
         (8, _) => Arrangement::SignedPairs,
         (5, true) => Arrangement::CenteredQuads,
         _ => Arrangement::StoredQuads,
+    }
+}
+
+/// As [`Kernels::pack_integer`](crate::Kernels::pack_integer).
+///
+/// # Safety
+/// The rows are what [`check_packed`](crate::kernels::operands::check_packed) asserts.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) unsafe fn pack_integer(format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    with_block!(format, B => if PanelShape::of::<B>().is_common() {
+        // SAFETY: the caller's promise; `arrangement` gives those of x86.
+        unsafe { panels::pack::<B>(arrangement(B::BITS, B::BIASED), rows, k, panel) };
+    } else {
+        portable::pack_integer(format, rows, k, panel);
+    }, else unreachable!("the front door lets quantized formats through only"));
+}
+
+/// As [`Kernels::integer_tile`](crate::Kernels::integer_tile).
+///
+/// # Safety
+/// The operands are what [`check_integer_tile`](crate::kernels::operands::check_integer_tile) asserts, and the panel's arrangement
+/// is one of [`ARRANGEMENTS`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match panel.shape {
+            PanelShape { group: 32, bits: 4, biased: false } => tile::<32, 4, false>(panel, x, out),
+            PanelShape { group: 32, bits: 4, biased: true } => tile::<32, 4, true>(panel, x, out),
+            PanelShape { group: 32, bits: 5, biased: false } => tile::<32, 5, false>(panel, x, out),
+            PanelShape { group: 32, bits: 5, biased: true } => tile::<32, 5, true>(panel, x, out),
+            PanelShape { group: 16, bits: 6, biased: false } => tile::<16, 6, false>(panel, x, out),
+            PanelShape { group: 32, bits: 8, biased: false } => tile::<32, 8, false>(panel, x, out),
+            _ => unreachable!("panels of other shapes are portable"),
+        }
     }
 }
 
@@ -44,9 +89,13 @@ struct Wide {
 
 /// Where the operands of a tile's `count` blocks lie. Rows of activations are `8 * stride` bytes of codes apart, and `stride`
 /// bytes of whatever a block has one of.
-struct Blocks {
-    /// The panel's codes, scales and biases.
-    weights: (*const u8, *const f32, *const f32),
+struct Operands {
+    /// The panel's codes.
+    weights: *const u8,
+    /// The panel's scales.
+    panel_scales: *const f32,
+    /// The panel's biases.
+    biases: *const f32,
     codes: *const u8,
     scales: *const f32,
     sums: *const f32,
@@ -59,9 +108,9 @@ struct Blocks {
 /// order, rows first, is what keeps both multipliers busy, and assembly keeps it. For each row are given: where its codes, and
 /// what there is one or two of for a block, lie, registers for two sums and for codes, and where its totals lie.
 macro_rules! add_blocks {
-    ($product:literal, $sum:literal, $blocks:expr, $totals:expr, [$(($codes:literal, $row:literal, $pairs:literal,
+    ($product:literal, $sum:literal, $operands:expr, $totals:expr, [$(($codes:literal, $row:literal, $pairs:literal,
         $low:literal, $high:literal, $x:literal, $total:literal)),*]) => {{
-        let Blocks { weights: (weights, panel_scales, biases), codes, scales, sums, offsets, stride, count } = $blocks;
+        let Operands { weights, panel_scales, biases, codes, scales, sums, offsets, stride, count } = $operands;
         asm!(
             "/* {third} {stride} {three} {offsets} {sums} {biases} */",
             // Ones, in 16 bits.
@@ -178,23 +227,23 @@ impl<const GROUP: usize, const BITS: u32, const BIASED: bool> Shape<GROUP, BITS,
     /// Adds the products of blocks with `rows` rows of activations to their totals.
     ///
     /// # Safety
-    /// What `blocks` points to is there for `count` blocks of so many rows, the panel's codes aligned to 32 bytes; `sums` and
+    /// What `operands` points to is there for `count` blocks of so many rows, the panel's codes aligned to 32 bytes; `sums` and
     /// `biases` only where `BIASED`, `offsets` only where `OFFSET`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add(rows: usize, blocks: Blocks, totals: &mut Totals) {
+    unsafe fn add(rows: usize, operands: Operands, totals: &mut Totals) {
         const { assert!(!BIASED || GROUP == ACTIVATION_BLOCK, "biases are read once for a block") };
         // The loop in assembly ends only after a block.
-        if blocks.count == 0 {
+        if operands.count == 0 {
             return;
         }
         let totals: *mut Totals = totals;
         macro_rules! rows {
             ($rows:tt) => {
                 if Self::NARROW {
-                    add_blocks!("vpmaddubsw", "vpaddw", blocks, totals, $rows)
+                    add_blocks!("vpmaddubsw", "vpaddw", operands, totals, $rows)
                 } else {
-                    add_blocks!("vpmaddwd", "vpaddd", blocks, totals, $rows)
+                    add_blocks!("vpmaddwd", "vpaddd", operands, totals, $rows)
                 }
             };
         }
@@ -223,104 +272,91 @@ impl<const GROUP: usize, const BITS: u32, const BIASED: bool> Shape<GROUP, BITS,
 }
 
 /// All of `x` times a panel.
+///
+/// # Safety
+/// As [`integer_tile`]; the panel is of that shape.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
+unsafe fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     panel: &IntegerPanel,
     x: IntegerRows<'_>,
-    out: TileOut<'_>,
+    mut out: TileOut<'_>,
 ) {
-    let bytes = if Shape::<GROUP, BITS, BIASED>::NARROW { 1 } else { 2 };
-    assert!(panel.k.is_multiple_of(ACTIVATION_BLOCK) && (x.rows <= 1 || out.stride >= PANEL_ROWS));
-    if panel.k > 0 {
-        assert!(panel.arrangement == arrangement(BITS, BIASED), "a panel of other kernels");
-    }
-    assert!(panel.codes.len() * 64 >= panel.k * PANEL_ROWS * bytes);
-    check_product(panel, &x, &out);
-    let values = x.values.rows_from(x.first);
-    let stride = out.stride.max(PANEL_ROWS);
+    let out = out.pointer();
     let mut wide = Wide { codes: [[0; DEPTH]; TILE_ROWS], scales: [[0.0; SCALES]; TILE_ROWS] };
     let mut totals = Totals([[0.0; PANEL_ROWS]; TILE_ROWS]);
     for row in (0..x.rows).step_by(TILE_ROWS) {
         let rows = TILE_ROWS.min(x.rows - row);
-        let results = &out.values[row * out.stride..];
-        for (totals, results) in totals.0[..rows].iter_mut().zip(results.chunks(stride)) {
-            if out.accumulate {
-                totals.copy_from_slice(&results[..PANEL_ROWS]);
-            } else {
-                totals.fill(0.0);
-            }
-        }
-        // SAFETY: sizes are asserted above.
+        let results = |index: usize| out.from_row(row + index).values;
+        // SAFETY: the caller's promise: each row of results has `PANEL_ROWS` numbers, and the activations have these rows.
         unsafe {
-            let at = (row, x.values.k(), x.column);
-            rows_of_tile::<GROUP, BITS, BIASED>(panel, rows, &values, at, (&mut wide, &mut totals));
-        }
-        let results = out.values[row * out.stride..].chunks_mut(stride);
-        for (totals, results) in totals.0[..rows].iter().zip(results) {
-            results[..PANEL_ROWS].copy_from_slice(totals);
+            for (index, totals) in totals.0[..rows].iter_mut().enumerate() {
+                if out.accumulate {
+                    totals.copy_from_slice(std::slice::from_raw_parts(results(index), PANEL_ROWS));
+                } else {
+                    totals.fill(0.0);
+                }
+            }
+            let activations = ActivationPointers::new(&x, row);
+            rows_of_tile::<GROUP, BITS, BIASED>(panel, rows, activations, &mut wide, &mut totals);
+            for (index, totals) in totals.0[..rows].iter().enumerate() {
+                results(index).copy_from_nonoverlapping(totals.as_ptr(), PANEL_ROWS);
+            }
         }
     }
 }
 
-/// `rows` rows of activations from row `row` on times a panel.
+/// `rows` rows of activations, of which `x` is the first, times a panel.
 ///
 /// # Safety
-/// The panel holds what its `k` says, so many rows follow each other in `values`, `row_len` values each, and `column + k` of
-/// them are there.
+/// The panel holds what its `k` says, and so many values of each row are there.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn rows_of_tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     panel: &IntegerPanel,
     rows: usize,
-    values: &QuantizedRow<'_>,
-    (row, row_len, column): (usize, usize, usize),
-    (wide, totals): (&mut Wide, &mut Totals),
+    x: ActivationPointers,
+    wide: &mut Wide,
+    totals: &mut Totals,
 ) {
-    let first = row * row_len + column;
-    let block = first / ACTIVATION_BLOCK;
-    // SAFETY: the caller's promise. `Wide` holds whole rows of a stretch.
+    // SAFETY: the caller's promise. `Wide` holds whole rows of a part of the depth.
     unsafe {
-        let blocks = Blocks {
-            weights: (panel.codes.as_ptr().cast(), panel.scales.as_ptr(), panel.biases.as_ptr()),
-            codes: values.codes.as_ptr().add(first).cast(),
-            scales: values.scales.as_ptr().add(block),
-            sums: values.sums.as_ptr().add(block),
-            offsets: values.pair_offsets.as_ptr().add(block),
-            stride: row_len / ACTIVATION_BLOCK * size_of::<f32>(),
+        let operands = Operands {
+            weights: panel.codes.as_ptr().cast(),
+            panel_scales: panel.scales.as_ptr(),
+            biases: panel.biases.as_ptr(),
+            codes: x.codes.cast(),
+            scales: x.scales,
+            sums: x.sums,
+            offsets: x.pair_offsets,
+            stride: x.row_blocks() * size_of::<f32>(),
             count: panel.k / ACTIVATION_BLOCK,
         };
         if Shape::<GROUP, BITS, BIASED>::NARROW {
-            return Shape::<GROUP, BITS, BIASED>::add(rows, blocks, totals);
+            return Shape::<GROUP, BITS, BIASED>::add(rows, operands, totals);
         }
         for start in (0..panel.k).step_by(DEPTH) {
             let depth = DEPTH.min(panel.k - start);
             for (index, (codes, scales)) in wide.codes.iter_mut().zip(&mut wide.scales).take(rows).enumerate() {
-                let at = first + index * row_len + start;
-                let narrow = values.codes[at..][..depth].as_chunks::<16>().0;
-                for (wide, codes) in codes.as_chunks_mut::<16>().0.iter_mut().zip(narrow) {
+                let narrow = std::slice::from_raw_parts(x.codes.add(index * x.row_len + start), depth);
+                for (wide, codes) in codes.as_chunks_mut::<16>().0.iter_mut().zip(narrow.as_chunks::<16>().0) {
                     let codes = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.as_ptr().cast()));
                     _mm256_store_si256(wide.as_mut_ptr().cast(), codes);
                 }
-                for (wide, scale) in
-                    scales.iter_mut().zip(&values.scales[at / ACTIVATION_BLOCK..][..depth / ACTIVATION_BLOCK])
-                {
-                    *wide = *scale;
-                }
+                let blocks = depth / ACTIVATION_BLOCK;
+                let narrow = x.scales.add(index * x.row_blocks() + start / ACTIVATION_BLOCK);
+                scales[..blocks].copy_from_slice(std::slice::from_raw_parts(narrow, blocks));
             }
-            let (weights, scales, _) = blocks.weights;
-            let stretch = Blocks {
-                weights: (
-                    weights.add(start * PANEL_ROWS * 2),
-                    scales.add(start / GROUP * PANEL_ROWS),
-                    std::ptr::null(),
-                ),
+            let part = Operands {
+                weights: operands.weights.add(start * PANEL_ROWS * 2),
+                panel_scales: operands.panel_scales.add(start / GROUP * PANEL_ROWS),
+                biases: std::ptr::null(),
                 codes: wide.codes.as_ptr().cast(),
                 scales: wide.scales.as_ptr().cast(),
                 stride: SCALES * size_of::<f32>(),
                 count: depth / ACTIVATION_BLOCK,
-                ..blocks
+                ..operands
             };
-            Shape::<GROUP, BITS, BIASED>::add(rows, stretch, totals);
+            Shape::<GROUP, BITS, BIASED>::add(rows, part, totals);
         }
     }
 }

@@ -1,105 +1,13 @@
-//! x86-64 with AMX: a matrix unit that multiplies tiles of 16 × 32 bf16 numbers, eight tile registers of its own.
+//! Packing both sides of a product into tiles, and transposing results.
 
 use std::arch::x86_64::*;
 
-use super::amx_products::multiply;
-use super::avx512::Avx512;
-use super::blocks::Blocks;
-use super::wide_floats::{Load16, widen};
+use super::super::avx512bw::floats::{Load16, widen};
+use super::super::blocks::Blocks;
 use crate::Format;
-use crate::formats::{MAX_GROUPS, with_block};
-use crate::isa::{AmxToken, Isa};
-use crate::kernels::matrix_unit::{MatrixUnit, OperandView, TILE_DEPTH, TILE_ROWS, Tile, weight_pieces};
-use crate::kernels::{FloatRows, IntegerPanel, IntegerRows, Kernels, TileOut, fits};
-
-/// The kernels; holding one proves that the CPU runs them.
-#[derive(Clone, Copy, Debug)]
-pub struct Amx {
-    base: Avx512,
-    _proof: AmxToken,
-}
-
-impl Amx {
-    /// The kernels, given the proof.
-    pub fn new(proof: AmxToken) -> Self {
-        Self { base: Avx512::new(proof.avx512()), _proof: proof }
-    }
-}
-
-/// Whether the CPU has tiles and bf16 products, and the system gives them to this process: Linux does so when asked, for
-/// all threads from then on.
-#[cfg(target_os = "linux")]
-pub(crate) fn is_usable() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
-    const AMX_BF16: u32 = 1 << 22;
-    const AMX_TILE: u32 = 1 << 24;
-    let features = __cpuid_count(7, 0).edx;
-    if features & AMX_BF16 == 0 || features & AMX_TILE == 0 {
-        return false;
-    }
-    // SAFETY: the call takes two numbers and touches no memory of this process.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
-}
-
-/// Elsewhere nobody knows how to ask.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn is_usable() -> bool {
-    false
-}
-
-/// Calls a `target_feature` function of this module.
-macro_rules! proven {
-    ($call:expr) => {
-        // SAFETY: `self` holds an `AmxToken`, which exists only where AVX-512 with bf16, AVX2 and AMX were detected.
-        unsafe { $call }
-    };
-}
-
-impl Kernels for Amx {
-    fn isa(&self) -> Isa {
-        Isa::Amx
-    }
-    fn base(&self) -> Option<&dyn Kernels> {
-        Some(&self.base)
-    }
-    fn matrix_unit(&self) -> Option<&dyn MatrixUnit> {
-        Some(self)
-    }
-    fn integer_panels(&self) -> usize {
-        self.base.integer_panels()
-    }
-    fn integer_tiles(&self, panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
-        self.base.integer_tiles(panels, x, out);
-    }
-}
-
-impl MatrixUnit for Amx {
-    fn pack_left(&self, rows: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
-        proven!(pack_left(rows, pieces, strip));
-    }
-    fn pack_weights(&self, format: Format, rows: &[&[u8]], k: usize, strip: &mut [Tile]) {
-        let pieces = weight_pieces(format);
-        match format {
-            Format::F32 => proven!(pack_floats::<crate::formats::F32>(rows, k, pieces, strip)),
-            Format::F16 => proven!(pack_floats::<crate::formats::F16>(rows, k, pieces, strip)),
-            Format::BF16 => proven!(pack_floats::<crate::formats::Bf16>(rows, k, pieces, strip)),
-            _ => with_block!(format, B => proven!(pack_blocks::<B>(rows, k, strip)), else unreachable!()),
-        }
-    }
-    fn pack_right(&self, columns: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
-        proven!(pack_right(columns, pieces, strip));
-    }
-    fn pack_right_columns(&self, matrix: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
-        proven!(pack_right_columns(matrix, pieces, strip));
-    }
-    fn multiply(&self, left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>) {
-        proven!(multiply(left, right, out));
-    }
-    fn transpose(&self, x: FloatRows<'_>, out: TileOut<'_>) {
-        proven!(transpose(x, out));
-    }
-}
+use crate::formats::{MAX_GROUPS, float, with_block, with_float};
+use crate::kernels::matrix_unit::{Pieces, TILE_DEPTH, TILE_ROWS, Tile};
+use crate::kernels::operands::{FloatRows, TileOut};
 
 /// Thirty-two values of a row, as two registers.
 type Values = [__m512; 2];
@@ -122,19 +30,14 @@ fn take_piece(values: &mut Values) -> __m512i {
     piece
 }
 
-/// The lines of a strip's tiles, `[pieces][steps][16]`.
-#[inline]
-fn lines(strip: &mut [Tile], pieces: usize, steps: usize) -> *mut __m512i {
-    assert!(pieces.checked_mul(steps).is_some_and(|tiles| tiles <= strip.len()), "a strip lacks tiles");
-    strip.as_mut_ptr().cast()
-}
-
 /// Rows of `k` elements for the left side.
+///
+/// # Safety
+/// There are at most [`TILE_ROWS`] rows of `k` elements or more, and `strip` has tiles for `k` values in so many pieces.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn pack_floats<E: Load16>(rows: &[&[u8]], k: usize, pieces: usize, strip: &mut [Tile]) {
+unsafe fn pack_floats<E: Load16>(rows: &[&[u8]], k: usize, pieces: Pieces, strip: &mut [Tile]) {
     let steps = k.div_ceil(TILE_DEPTH);
-    let lines = lines(strip, pieces, steps);
-    assert!(rows.len() <= TILE_ROWS && rows.iter().all(|row| row.len() / E::BYTES >= k));
+    let lines = strip.as_mut_ptr().cast::<__m512i>();
     for row in 0..TILE_ROWS {
         for step in 0..steps {
             let first = step * TILE_DEPTH;
@@ -146,32 +49,52 @@ fn pack_floats<E: Load16>(rows: &[&[u8]], k: usize, pieces: usize, strip: &mut [
                     *values = unsafe { E::load16(row.as_ptr().wrapping_add(at * E::BYTES), lanes(k, at)) };
                 }
             }
-            for piece in 0..pieces {
-                // SAFETY: the strip has `pieces * steps` tiles of sixteen lines.
+            for piece in 0..pieces.count() {
+                // SAFETY: the strip has `pieces * steps` tiles of sixteen lines, the caller's promise.
                 unsafe { lines.add((piece * steps + step) * TILE_ROWS + row).write(take_piece(&mut values)) };
             }
         }
     }
 }
 
+/// Rows for the left side.
+///
+/// # Safety
+/// The arguments are what [`MatrixUnit::pack_left`](crate::MatrixUnit::pack_left) checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn pack_left(x: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
+pub(super) unsafe fn pack_left(x: FloatRows<'_>, pieces: Pieces, strip: &mut [Tile]) {
     let mut rows = [&[][..]; TILE_ROWS];
     for (index, row) in rows[..x.rows].iter_mut().enumerate() {
         let values = &x.values[index * x.stride..][..x.k];
         // SAFETY: any bytes of numbers are bytes.
         *row = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
     }
-    pack_floats::<crate::formats::F32>(&rows[..x.rows], x.k, pieces, strip);
+    // SAFETY: the caller's promise.
+    unsafe { pack_floats::<float::F32>(&rows[..x.rows], x.k, pieces, strip) };
+}
+
+/// Rows of weights for the left side.
+///
+/// # Safety
+/// The arguments are what [`MatrixUnit::pack_weights`](crate::MatrixUnit::pack_weights) checks.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")]
+pub(super) unsafe fn pack_weights(format: Format, rows: &[&[u8]], k: usize, strip: &mut [Tile]) {
+    let pieces = Pieces::of_weights(format);
+    // SAFETY: the caller's promise.
+    unsafe {
+        with_block!(format, B => pack_blocks::<B>(rows, k, strip),
+            else with_float!(format, E => pack_floats::<E>(rows, k, pieces, strip), else unreachable!()));
+    }
 }
 
 /// Rows of quantized weights for the left side: decoded as [`decode_row`](crate::decode_row) does, and rounded.
+///
+/// # Safety
+/// There are at most [`TILE_ROWS`] rows of `k` values or more, whole blocks, and `strip` has tiles for `k` values.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")]
-fn pack_blocks<B: Blocks>(rows: &[&[u8]], k: usize, strip: &mut [Tile]) {
+unsafe fn pack_blocks<B: Blocks>(rows: &[&[u8]], k: usize, strip: &mut [Tile]) {
     let steps = k / TILE_DEPTH;
-    let lines = lines(strip, 1, steps);
-    assert!(k.is_multiple_of(B::LEN) && rows.len() <= TILE_ROWS);
-    assert!(rows.iter().all(|row| row.len() / B::BYTES >= k / B::LEN));
+    let lines = strip.as_mut_ptr().cast::<__m512i>();
     if rows.len() < TILE_ROWS {
         // SAFETY: the strip has that many lines.
         unsafe { lines.write_bytes(0, steps * TILE_ROWS) };
@@ -179,8 +102,8 @@ fn pack_blocks<B: Blocks>(rows: &[&[u8]], k: usize, strip: &mut [Tile]) {
     let (mut scales, mut biases) = ([0.0f32; MAX_GROUPS], [0.0f32; MAX_GROUPS]);
     for (row, bytes) in rows.iter().enumerate() {
         for index in 0..k / B::LEN {
-            // SAFETY: row lengths are asserted above, and `part` counts the block's parts; the strip has `steps` tiles of
-            // sixteen lines.
+            // SAFETY: rows have `k / LEN` blocks and the strip `steps` tiles of sixteen lines, the caller's promise; `part` counts
+            // the block's parts.
             unsafe {
                 let block = bytes.as_ptr().add(index * B::BYTES);
                 B::read_scales(block, &mut scales, &mut biases);
@@ -236,40 +159,46 @@ fn transpose_lines(x: [__m512i; 16]) -> [__m512i; 16] {
     out
 }
 
+/// Columns for the right side, given as rows.
+///
+/// # Safety
+/// The arguments are what [`MatrixUnit::pack_right`](crate::MatrixUnit::pack_right) checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn pack_right(x: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
+pub(super) unsafe fn pack_right(x: FloatRows<'_>, pieces: Pieces, strip: &mut [Tile]) {
     let steps = x.k.div_ceil(TILE_DEPTH);
-    let lines = lines(strip, pieces, steps);
-    assert!(x.rows <= TILE_ROWS && fits(x.values.len(), x.rows, x.stride, x.k));
+    let lines = strip.as_mut_ptr().cast::<__m512i>();
     for step in 0..steps {
         let mut values = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
         for (row, values) in values[..x.rows].iter_mut().enumerate() {
             for (half, values) in values.iter_mut().enumerate() {
                 let at = step * TILE_DEPTH + half * 16;
                 let start = x.values.as_ptr().wrapping_add(row * x.stride + at);
-                // SAFETY: the row's size is asserted above, and the mask leaves out what lies behind it.
+                // SAFETY: the row has `x.k` values, the caller's promise, and the mask leaves out what lies behind it.
                 *values = unsafe { _mm512_maskz_loadu_ps(lanes(x.k, at), start) };
             }
         }
-        for piece in 0..pieces {
+        for piece in 0..pieces.count() {
             let mut rows = [_mm512_setzero_si512(); TILE_ROWS];
             for (row, values) in rows.iter_mut().zip(&mut values) {
                 *row = take_piece(values);
             }
             let tile = transpose_lines(rows);
             for pair in 0..TILE_DEPTH / 2 {
-                // SAFETY: the strip has `pieces * steps` tiles of sixteen lines.
+                // SAFETY: the strip has `pieces * steps` tiles of sixteen lines, the caller's promise.
                 unsafe { lines.add((piece * steps + step) * TILE_ROWS + pair).write(tile[pair]) };
             }
         }
     }
 }
 
+/// Columns for the right side, given as a matrix of `x.rows` rows.
+///
+/// # Safety
+/// The arguments are what [`MatrixUnit::pack_right_columns`](crate::MatrixUnit::pack_right_columns) checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn pack_right_columns(x: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
+pub(super) unsafe fn pack_right_columns(x: FloatRows<'_>, pieces: Pieces, strip: &mut [Tile]) {
     let steps = x.rows.div_ceil(TILE_DEPTH);
-    let lines = lines(strip, pieces, steps);
-    assert!(x.k <= TILE_ROWS && fits(x.values.len(), x.rows, x.stride, x.k));
+    let lines = strip.as_mut_ptr().cast::<__m512i>();
     // Values of two rows in turn: 0, 16, 1, 17, …
     let mut in_turn = [0u16; 32];
     for (index, from) in in_turn.iter_mut().enumerate() {
@@ -280,25 +209,27 @@ fn pack_right_columns(x: FloatRows<'_>, pieces: usize, strip: &mut [Tile]) {
     for pair in 0..steps * TILE_DEPTH / 2 {
         let mut values = [_mm512_setzero_ps(); 2];
         for (row, values) in (pair * 2..x.rows.min(pair * 2 + 2)).zip(&mut values) {
-            // SAFETY: the row's size is asserted above.
+            // SAFETY: the row has `x.k` values, the caller's promise.
             *values = unsafe { _mm512_maskz_loadu_ps(lanes(x.k, 0), x.values.as_ptr().add(row * x.stride)) };
         }
-        for piece in 0..pieces {
+        for piece in 0..pieces.count() {
             let line = _mm512_permutexvar_epi16(in_turn, take_piece(&mut values));
-            // SAFETY: the strip has `pieces * steps` tiles of sixteen lines.
+            // SAFETY: the strip has `pieces * steps` tiles of sixteen lines, the caller's promise.
             unsafe { lines.add(piece * steps * TILE_ROWS + pair).write(line) };
         }
     }
 }
 
+/// `out[j][i] = x[i][j]`.
+///
+/// # Safety
+/// The arguments are what [`MatrixUnit::transpose`](crate::MatrixUnit::transpose) checks.
 #[target_feature(enable = "avx512f")]
-fn transpose(x: FloatRows<'_>, out: TileOut<'_>) {
-    assert!(x.rows.is_multiple_of(16) && x.k.is_multiple_of(16) && !out.accumulate);
-    assert!(fits(x.values.len(), x.rows, x.stride, x.k) && fits(out.values.len(), x.k, out.stride, x.rows));
+pub(super) unsafe fn transpose(x: FloatRows<'_>, out: TileOut<'_>) {
     for row in (0..x.rows).step_by(16) {
         for column in (0..x.k).step_by(16) {
             let mut lines = [_mm512_setzero_si512(); 16];
-            // SAFETY: sixteen rows and columns from here on are inside both matrices, as asserted above.
+            // SAFETY: sixteen rows and columns from here on are inside both matrices, the caller's promise.
             unsafe {
                 for (i, line) in lines.iter_mut().enumerate() {
                     *line = _mm512_loadu_si512(x.values.as_ptr().add((row + i) * x.stride + column).cast());

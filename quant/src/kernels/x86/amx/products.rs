@@ -3,8 +3,8 @@
 
 use std::arch::asm;
 
-use crate::kernels::matrix_unit::{FLOAT_PIECES, OperandView, TILE_DEPTH, TILE_ROWS, Tile};
-use crate::kernels::{TileOut, fits};
+use crate::kernels::matrix_unit::{OperandView, Pieces, TILE_DEPTH, TILE_ROWS, Tile};
+use crate::kernels::operands::TileOut;
 
 /// What `ldtilecfg` reads: for each register its bytes in a row and its rows.
 #[repr(C, align(64))]
@@ -55,14 +55,13 @@ struct Group {
     accumulate: bool,
 }
 
+/// `out[i][j] (+)= Σ_k left[i][k] · right[j][k]`, for whole strips on both sides.
+///
+/// # Safety
+/// The arguments are what [`MatrixUnit::multiply`](crate::MatrixUnit::multiply) checks, and the CPU has tiles.
 #[target_feature(enable = "avx512f")]
-pub(super) fn multiply(left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>) {
-    let lines =
-        |side: OperandView<'_>| side.height.checked_mul(TILE_ROWS).expect("as many lines as memory has room for");
-    let (rows, columns) = (lines(left), lines(right));
-    assert!(left.steps == right.steps, "two sides of different depth");
-    assert!(fits(out.values.len(), rows, out.stride, columns), "the results do not fit");
-    // SAFETY: the configuration is valid, and the CPU has tiles, as `Amx` proves. It is a setting of this thread, not a value: no code
+pub(super) unsafe fn multiply(left: OperandView<'_>, right: OperandView<'_>, out: TileOut<'_>) {
+    // SAFETY: the configuration is valid, and the CPU has tiles, the caller's promise. It is a setting of this thread, not a value: no code
     // but the blocks below looks at it, and it is given back below.
     unsafe {
         asm!(
@@ -85,7 +84,7 @@ pub(super) fn multiply(left: OperandView<'_>, right: OperandView<'_>, out: TileO
             // SAFETY: the results fit, so that a group's first number lies inside them.
             let target = unsafe { out.values.as_mut_ptr().add(start) };
             let group = Group { row, column, out: target, stride: out.stride, accumulate: out.accumulate };
-            // SAFETY: the strips exist: `down` and `across` are no more than what is left; the results fit, as asserted above; the
+            // SAFETY: the strips exist: `down` and `across` are no more than what is left; the results fit, the caller's promise; the
             // registers are configured.
             unsafe {
                 match (down.min(left.height - row), across) {
@@ -119,13 +118,13 @@ pub(super) fn multiply(left: OperandView<'_>, right: OperandView<'_>, out: TileO
 #[target_feature(enable = "avx512f")]
 unsafe fn strips<const LEFT: usize, const RIGHT: usize>(left: OperandView<'_>, right: OperandView<'_>, group: Group) {
     let nothing = Meeting { left: [std::ptr::null(); 2], right: [std::ptr::null(); 3], steps: 0 };
-    let mut meetings = [nothing; FLOAT_PIECES * FLOAT_PIECES];
+    let mut meetings = [nothing; Pieces::MOST * Pieces::MOST];
     let mut count = 0;
-    let pieces = left.pieces.max(right.pieces);
+    let pieces = left.pieces.max(right.pieces).count();
     // Without steps there is nothing to add.
-    let lefts = if left.steps == 0 { 0 } else { left.pieces };
+    let lefts = if left.steps == 0 { 0 } else { left.pieces.count() };
     for i in 0..lefts {
-        for j in 0..right.pieces.min(pieces - i) {
+        for j in 0..right.pieces.count().min(pieces - i) {
             let tiles = |side: OperandView<'_>, strip, piece| side.tiles(strip, piece).as_ptr();
             meetings[count] = Meeting {
                 left: [0, 1].map(|next: usize| tiles(left, group.row + next.min(LEFT - 1), i)),

@@ -2,9 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::rows::{define_float_rows, prefetch};
-use crate::formats::Float;
-use crate::kernels::{FloatRows, PANEL_ROWS, TileOut, fits, portable};
+use super::super::registers::{horizontal_sum, prefetch};
+use super::super::rows::define_float_rows;
+use crate::StridedRows;
+use crate::formats::{Float, float, with_float};
+use crate::kernels::operands::{FloatRows, PANEL_ROWS, TileOut};
+use crate::kernels::portable;
 
 /// Eight values of a floating-point row.
 pub(super) trait Load8: Float {
@@ -13,7 +16,7 @@ pub(super) trait Load8: Float {
     unsafe fn load8(bytes: *const u8) -> __m256;
 }
 
-impl Load8 for crate::formats::F32 {
+impl Load8 for float::F32 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load8(bytes: *const u8) -> __m256 {
@@ -22,7 +25,7 @@ impl Load8 for crate::formats::F32 {
     }
 }
 
-impl Load8 for crate::formats::F16 {
+impl Load8 for float::F16 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load8(bytes: *const u8) -> __m256 {
@@ -31,7 +34,7 @@ impl Load8 for crate::formats::F16 {
     }
 }
 
-impl Load8 for crate::formats::Bf16 {
+impl Load8 for float::Bf16 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load8(bytes: *const u8) -> __m256 {
@@ -39,14 +42,6 @@ impl Load8 for crate::formats::Bf16 {
         let halves = unsafe { _mm_loadu_si128(bytes.cast()) };
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn horizontal_sum(x: __m256) -> f32 {
-    let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-    _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
 
 /// `ROWS` rows, each times `x`. A result does not depend on `ROWS`. Asks for the rows that lie `ahead` bytes farther.
@@ -107,39 +102,54 @@ fn add_rows<E: Load8, const ROWS: usize>(factors: [f32; ROWS], rows: [&[u8]; ROW
 
 define_float_rows!("avx2,fma,f16c", Load8);
 
-/// Rows of activations times a panel, whose lines hold `TOGETHER` neighbours of the depth, one or two.
+/// As [`Kernels::dot_float`](crate::Kernels::dot_float).
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn float_tile<const TOGETHER: usize>(panel: &[f32], stride: usize, x: FloatRows<'_>, out: TileOut<'_>) {
+pub(super) fn dot_float(rows: StridedRows<'_>, x: &[f32], out: &mut [f32]) {
+    with_float!(rows.format(), E => dot_float_of::<E>(rows, x, out), else unreachable!("strided rows are floating-point"));
+}
+
+/// As [`Kernels::add_scaled`](crate::Kernels::add_scaled).
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn add_scaled(factors: &[f32], rows: StridedRows<'_>, out: &mut [f32]) {
+    with_float!(rows.format(), E => add_scaled_of::<E>(factors, rows, out), else unreachable!("strided rows are floating-point"));
+}
+
+/// Rows of activations times a panel, whose lines hold `TOGETHER` neighbours of the depth, one or two.
+///
+/// # Safety
+/// The operands are what [`check_float_tile`](crate::kernels::operands::check_float_tile) asserts.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn float_tile<const TOGETHER: usize>(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
     let mut first = 0;
     while first < x.rows {
         let rows = (x.rows - first).min(6);
         let part = FloatRows { values: &x.values[first * x.stride..], rows, ..x };
         let values = &mut out.values[first * out.stride..];
         let target = TileOut { values, stride: out.stride, accumulate: out.accumulate };
-        match rows {
-            6 => rows_of_tile::<6, TOGETHER>(panel, stride, part, target),
-            5 => rows_of_tile::<5, TOGETHER>(panel, stride, part, target),
-            4 => rows_of_tile::<4, TOGETHER>(panel, stride, part, target),
-            3 => rows_of_tile::<3, TOGETHER>(panel, stride, part, target),
-            2 => rows_of_tile::<2, TOGETHER>(panel, stride, part, target),
-            _ => rows_of_tile::<1, TOGETHER>(panel, stride, part, target),
+        // SAFETY: the caller's promise, of these rows.
+        unsafe {
+            match rows {
+                6 => rows_of_tile::<6, TOGETHER>(panel, part, target),
+                5 => rows_of_tile::<5, TOGETHER>(panel, part, target),
+                4 => rows_of_tile::<4, TOGETHER>(panel, part, target),
+                3 => rows_of_tile::<3, TOGETHER>(panel, part, target),
+                2 => rows_of_tile::<2, TOGETHER>(panel, part, target),
+                _ => rows_of_tile::<1, TOGETHER>(panel, part, target),
+            }
         }
         first += rows;
     }
 }
 
 /// `ROWS` rows of them; a line is two registers.
+///
+/// # Safety
+/// As [`float_tile`]; there are `ROWS` rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn rows_of_tile<const ROWS: usize, const TOGETHER: usize>(
-    panel: &[f32],
-    stride: usize,
-    x: FloatRows<'_>,
-    out: TileOut<'_>,
-) {
+unsafe fn rows_of_tile<const ROWS: usize, const TOGETHER: usize>(panel: &[f32], x: FloatRows<'_>, out: TileOut<'_>) {
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     let x_rows: [&[f32]; ROWS] = std::array::from_fn(|i| &x.values[i * x.stride..][..x.k]);
     let lines = x.k / TOGETHER;
-    assert!(x.k.is_multiple_of(TOGETHER) && fits(panel.len(), lines, stride, PANEL_ROWS));
     if out.accumulate {
         for (i, sums) in sums.iter_mut().enumerate() {
             let row = &out.values[i * out.stride..][..PANEL_ROWS];
@@ -148,9 +158,9 @@ fn rows_of_tile<const ROWS: usize, const TOGETHER: usize>(
         }
     }
     for line in 0..lines {
-        // SAFETY: the assertion above keeps the panel reads inside, and each x row has `TOGETHER` values for each line.
+        // SAFETY: the panel has as many lines as `x.k` takes, the caller's promise, and each row has `TOGETHER` values for each.
         unsafe {
-            let weights = panel.as_ptr().add(line * stride);
+            let weights = panel.as_ptr().add(line * PANEL_ROWS);
             let weights = [_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(8))];
             for i in 0..ROWS {
                 let x = x_rows[i].as_ptr().add(line * TOGETHER);

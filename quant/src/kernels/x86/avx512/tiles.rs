@@ -3,87 +3,80 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::avx512_six_rows::{self as six_rows, Groups, Panels};
-use super::vnni::check;
-use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
-use crate::kernels::{IntegerPanel, IntegerRows, PANEL_ROWS, TileOut};
-
-/// How many panels are multiplied at once.
-pub(super) const PANELS: usize = 2;
+use super::six_rows::{self, Activations, Groups, Panels};
+use crate::activation::{ACTIVATION_BLOCK, SUM_BLOCK};
+use crate::kernels::operands::{ActivationPointers, IntegerPanel, IntegerRows, OutPointer, PANEL_ROWS, Shape, TileOut};
 
 /// Groups whose sums' first values are made together: the offset of unsigned codes, taken off before the products are added.
 const STARTS: usize = six_rows::GROUPS;
 
-/// All of `x` times a panel.
+/// As [`Kernels::integer_tile`](crate::Kernels::integer_tile).
+///
+/// # Safety
+/// The operands are what [`check_integer_tile`](crate::kernels::operands::check_integer_tile) asserts, and the panel's arrangement
+/// is [`StoredQuads`](crate::kernels::operands::Arrangement::StoredQuads).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
-    panels_of_a_shape([panel], x, out);
+pub(super) unsafe fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { panels_of_a_shape([panel], x, out) }
 }
 
-/// All of `x` times panels whose columns lie side by side, two at a time: four activations that are read serve both, while each
-/// product of one panel reads its own, and reading bounds it.
+/// As [`integer_tile`] for two panels: four activations that are read serve both, while each product of one panel reads its own, and
+/// reading bounds it.
+///
+/// # Safety
+/// As [`integer_tile`] for each panel, the second's results behind the first's; both are of one shape and depth.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn integer_tiles(panels: &[IntegerPanel], x: IntegerRows<'_>, out: TileOut<'_>) {
-    if x.rows == 0 {
-        return;
-    }
-    for (index, panels) in panels.chunks(PANELS).enumerate() {
-        let out = TileOut { values: &mut out.values[index * PANELS * PANEL_ROWS..], ..out };
-        match panels {
-            [left, right] if same_shape(left, right) => panels_of_a_shape([left, right], x, out),
-            [left, right] => {
-                integer_tile(left, x, TileOut { values: &mut *out.values, ..out });
-                integer_tile(right, x, TileOut { values: &mut out.values[PANEL_ROWS..], ..out });
-            }
-            [last] => integer_tile(last, x, out),
-            _ => unreachable!("chunks of two"),
-        }
-    }
+pub(super) unsafe fn two_integer_tiles(panels: [&IntegerPanel; 2], x: IntegerRows<'_>, out: TileOut<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { panels_of_a_shape(panels, x, out) }
 }
 
-fn same_shape(left: &IntegerPanel, right: &IntegerPanel) -> bool {
-    let shape = |panel: &IntegerPanel| (panel.k, panel.group, panel.bits, panel.biases.is_empty());
-    shape(left) == shape(right)
-}
-
+/// # Safety
+/// As [`integer_tile`] for each panel.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn panels_of_a_shape<const PANELS: usize>(panels: [&IntegerPanel; PANELS], x: IntegerRows<'_>, out: TileOut<'_>) {
-    let [panel, ..] = panels[..] else { return };
-    match (panel.group, panel.bits, panel.biases.is_empty()) {
-        (32, _, false) => tile::<PANELS, 32, 0, true>(panels, x, out),
-        (32, 4, true) => tile::<PANELS, 32, 4, false>(panels, x, out),
-        (32, 5, true) => tile::<PANELS, 32, 5, false>(panels, x, out),
-        (16, 6, true) => tile::<PANELS, 16, 6, false>(panels, x, out),
-        (32, 8, true) => tile::<PANELS, 32, 8, false>(panels, x, out),
-        _ => unreachable!("no format has this shape"),
-    }
-}
-
-/// All of `x` times panels of one shape. `BITS` are those of a stored code without biases: its offset is half its range.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn tile<const PANELS: usize, const GROUP: usize, const BITS: u32, const BIASED: bool>(
+unsafe fn panels_of_a_shape<const PANELS: usize>(
     panels: [&IntegerPanel; PANELS],
     x: IntegerRows<'_>,
     out: TileOut<'_>,
 ) {
-    for (index, panel) in panels.into_iter().enumerate() {
-        check(panel, &x, &TileOut { values: &mut out.values[index * PANEL_ROWS..], ..out });
+    // SAFETY: the caller's promise.
+    unsafe {
+        match panels[0].shape {
+            Shape { group: 32, biased: true, .. } => tile::<PANELS, 32, 0, true>(panels, x, out),
+            Shape { group: 32, bits: 4, .. } => tile::<PANELS, 32, 4, false>(panels, x, out),
+            Shape { group: 32, bits: 5, .. } => tile::<PANELS, 32, 5, false>(panels, x, out),
+            Shape { group: 16, bits: 6, .. } => tile::<PANELS, 16, 6, false>(panels, x, out),
+            Shape { group: 32, bits: 8, .. } => tile::<PANELS, 32, 8, false>(panels, x, out),
+            _ => unreachable!("panels of other shapes are portable"),
+        }
     }
-    let (all, row_len) = (x.values.rows_from(x.first), x.values.k());
+}
+
+/// All of `x` times panels of one shape. `BITS` are those of a stored code without biases: its offset is half its range.
+///
+/// # Safety
+/// As [`integer_tile`] for each panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn tile<const PANELS: usize, const GROUP: usize, const BITS: u32, const BIASED: bool>(
+    panels: [&IntegerPanel; PANELS],
+    x: IntegerRows<'_>,
+    mut out: TileOut<'_>,
+) {
+    let out = out.pointer();
     let mut row = 0;
     while row < x.rows {
-        let first = (Activations::new(all, row, row_len, x.column), row_len);
-        // SAFETY: sizes are checked above for all rows.
+        let (activations, target) = (ActivationPointers::new(&x, row), out.from_row(row));
+        // SAFETY: the caller's promise, of these rows.
         unsafe {
-            let target = (out.values.as_mut_ptr().add(row * out.stride), out.stride, out.accumulate);
             // As many independent sums as hide the latency of two products a cycle.
             row += match (PANELS, x.rows - row) {
-                (1, 12..) => rows_of_tile::<12, PANELS, GROUP, BITS, BIASED>(panels, first, target),
-                (1, 4..) => rows_of_tile::<4, PANELS, GROUP, BITS, BIASED>(panels, first, target),
-                (2, six_rows::ROWS..) => six_rows_of_tile::<GROUP, BITS, BIASED>(&panels, first, target),
-                (_, 3..) => rows_of_tile::<3, PANELS, GROUP, BITS, BIASED>(panels, first, target),
-                _ => rows_of_tile::<1, PANELS, GROUP, BITS, BIASED>(panels, first, target),
+                (1, 12..) => rows_of_tile::<12, PANELS, GROUP, BITS, BIASED>(panels, activations, target),
+                (1, 4..) => rows_of_tile::<4, PANELS, GROUP, BITS, BIASED>(panels, activations, target),
+                (2, six_rows::ROWS..) => six_rows_of_tile::<GROUP, BITS, BIASED>(&panels, activations, target),
+                (_, 3..) => rows_of_tile::<3, PANELS, GROUP, BITS, BIASED>(panels, activations, target),
+                _ => rows_of_tile::<1, PANELS, GROUP, BITS, BIASED>(panels, activations, target),
             };
         }
     }
@@ -107,7 +100,7 @@ fn times_offset<const BITS: u32>(x: __m512i) -> __m512i {
 /// There are so many groups.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn starts<const GROUP: usize, const BITS: u32>(x: Activations, first: usize, count: usize) -> __m512i {
+unsafe fn starts<const GROUP: usize, const BITS: u32>(x: ActivationPointers, first: usize, count: usize) -> __m512i {
     // SAFETY: the mask has a bit for each of the caller's groups.
     let code_sums = unsafe {
         let code_sums = if GROUP == SUM_BLOCK { x.half_sums } else { x.block_sums };
@@ -139,13 +132,14 @@ unsafe fn load_of_groups<const GROUP: usize>(of_blocks: *const f32, count: usize
 /// that takes longer than the products.
 ///
 /// # Safety
-/// Four codes lie at every row, a line at every pointer of `lines`.
+/// Four codes are readable at each of `ROWS` rows, `stride` bytes apart, and an aligned line at every pointer of `lines`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn add_products<const ROWS: usize, const PANELS: usize>(
     sums: &mut [[__m512i; PANELS]; ROWS],
     lines: [*const __m512i; PANELS],
-    (x, stride): (*const i8, usize),
+    x: *const i8,
+    stride: usize,
 ) {
     // SAFETY: reads of what the caller promises.
     unsafe {
@@ -181,35 +175,10 @@ unsafe fn add_products<const ROWS: usize, const PANELS: usize>(
     }
 }
 
-/// Where a stretch of a row of activations begins, for rows that lie one behind the other.
-#[derive(Clone, Copy)]
-struct Activations {
-    codes: *const i8,
-    scales: *const f32,
-    sums: *const f32,
-    block_sums: *const i32,
-    half_sums: *const i32,
-}
-
-impl Activations {
-    #[inline]
-    fn new(rows: QuantizedRow<'_>, row: usize, row_len: usize, column: usize) -> Self {
-        let at = row * row_len + column;
-        let block = at / ACTIVATION_BLOCK;
-        Self {
-            codes: rows.codes[at..].as_ptr(),
-            scales: rows.scales[block..].as_ptr(),
-            sums: rows.sums[block..].as_ptr(),
-            block_sums: rows.block_sums[block..].as_ptr(),
-            half_sums: rows.half_sums[at / SUM_BLOCK..].as_ptr(),
-        }
-    }
-}
-
 /// `ROWS` rows of activations, of which `x` is the first, times panels; returns `ROWS`.
 ///
 /// # Safety
-/// Sizes were checked for `ROWS` rows.
+/// As [`integer_tile`] for each panel, for `ROWS` rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn rows_of_tile<
@@ -220,19 +189,19 @@ unsafe fn rows_of_tile<
     const BIASED: bool,
 >(
     panels: [&IntegerPanel; PANELS],
-    (x, row_len): (Activations, usize),
-    (out, stride, accumulate): (*mut f32, usize, bool),
+    x: ActivationPointers,
+    out: OutPointer,
 ) -> usize {
-    let blocks = row_len / ACTIVATION_BLOCK;
+    let (blocks, row_len) = (x.row_blocks(), x.row_len);
     // SAFETY: the caller's promise covers every read and write below.
     unsafe {
         let lines = panels.map(|panel| panel.codes.as_ptr().cast::<__m512i>());
         let codes = x.codes;
         let mut totals = [[_mm512_setzero_ps(); PANELS]; ROWS];
-        if accumulate {
+        if out.accumulate {
             for i in 0..ROWS {
                 for j in 0..PANELS {
-                    totals[i][j] = _mm512_loadu_ps(out.add(i * stride + j * PANEL_ROWS));
+                    totals[i][j] = _mm512_loadu_ps(out.values.add(i * out.stride + j * PANEL_ROWS));
                 }
             }
         }
@@ -260,7 +229,7 @@ unsafe fn rows_of_tile<
                 }
                 for step in 0..GROUP / 4 {
                     let lines = lines.map(|lines| lines.add(group * (GROUP / 4) + step));
-                    add_products(&mut sums, lines, (codes.add(group * GROUP + step * 4), row_len));
+                    add_products(&mut sums, lines, codes.add(group * GROUP + step * 4), row_len);
                 }
                 let block = group * GROUP / ACTIVATION_BLOCK;
                 let scales = panels.map(|panel| _mm512_loadu_ps(panel.scales.as_ptr().add(group * PANEL_ROWS)));
@@ -280,7 +249,7 @@ unsafe fn rows_of_tile<
         }
         for i in 0..ROWS {
             for j in 0..PANELS {
-                _mm512_storeu_ps(out.add(i * stride + j * PANEL_ROWS), totals[i][j]);
+                _mm512_storeu_ps(out.values.add(i * out.stride + j * PANEL_ROWS), totals[i][j]);
             }
         }
     }
@@ -295,16 +264,16 @@ unsafe fn rows_of_tile<
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn six_rows_of_tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     panels: &[&IntegerPanel],
-    (x, row_len): (Activations, usize),
-    (out, stride, accumulate): (*mut f32, usize, bool),
+    x: ActivationPointers,
+    out: OutPointer,
 ) -> usize {
     let &[left, right] = panels else { unreachable!("two panels") };
-    let (blocks, all) = (row_len / ACTIVATION_BLOCK, left.k / GROUP);
+    let (blocks, row_len, all) = (x.row_blocks(), x.row_len, left.k / GROUP);
     // SAFETY: the caller's promise covers every read and write below.
     unsafe {
         let mut totals = [[_mm512_setzero_ps(); 2]; six_rows::ROWS];
-        let target = |row: usize, panel: usize| out.add(row * stride + panel * PANEL_ROWS);
-        if accumulate {
+        let target = |row: usize, panel: usize| out.values.add(row * out.stride + panel * PANEL_ROWS);
+        if out.accumulate {
             for row in 0..six_rows::ROWS {
                 totals[row] = [_mm512_loadu_ps(target(row, 0)), _mm512_loadu_ps(target(row, 1))];
             }
@@ -331,8 +300,9 @@ unsafe fn six_rows_of_tile<const GROUP: usize, const BITS: u32, const BIASED: bo
                 // Of formats without biases nobody looks there.
                 biases: [left, right].map(|panel| panel.biases.as_ptr().wrapping_add(first * PANEL_ROWS)),
             };
-            let codes = (x.codes.add(first * GROUP), row_len);
-            six_rows::add_products::<GROUP, BIASED>(&mut totals, here, codes, (&groups, count));
+            let activations =
+                Activations { codes: x.codes.add(first * GROUP), stride: row_len, groups: &groups, count };
+            six_rows::add_products::<GROUP, BIASED>(&mut totals, here, activations);
         }
         for row in 0..six_rows::ROWS {
             for panel in 0..2 {

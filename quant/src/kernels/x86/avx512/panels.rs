@@ -1,19 +1,45 @@
-//! Packing weight rows into panels with AVX-512: stored bytes of all sixteen rows are turned as they lie, four codes or eight
+//! Packing weight rows into panels with AVX-512: stored bytes of all sixteen rows are transposed as they lie, four codes or eight
 //! half ones at a time, and unpacked afterwards.
 
 use std::arch::x86_64::*;
 
-use super::blocks::Blocks;
-use super::panels;
-use crate::formats::{MAX_GROUPS, Q4_0, Q4_1, Q4K, Q8_0};
-use crate::kernels::{Arrangement, IntegerPanel, PANEL_ROWS};
+use super::super::blocks::Blocks;
+use super::super::panels;
+use crate::Format;
+use crate::formats::k_quants::Q4K;
+use crate::formats::legacy::{Q4_0, Q4_1, Q8_0};
+use crate::formats::{MAX_GROUPS, with_block};
+use crate::kernels::operands::{Arrangement, IntegerPanel, PANEL_ROWS, Shape};
+use crate::kernels::portable;
+
+/// As [`Kernels::pack_integer`](crate::Kernels::pack_integer).
+///
+/// # Safety
+/// The rows are what [`check_packed`](crate::kernels::operands::check_packed) asserts.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+pub(super) unsafe fn pack_integer(format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match format {
+            Format::Q4_0 => pack::<Q4_0>(rows, k, panel),
+            Format::Q4_1 => pack::<Q4_1>(rows, k, panel),
+            Format::Q8_0 => pack::<Q8_0>(rows, k, panel),
+            Format::Q4K => pack::<Q4K>(rows, k, panel),
+            _ => with_block!(format, B => if Shape::of::<B>().is_common() {
+                panels::pack::<B>(Arrangement::StoredQuads, rows, k, panel);
+            } else {
+                portable::pack_integer(format, rows, k, panel);
+            }, else unreachable!("the front door lets quantized formats through only")),
+        }
+    }
+}
 
 /// What sixteen bytes of a block hold: where they begin, which of the block's codes is the first of their low halves, and which
 /// that of their high ones.
 type Packed = (usize, usize, usize);
 
 /// A format whose codes are whole bytes, or halves of bytes.
-pub(super) trait PlainBlocks: Blocks + Sized {
+pub(super) trait ByteBlocks: Blocks + Sized {
     /// Stretches of sixteen bytes with two codes in each.
     const PACKED: &[Packed] = &[];
     /// Stretches of sixteen signed codes: where they begin, and which of the block's codes is the first.
@@ -40,19 +66,19 @@ const fn fits<B: Blocks>(offset: usize, first: usize) -> bool {
     offset + 16 <= B::BYTES && first + 16 <= B::LEN && first.is_multiple_of(4)
 }
 
-impl PlainBlocks for Q4_0 {
+impl ByteBlocks for Q4_0 {
     const PACKED: &[Packed] = &[(2, 0, 16)];
 }
 
-impl PlainBlocks for Q4_1 {
+impl ByteBlocks for Q4_1 {
     const PACKED: &[Packed] = &[(4, 0, 16)];
 }
 
-impl PlainBlocks for Q8_0 {
+impl ByteBlocks for Q8_0 {
     const WHOLE: &[(usize, usize)] = &[(2, 0), (18, 16)];
 }
 
-impl PlainBlocks for Q4K {
+impl ByteBlocks for Q4K {
     const PACKED: &[Packed] = &{
         let mut stretches = [(0, 0, 0); 8];
         let mut index = 0;
@@ -65,14 +91,14 @@ impl PlainBlocks for Q4K {
     };
 }
 
-/// Sixteen bytes of each of sixteen rows, `offset` bytes into them, turned: `lines[i]` holds bytes `4 * i .. 4 * i + 4` of all
+/// Sixteen bytes of each of sixteen rows, `offset` bytes into them, transposed: `lines[i]` holds bytes `4 * i .. 4 * i + 4` of all
 /// rows.
 ///
 /// # Safety
 /// 16 bytes are readable there in every row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn turned(rows: &[*const u8; PANEL_ROWS], offset: usize) -> [__m512i; 4] {
+unsafe fn transposed(rows: &[*const u8; PANEL_ROWS], offset: usize) -> [__m512i; 4] {
     let mut fours = [_mm512_setzero_si512(); 4];
     for (first, four) in fours.iter_mut().enumerate() {
         // SAFETY: the caller's promise. Four rows, four apart, side by side.
@@ -98,24 +124,28 @@ unsafe fn turned(rows: &[*const u8; PANEL_ROWS], offset: usize) -> [__m512i; 4] 
 }
 
 /// Packs rows as [`panels::pack`] does.
+///
+/// # Safety
+/// As [`pack_integer`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
-pub(super) fn pack<B: PlainBlocks>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
+unsafe fn pack<B: ByteBlocks>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
     let () = B::CHECKED;
-    let Ok(rows) = <[&[u8]; PANEL_ROWS]>::try_from(rows) else { return panels::pack::<B>(rows, k, panel) };
+    let Ok(rows) = <[&[u8]; PANEL_ROWS]>::try_from(rows) else {
+        // SAFETY: the caller's promise.
+        return unsafe { panels::pack::<B>(Arrangement::StoredQuads, rows, k, panel) };
+    };
     let blocks = k / B::LEN;
-    assert!(k.is_multiple_of(B::LEN) && rows.iter().all(|row| row.len() >= blocks * B::BYTES));
-    panel.prepare::<B>(Arrangement::StoredQuads, k, 1);
-    assert!(panel.codes.len() * 4 >= k && panel.scales.len() * B::GROUP >= k * PANEL_ROWS);
+    panel.prepare::<B>(Arrangement::StoredQuads, rows.len(), k);
     let rows = rows.map(<[u8]>::as_ptr);
     for index in 0..blocks {
         // SAFETY: rows have `blocks` blocks, stretches lie inside a block, and each fills four lines of those that the block's
-        // codes have in the panel (`CHECKED`), whose size is asserted above.
+        // codes have in the panel (`CHECKED`), for which `prepare` made room.
         unsafe {
             let lines = panel.codes.as_mut_ptr().cast::<__m512i>().add(index * B::LEN / 4);
             let block = index * B::BYTES;
             for &(offset, low, high) in B::PACKED {
                 let mask = _mm512_set1_epi8(15);
-                for (i, codes) in turned(&rows, block + offset).into_iter().enumerate() {
+                for (i, codes) in transposed(&rows, block + offset).into_iter().enumerate() {
                     _mm512_store_si512(lines.add(low / 4 + i), _mm512_and_si512(codes, mask));
                     let codes = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
                     _mm512_store_si512(lines.add(high / 4 + i), codes);
@@ -123,13 +153,13 @@ pub(super) fn pack<B: PlainBlocks>(rows: &[&[u8]], k: usize, panel: &mut Integer
             }
             for &(offset, first) in B::WHOLE {
                 let unsigned = _mm512_set1_epi8(B::OFFSET as i8);
-                for (i, codes) in turned(&rows, block + offset).into_iter().enumerate() {
+                for (i, codes) in transposed(&rows, block + offset).into_iter().enumerate() {
                     _mm512_store_si512(lines.add(first / 4 + i), _mm512_xor_si512(codes, unsigned));
                 }
             }
         }
     }
-    // SAFETY: each row holds `blocks` blocks, and the panel has room for the scales of `k` values of each, both asserted above.
+    // SAFETY: each row holds `blocks` blocks, and the panel has room for the scales of `k` values of each, the caller's promise and `prepare`'s.
     unsafe {
         if B::LEN == 32 {
             scales_of_small_blocks::<B>(rows, blocks, panel);
