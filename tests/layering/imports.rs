@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::visit::Visit;
 
 /// Names of modules from the crate's root down.
@@ -34,7 +34,7 @@ impl Imports {
             // Names first, whatever they stand before.
             for item in &module.items {
                 if let syn::Item::Use(item) = item {
-                    reader.names(&item.tree, &mut Vec::new());
+                    reader.names(&item.tree);
                 }
             }
             module
@@ -227,7 +227,7 @@ impl Reader<'_> {
         })
     }
 
-    fn names(&mut self, tree: &syn::UseTree, _: &mut Vec<String>) {
+    fn names(&mut self, tree: &syn::UseTree) {
         let mut imported = Vec::new();
         flatten(tree, &mut Vec::new(), &mut imported);
         for (path, name) in imported {
@@ -239,10 +239,10 @@ impl Reader<'_> {
         }
     }
 
-    /// Paths in what the parser leaves as tokens: macros.
-    fn tokens(&mut self, tokens: TokenStream) {
-        let mut names: Vec<String> = Vec::new();
-        let mut colons = 0;
+    /// Paths in what the parser leaves as tokens: macros. `before` is what stands before the braces that the tokens were in.
+    fn tokens(&mut self, tokens: TokenStream, before: &[String]) {
+        let mut names: Vec<String> = before.to_vec();
+        let mut colons = if before.is_empty() { 0 } else { 2 };
         for token in tokens {
             match token {
                 TokenTree::Ident(ident) if names.is_empty() || colons == 2 => {
@@ -250,18 +250,28 @@ impl Reader<'_> {
                     colons = 0;
                 }
                 TokenTree::Punct(punct) if punct.as_char() == ':' && !names.is_empty() => colons += 1,
+                TokenTree::Group(group) if colons == 2 && group.delimiter() == Delimiter::Brace => {
+                    self.tokens(group.stream(), &std::mem::take(&mut names));
+                    colons = 0;
+                }
+                TokenTree::Punct(punct) if punct.as_char() == ',' && !before.is_empty() => {
+                    self.note(&names);
+                    (names, colons) = (before.to_vec(), 2);
+                }
                 other => {
                     self.note(&std::mem::take(&mut names));
                     colons = 0;
                     match other {
                         TokenTree::Ident(ident) => names.push(ident.to_string()),
-                        TokenTree::Group(group) => self.tokens(group.stream()),
+                        TokenTree::Group(group) => self.tokens(group.stream(), &[]),
                         _ => {}
                     }
                 }
             }
         }
-        self.note(&names);
+        if names != before {
+            self.note(&names);
+        }
     }
 }
 
@@ -331,7 +341,56 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_macro(&mut self, item: &'ast syn::Macro) {
-        self.tokens(item.tokens.clone());
+        self.tokens(item.tokens.clone(), &[]);
         syn::visit::visit_macro(self, item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `a.rs` imports from files `b.rs` (with a module of its own, `b/inner.rs`) and `c.rs`, for the text of `a.rs`.
+    fn imports(text: &str) -> BTreeSet<String> {
+        static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("gemmule-layering-{}-{count}", std::process::id()));
+        std::fs::create_dir_all(folder.join("b")).unwrap();
+        let files = [
+            ("lib.rs", "mod a; mod b; mod c; pub use c::Item;"),
+            ("a.rs", text),
+            ("b.rs", "mod inner; pub(crate) use inner::Deep; pub(crate) struct Flat;"),
+            ("b/inner.rs", "pub(crate) struct Deep;"),
+            ("c.rs", "pub struct Item; pub(crate) struct Other; macro_rules! made { () => {} }"),
+        ];
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let found = Imports::of(&folder.join("lib.rs")).edges["a.rs"].clone();
+        std::fs::remove_dir_all(folder).unwrap();
+        found
+    }
+
+    #[test]
+    fn every_way_to_name_a_file_is_seen() {
+        let both = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
+        for (text, expected) in [
+            ("use crate::b::Flat;", both(&["b.rs"])),
+            ("use super::c::Other;", both(&["c.rs"])),
+            ("use crate::{b::Flat, c::{self, Other}};", both(&["b.rs", "c.rs"])),
+            ("use crate::c::*;", both(&["c.rs"])),
+            // A re-export leads to the file that defines the item.
+            ("use crate::b::Deep;", both(&["b/inner.rs"])),
+            ("use crate::Item;", both(&["c.rs"])),
+            ("use crate::b as other; fn f(_: other::Flat) {}", both(&["b.rs"])),
+            ("fn f() -> crate::b::Flat { todo!() }", both(&["b.rs"])),
+            ("macro_rules! m { () => { $crate::b::Flat } }", both(&["b.rs"])),
+            ("macro_rules! m { () => { use $crate::{b::Flat, c::{Other}}; } }", both(&["b.rs", "c.rs"])),
+            ("fn f() { m!(crate::c::Other, [crate::b::Deep]); }", both(&["b/inner.rs", "c.rs"])),
+            ("use std::b::Flat; // crate::b::Flat", both(&[])),
+            ("#[cfg(test)] mod tests { use crate::b::Flat; }", both(&[])),
+        ] {
+            assert_eq!(imports(text), expected, "{text}");
+        }
     }
 }

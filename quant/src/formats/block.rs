@@ -40,11 +40,10 @@ pub(super) fn code_step(codes: f32, spread: f32) -> f32 {
     spread * 12f32.sqrt() / codes
 }
 
-/// [`code_step`] with a sign that the block's bytes choose. Codes without a bias reach one farther below zero than above; scales of both
-/// signs, as quantizers write them, keep the mean at zero.
-pub(super) fn signed_step(block: &[u8], codes: f32, spread: f32) -> f32 {
-    let parity = block.iter().fold(0, |parity, byte| parity ^ byte) & 1;
-    if parity == 0 { code_step(codes, spread) } else { -code_step(codes, spread) }
+/// A scale with a sign that the block's first byte chooses, before a scale is written there. Codes without a bias reach farther on one side of zero than on the other; scales of
+/// both signs, as quantizers write them, keep the mean at zero.
+pub(super) fn with_sign(block: &[u8], scale: f32) -> f32 {
+    if block[0] & 1 == 0 { scale } else { -scale }
 }
 
 /// Stores half-precision numbers at the start of `block`.

@@ -2,7 +2,7 @@
 //!
 //! Half-precision scale, then 16 bytes: byte `i` holds value `i` in its low and value `i + 16` in its high half.
 
-use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_values};
+use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_values, with_sign};
 
 pub(crate) struct Iq4Nl;
 
@@ -29,6 +29,6 @@ impl Block for Iq4Nl {
     }
     fn set_scales(block: &mut [u8], spread: f32) {
         let square = LEVELS.iter().map(|level| f32::from(*level).powi(2)).sum::<f32>() / 16.0;
-        put_values(&[spread / square.sqrt()], block);
+        put_values(&[with_sign(block, spread / square.sqrt())], block);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::hint::select_unpredictable as select;
 
-use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, signed_step};
+use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, with_sign};
 use super::fixed::{FixedGroups, PairProducts};
 use super::search::{
     Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half, turn, turn_eight,
@@ -140,7 +140,7 @@ impl Block for Q6K {
         }
     }
     fn set_scales(block: &mut [u8], spread: f32) {
-        let step = signed_step(block, 64.0, spread) / 64.0;
+        let step = with_sign(block, code_step(64.0, spread) / 64.0);
         put_values(&[step], &mut block[208..]);
         block[192..208].fill(64);
     }

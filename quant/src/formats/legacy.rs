@@ -6,7 +6,7 @@ use std::hint::select_unpredictable as select;
 
 use half::f16;
 
-use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, signed_step};
+use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, with_sign};
 use super::fixed::{FixedGroups, PairProducts};
 use super::search::{LANES, each_lane, from_half_bits, half_bits, turn, turn_eight};
 
@@ -48,7 +48,7 @@ impl Block for Q4_0 {
         nibbles(&block[2..], 8, codes);
     }
     fn set_scales(block: &mut [u8], spread: f32) {
-        put_values(&[signed_step(block, 16.0, spread)], block);
+        put_values(&[with_sign(block, code_step(16.0, spread))], block);
     }
     const ENCODES: bool = true;
     #[inline(always)]
@@ -93,7 +93,7 @@ impl Block for Q5_0 {
         fifth_bits(&block[2..6], codes);
     }
     fn set_scales(block: &mut [u8], spread: f32) {
-        put_values(&[signed_step(block, 32.0, spread)], block);
+        put_values(&[with_sign(block, code_step(32.0, spread))], block);
     }
 }
 
@@ -135,7 +135,7 @@ impl Block for Q8_0 {
         }
     }
     fn set_scales(block: &mut [u8], spread: f32) {
-        put_values(&[signed_step(block, 256.0, spread)], block);
+        put_values(&[with_sign(block, code_step(256.0, spread))], block);
     }
     const ENCODES: bool = true;
     #[inline(always)]

@@ -4,7 +4,7 @@
 /// and adds them up in four sums.
 macro_rules! define_row_dots {
     ($features:literal, $products:path) => {
-        use super::super::blocks::{Blocks, read_scales};
+        use $crate::kernels::neon::blocks::{Blocks, read_scales};
         use crate::activation::{ACTIVATION_BLOCK, QuantizedRow};
         use crate::formats::MAX_GROUPS;
 

@@ -115,8 +115,8 @@ macro_rules! define_row_dots {
     ($features:literal, $products:path, $two_products:path) => {
         use std::arch::x86_64::*;
 
-        use super::super::blocks::Blocks;
-        use super::super::registers::{AHEAD, horizontal_sum, keep_in_memory, prefetch};
+        use $crate::kernels::x86::blocks::Blocks;
+        use $crate::kernels::x86::registers::{AHEAD, horizontal_sum, keep_in_memory, prefetch};
         use crate::activation::{ACTIVATION_BLOCK, QuantizedRow, SUM_BLOCK};
         use crate::formats::k_quants::Q6K;
         use crate::formats::{Block, MAX_GROUPS};
@@ -196,7 +196,7 @@ macro_rules! define_row_dots {
         ) -> [[f32; TOKENS]; ROWS] {
             if B::GROUP == SUM_BLOCK {
                 assert!(B::BYTES == Q6K::BYTES, "of unpacked formats Q6_K alone has groups of sixteen");
-                return super::super::rows_q6_k::dot_rows(rows, x);
+                return $crate::kernels::x86::rows_q6_k::dot_rows(rows, x);
             }
             let blocks = rows[0].len() / B::BYTES;
             assert!(rows.iter().all(|row| row.len() == blocks * B::BYTES));
