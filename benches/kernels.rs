@@ -207,7 +207,7 @@ fn panel_products(c: &mut Criterion) {
             b.iter(|| {
                 let rows = FloatRows { values: &x, stride: K, rows: ROWS, k: K };
                 let out = TileOut { values: &mut out, stride: PANEL_ROWS, accumulate: false };
-                kernels.float_tile(&panel, PANEL_ROWS, rows, out);
+                kernels.float_tile(&panel, rows, out);
             });
         });
     }
@@ -239,7 +239,7 @@ fn unit_products(group: &mut BenchmarkGroup<'_, WallTime>, unit: MatrixUnit, x: 
                     }
                     let stride = strips * TILE_ROWS;
                     let target = TileOut { values: &mut out, stride, accumulate: start > 0 };
-                    unit.multiply(left.view(0, 2), right.view(0, strips).stretch(start, depth), target);
+                    unit.multiply(left.view(0, 2), right.view(0, strips).k_block(start, depth), target);
                 }
             });
         });

@@ -56,7 +56,7 @@ pub enum Error {
     /// A `CancelHandle` ended the work before it had a result.
     #[error("cancelled")]
     Cancelled,
-    /// The requested instruction set is not to be had.
+    /// The requested instruction set is not available.
     #[error(transparent)]
     Isa(#[from] gemmule_quant::isa::IsaError),
 }

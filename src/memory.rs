@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 
-/// Whether so much more memory is to be had, as far as the system tells: one that promises more than it has says yes.
+/// Whether so much more memory is available, as far as the system tells: one that promises more than it has says yes.
 pub(crate) fn is_there(bytes: u64) -> bool {
     usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok())
 }

@@ -24,7 +24,7 @@ pub struct gemmule_answer {
     timings: gemmule_timings,
 }
 
-/// An object that an answer names. The struct never changes, since it comes in arrays: more is to be had from functions.
+/// An object that an answer names. The struct never changes, since it comes in arrays: functions give more.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct gemmule_object {

@@ -89,16 +89,16 @@ impl QuantizedRows {
 
     /// One row.
     pub fn row(&self, row: usize) -> QuantizedRow<'_> {
-        self.stretch(row, 1)
+        self.slice(row, 1)
     }
 
     /// As [`row`](Self::row), with the rows after it behind it: what a kernel that takes several rows points into.
     pub(crate) fn rows_from(&self, first: usize) -> QuantizedRow<'_> {
-        self.stretch(first, self.rows() - first)
+        self.slice(first, self.rows() - first)
     }
 
     /// `count` rows, one behind the other.
-    fn stretch(&self, first: usize, count: usize) -> QuantizedRow<'_> {
+    fn slice(&self, first: usize, count: usize) -> QuantizedRow<'_> {
         let (blocks, halves) = (self.k / ACTIVATION_BLOCK, self.k / SUM_BLOCK);
         QuantizedRow {
             codes: &self.codes[first * self.k..][..count * self.k],

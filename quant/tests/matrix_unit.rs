@@ -72,7 +72,7 @@ fn unit_product(
     assert!(out.chunks_exact(stride).all(|row| row[width..] == [0.5; 3]), "{format}: wrote outside");
 }
 
-/// Both sides from f32, in one to three pieces; columns given as rows and as a matrix; a stretch of the depth after another.
+/// Both sides from f32, in one to three pieces; columns given as rows and as a matrix; one K block after another.
 #[test]
 fn operands_of_a_matrix_unit_agree_whichever_way_they_are_packed() {
     let mut random = Random(12);
@@ -112,12 +112,12 @@ fn operands_of_a_matrix_unit_agree_whichever_way_they_are_packed() {
                 let whole = target(left, right, false);
                 assert_eq!(whole, target(left, other.view(0, width / 16), false), "{rows} × {columns} × {k}");
                 if pieces == Pieces::One && k > 64 {
-                    target(left.stretch(0, 64), right.stretch(0, 64), false);
-                    assert_eq!(whole, target(left.stretch(64, k - 64), right.stretch(64, k - 64), true));
+                    target(left.k_block(0, 64), right.k_block(0, 64), false);
+                    assert_eq!(whole, target(left.k_block(64, k - 64), right.k_block(64, k - 64), true));
                 }
-                let mut turned = vec![f32::NAN; whole.len()];
+                let mut transposed = vec![f32::NAN; whole.len()];
                 let all = FloatRows { values: &whole, stride: width, rows: strips * 16, k: width };
-                unit.transpose(all, TileOut { values: &mut turned, stride: strips * 16, accumulate: false });
+                unit.transpose(all, TileOut { values: &mut transposed, stride: strips * 16, accumulate: false });
                 for (i, x) in x.chunks_exact(k).enumerate() {
                     for (j, y) in y.chunks_exact(k).enumerate() {
                         let part = |values: &[f32]| values.iter().map(|x| in_pieces(*x, pieces)).collect::<Vec<_>>();
@@ -133,7 +133,7 @@ fn operands_of_a_matrix_unit_agree_whichever_way_they_are_packed() {
                             error <= magnitude * 1e-6 + lost,
                             "{rows} × {columns} × {k} in {pieces:?}: off by {error}"
                         );
-                        assert_eq!(turned[j * strips * 16 + i], whole[i * width + j]);
+                        assert_eq!(transposed[j * strips * 16 + i], whole[i * width + j]);
                     }
                 }
             }

@@ -39,7 +39,7 @@ fn instruction_sets_agree_bit_for_bit_on_vector_functions() {
     }
 }
 
-/// A head is turned pair by pair, and norms are added to what is there.
+/// A head is rotated pair by pair, and norms are added to what is there.
 #[test]
 fn rotations_and_added_norms_are_accurate() {
     let mut random = Random(31);
@@ -48,19 +48,19 @@ fn rotations_and_added_norms_are_accurate() {
             let (head, out) = (random.values(2 * half), random.values(2 * half));
             let rotation: Vec<(f32, f32)> =
                 random.values(half).iter().map(|angle| (angle.cos(), angle.sin())).collect();
-            let mut turned = head.clone();
-            kernels.rotate(&mut turned, &rotation);
+            let mut rotated = head.clone();
+            kernels.rotate(&mut rotated, &rotation);
             let mut sum = out.clone();
-            kernels.add_rms_norm(&head, &turned, 1e-6, &mut sum);
+            kernels.add_rms_norm(&head, &rotated, 1e-6, &mut sum);
             let squares: f64 = head.iter().map(|x| f64::from(*x).powi(2)).sum();
             let root = (squares / head.len() as f64 + 1e-6).sqrt();
             for (i, (cos, sin)) in rotation.iter().enumerate() {
                 let [a, b] = [head[i], head[half + i]].map(f64::from);
                 let (cos, sin) = (f64::from(*cos), f64::from(*sin));
                 for (place, expected) in [(i, a * cos - b * sin), (half + i, b * cos + a * sin)] {
-                    let error = (f64::from(turned[place]) - expected).abs();
+                    let error = (f64::from(rotated[place]) - expected).abs();
                     assert!(error < 1e-6, "{}: value {place} of {}", kernels.isa(), 2 * half);
-                    let normal = f64::from(out[place]) + f64::from(head[place]) / root * f64::from(turned[place]);
+                    let normal = f64::from(out[place]) + f64::from(head[place]) / root * f64::from(rotated[place]);
                     let error = (f64::from(sum[place]) - normal).abs();
                     assert!(error < 1e-5, "{}: sum {place} of {}", kernels.isa(), 2 * half);
                 }

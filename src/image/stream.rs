@@ -137,7 +137,7 @@ impl<R: BufRead> FrameStream<R> {
     /// The next frame as it lies in the stream, to be decoded by whoever wants it; none at the end of the stream.
     ///
     /// # Errors
-    /// When the stream cannot be read or ends within a frame; there is nothing more to be had then.
+    /// When the stream cannot be read or ends within a frame; nothing more can be read then.
     pub fn next_frame(&mut self) -> Result<Option<StreamFrame>> {
         match self.kind {
             Kind::Mjpeg => {

@@ -7,7 +7,7 @@ use crate::ops::Compute;
 use crate::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, Qkv, Seen, attend_all, attend_cached};
 use crate::ops::embedding::embed;
 use crate::ops::input::{Hidden, InputBuffer, Needs};
-use crate::ops::linear::{Product, Tail, gated, linear};
+use crate::ops::linear::{Epilogue, Product, gated, linear};
 use crate::ops::norm::{add_rms_norm, add_rows};
 use crate::ops::rope::Rotations;
 use crate::weights::{Matrix, Store, Vector};
@@ -278,8 +278,8 @@ impl Decoder<'_> {
         normalized.resize(self.config.hidden, 0.0);
         self.normalize_output(compute, x, normalized);
         let prepared = input.prepare(compute, normalized, self.config.hidden, needs([&self.weights.embedding]));
-        let tail = Tail { softcap: self.config.final_softcap, ..Tail::default() };
-        linear(compute, prepared, [Product { weight: self.store.view(&self.weights.embedding), tail, out }]);
+        let epilogue = Epilogue { softcap: self.config.final_softcap, ..Epilogue::default() };
+        linear(compute, prepared, [Product { weight: self.store.view(&self.weights.embedding), epilogue, out }]);
     }
 
     /// The attention of a layer whose products need `needed` of their input.
@@ -296,7 +296,7 @@ impl Decoder<'_> {
 }
 
 fn product<'a>(store: &'a Store, matrix: &Matrix, out: &'a mut [f32]) -> Product<'a> {
-    Product { weight: store.view(matrix), tail: Tail::default(), out }
+    Product { weight: store.view(matrix), epilogue: Epilogue::default(), out }
 }
 
 /// What products with these ask of their input.

@@ -9,7 +9,7 @@ use crate::config::masks::{
 use crate::gguf::keys::tensor::mask;
 use crate::ops::Compute;
 use crate::ops::input::{InputBuffer, Needs};
-use crate::ops::linear::{Product, Tail, linear};
+use crate::ops::linear::{Epilogue, Product, linear};
 use crate::weights::{Matrix, Store, Vector};
 use crate::{Error, Result};
 
@@ -136,8 +136,8 @@ fn product(
     let (columns, rows) = (layer.weight.columns(), layer.weight.rows());
     let mut out = vec![0.0; values.len() / columns * rows];
     let prepared = buffer.prepare(compute, values, columns, Needs::of([layer.weight.format()]));
-    let tail = Tail { bias, ..Tail::default() };
-    linear(compute, prepared, [Product { weight: store.view(&layer.weight), tail, out: &mut out }]);
+    let epilogue = Epilogue { bias, ..Epilogue::default() };
+    linear(compute, prepared, [Product { weight: store.view(&layer.weight), epilogue, out: &mut out }]);
     out
 }
 

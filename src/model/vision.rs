@@ -6,7 +6,7 @@ use crate::gguf::keys::tensor;
 use crate::ops::Compute;
 use crate::ops::attention::{AttentionBuffer, AttentionShape, Qkv, attend_all};
 use crate::ops::input::{Hidden, InputBuffer, Needs};
-use crate::ops::linear::{Product, Tail, activated, linear};
+use crate::ops::linear::{Epilogue, Product, activated, linear};
 use crate::weights::{Matrix, Store, Vector};
 
 #[derive(Debug)]
@@ -185,8 +185,8 @@ impl VisionTower<'_> {
 
 /// A product with its bias, and perhaps the sum with what is there.
 fn product<'a>(store: &'a Store, dense: &Dense, out: &'a mut [f32], add: bool) -> Product<'a> {
-    let tail = Tail { bias: Some(store.values(&dense.bias)), add, ..Tail::default() };
-    Product { weight: store.view(&dense.weight), tail, out }
+    let epilogue = Epilogue { bias: Some(store.values(&dense.bias)), add, ..Epilogue::default() };
+    Product { weight: store.view(&dense.weight), epilogue, out }
 }
 
 /// Patches row by row, each `[3][patch][patch]` as the convolution's kernel is laid out.

@@ -284,7 +284,7 @@ fn attend_in_unit(
             fold_rows(compute.kernels, shape, scores, count, running[..rows].iter_mut().zip(results));
             pack_rows(unit, FloatRows { values: scores, stride: KEY_TILE, rows, k: count }, pieces, weights);
             let target = TileOut { values: tile, stride: padded_dim, accumulate: true };
-            unit.multiply(weights.view(0, strips), values.stretch(first, count), target);
+            unit.multiply(weights.view(0, strips), values.k_block(first, count), target);
         }
         store(compute.kernels, running.iter().zip(tile.chunks_exact_mut(padded_dim)), &mut block);
     });

@@ -22,7 +22,7 @@ impl Compute {
     /// The kernels named by `isa`, else by the environment's `GEMMULE_ISA`, else the best; on `threads` threads.
     ///
     /// # Errors
-    /// When the instruction set is not to be had, or the threads.
+    /// When the instruction set is not available, or the threads.
     pub(crate) fn new(isa: Option<&str>, threads: usize) -> Result<Self> {
         let from_environment = std::env::var("GEMMULE_ISA").ok().filter(|name| !name.is_empty());
         let kernels = gemmule_quant::Kernels::select(isa.or(from_environment.as_deref()))?;

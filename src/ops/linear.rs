@@ -9,7 +9,7 @@ use super::multiply::{Area, UNIT_ROWS, multiply, panels_at_once};
 use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
 
-/// Most columns of a task. They share the stretch of activations, which stays in the second-level cache.
+/// Most columns of a task. They share a K block of the activations, which stays in the second-level cache.
 const TASK_COLUMNS: usize = 8 * PANEL_ROWS;
 
 /// As [`TASK_COLUMNS`] for a matrix unit: so fast that a task's activations must not come from farther away more often than
@@ -22,12 +22,12 @@ const TASK_COST: usize = 10;
 /// Most rows of activations in a task: with the depth of a panel this bounds what the second-level cache has to hold.
 const TASK_ROWS: usize = 384;
 
-/// How many rows before it is stored a row of the output is asked for: another core may have read or written it last.
+/// A row of the output is prefetched so many rows before it is stored: another core may have read or written it last.
 const ROWS_AHEAD: usize = 4;
 
 /// What becomes of a product before it is stored.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tail<'a> {
+pub(crate) struct Epilogue<'a> {
     /// Added to every row.
     pub bias: Option<&'a [f32]>,
     /// Then the tanh form of GELU is taken.
@@ -38,13 +38,13 @@ pub(crate) struct Tail<'a> {
     pub softcap: Option<f32>,
 }
 
-/// One of several products of the same input: `out[i][j] = tail(Σ_k input[i][k] · weight[j][k])`.
+/// One of several products of the same input: `out[i][j] = epilogue(Σ_k input[i][k] · weight[j][k])`.
 #[derive(Debug)]
 pub(crate) struct Product<'a> {
     /// `[columns of out][k]`.
     pub weight: MatrixView<'a>,
     /// The end of the computation.
-    pub tail: Tail<'a>,
+    pub epilogue: Epilogue<'a>,
     /// `[rows of the input][rows of the weight]`.
     pub out: &'a mut [f32],
 }
@@ -55,19 +55,19 @@ pub(crate) struct Product<'a> {
 /// When shapes do not fit, or a quantized weight meets an input that was not prepared for integer products.
 pub(crate) fn linear<const N: usize>(compute: &Compute, input: Input<'_>, products: [Product<'_>; N]) {
     let rows = input.rows;
-    let parts = products.each_ref().map(|product| (product.weight, product.tail));
+    let parts = products.each_ref().map(|product| (product.weight, product.epilogue));
     for product in &products {
-        let Product { weight, tail, out } = product;
+        let Product { weight, epilogue, out } = product;
         assert!(weight.columns() == input.k && out.len() == rows * weight.rows(), "shapes of a product");
-        assert!(tail.bias.is_none_or(|bias| bias.len() == weight.rows()), "length of a bias");
+        assert!(epilogue.bias.is_none_or(|bias| bias.len() == weight.rows()), "length of a bias");
     }
     let division = Division::new(compute, rows, &parts.map(|(weight, _)| weight.rows()));
     let outputs = products.map(|product| division.output(product.out, product.weight.rows(), 1));
     compute.pool.blocks(outputs, division.height, |worker, index, mut block| {
-        let (weight, tail) = parts[index];
+        let (weight, epilogue) = parts[index];
         let scratch = &mut *compute.scratch.of(worker);
         multiply(compute.kernels, weight, input, &Area::of(&block), scratch);
-        finish(compute.kernels, &mut block, scratch, tail);
+        finish(compute.kernels, &mut block, scratch, epilogue);
     });
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn gated<'a>(
             let (gate, stride) = gate.strip(compute.kernels, first - rows.start, strip);
             let (up, _) = up.strip(compute.kernels, first - rows.start, other);
             for (index, row) in (first..rows.end.min(first + TILE_ROWS)).enumerate() {
-                ask_ahead(&mut block, row, ROWS_AHEAD);
+                prefetch_ahead(&mut block, row, ROWS_AHEAD);
                 let gate = &mut gate[index * stride..][..width];
                 compute.kernels.gelu_multiply(gate, &up[index * stride..][..width]);
                 block.row_mut(row).copy_from_slice(gate);
@@ -145,13 +145,13 @@ pub(crate) fn activated<'a>(
         });
         return hidden.input_of_tiles(rows, inner);
     }
-    let tail = Tail { bias: Some(bias), gelu: true, ..Tail::default() };
-    linear(compute, input, [Product { weight, tail, out: hidden.values(rows * inner) }]);
+    let epilogue = Epilogue { bias: Some(bias), gelu: true, ..Epilogue::default() };
+    linear(compute, input, [Product { weight, epilogue, out: hidden.values(rows * inner) }]);
     hidden.input_of_values(compute, rows, inner, needs)
 }
 
 /// Fills tiles with what `compute_block(scratch, area)` leaves in a worker's results for parts of the `whole` output, so that it neither
-/// is turned nor goes through memory once more.
+/// is transposed nor goes through memory once more.
 fn fill_tiles(
     compute: &Compute,
     unit: MatrixUnit,
@@ -174,7 +174,7 @@ fn fill_tiles(
         };
         compute_block(scratch, &area);
         for strip in strips {
-            ask_ahead(&mut block, strip, 1);
+            prefetch_ahead(&mut block, strip, 1);
             let first = strip * TILE_ROWS - area.rows.start;
             let lines = scratch.results.lines(first, TILE_ROWS.min(area.rows.len() - first));
             unit.pack_right_columns(lines, Pieces::One, block.row_mut(strip));
@@ -223,35 +223,35 @@ impl Division {
     }
 }
 
-/// Asks for the memory of the output that is stored so many rows after `row`.
-fn ask_ahead<T>(block: &mut Block<'_, T>, row: usize, ahead: usize) {
+/// Prefetches the row of the output that lies so many rows after `row`.
+fn prefetch_ahead<T>(block: &mut Block<'_, T>, row: usize, ahead: usize) {
     let row = row + ahead;
     if row < block.rows().end {
         prefetch_for_writing(block.row_mut(row));
     }
 }
 
-/// Applies the tail to the results and stores them.
-fn finish(kernels: Kernels, block: &mut Block<'_, f32>, scratch: &mut WorkerScratch, tail: Tail<'_>) {
+/// Applies the epilogue to the results and stores them.
+fn finish(kernels: Kernels, block: &mut Block<'_, f32>, scratch: &mut WorkerScratch, epilogue: Epilogue<'_>) {
     let (rows, columns) = (block.rows(), block.columns());
     for first in rows.clone().step_by(TILE_ROWS) {
         let (strip, stride) = scratch.results.strip(kernels, first - rows.start, &mut scratch.strips[0]);
         for (index, row) in (first..rows.end.min(first + TILE_ROWS)).enumerate() {
-            ask_ahead(block, row, ROWS_AHEAD);
+            prefetch_ahead(block, row, ROWS_AHEAD);
             let result = &mut strip[index * stride..][..columns.len()];
-            if let Some(bias) = tail.bias {
+            if let Some(bias) = epilogue.bias {
                 kernels.add(result, &bias[columns.clone()]);
             }
-            if tail.gelu {
+            if epilogue.gelu {
                 kernels.gelu(result);
             }
             let out = block.row_mut(row);
-            if tail.add {
+            if epilogue.add {
                 kernels.add(out, result);
             } else {
                 out.copy_from_slice(result);
             }
-            if let Some(cap) = tail.softcap {
+            if let Some(cap) = epilogue.softcap {
                 kernels.softcap(out, cap);
             }
         }
@@ -288,7 +288,7 @@ mod tests {
         let input = buffer.prepare(compute, &values[..rows * K], K, needs);
         let finish = |input: Input<'_>| {
             let mut out = vec![f32::NAN; rows * weight.rows()];
-            linear(compute, input, [Product { weight, tail: Tail::default(), out: &mut out }]);
+            linear(compute, input, [Product { weight, epilogue: Epilogue::default(), out: &mut out }]);
             out
         };
         let plain = finish(input);
@@ -297,7 +297,7 @@ mod tests {
         [plain, gated, finish(activated(compute, input, inner, &bias, &mut hidden, needs))]
     }
 
-    /// More rows than a portion and than a task, two stretches of the depth, and columns that fill no panel: the same bits for
+    /// More rows than a portion and than a task, two K blocks, and columns that fill no panel: the same bits for
     /// any number of threads and whatever rows come behind, and what a row alone gives.
     #[test]
     fn products_do_not_depend_on_their_division() {

@@ -10,13 +10,13 @@ use super::input::{Input, PANEL_FROM, Prepared};
 use super::scratch::{MOST_PANELS, WorkerScratch};
 use crate::sched::Block;
 
-/// Longest stretch of a row that one panel holds (a multiple of every block length): a panel of it, or the two of whole bytes that
-/// are multiplied at once, stay in the first-level cache.
+/// Values of a row in a K block (a multiple of every format's block length): a panel of so many, or the two panels that are multiplied
+/// at once, stay in the first-level cache.
 const PANEL_DEPTH: usize = 512;
 
-/// Rows of activations that are multiplied between two requests for weights (a multiple of every register tile's rows): asked
-/// for all at once, the weights would keep the product's own loads waiting.
-const PORTION: usize = 96;
+/// Rows of activations that are multiplied between two prefetches of weights (a multiple of every register tile's rows): prefetched
+/// all at once, the weights would delay the product's own loads.
+const PREFETCH_ROWS: usize = 96;
 
 /// Weight rows that a matrix unit multiplies at once: two strips.
 pub(super) const UNIT_ROWS: usize = 2 * TILE_ROWS;
@@ -37,11 +37,11 @@ impl Area {
     }
 }
 
-/// A stretch of up to `ROWS` rows of weights.
+/// A K block of up to `ROWS` rows of weights.
 struct Part<'a, const ROWS: usize> {
     /// The first row.
     first: usize,
-    /// Where in the rows the stretch begins.
+    /// Where in the rows the K block begins.
     start: usize,
     /// Its values in a row.
     depth: usize,
@@ -50,7 +50,7 @@ struct Part<'a, const ROWS: usize> {
 }
 
 impl<'a, const ROWS: usize> Part<'a, ROWS> {
-    /// The parts of `columns` rows of weights, `most` at once: all rows of a stretch of the depth, then the next stretch.
+    /// The parts of `columns` rows of weights, `most` at once: all rows of a K block, then those of the next.
     fn all(weight: MatrixView<'a>, columns: &Range<usize>, most: usize) -> impl Iterator<Item = Self> {
         let (columns, k) = (columns.clone(), weight.columns());
         (0..k).step_by(PANEL_DEPTH).flat_map(move |start| {
@@ -70,9 +70,9 @@ impl<'a, const ROWS: usize> Part<'a, ROWS> {
         &self.bytes[..self.rows]
     }
 
-    /// Asks for a portion of its rows.
-    fn prefetch(&self, portion: usize, portions: usize) {
-        let rows = self.rows * portion / portions..self.rows * (portion + 1) / portions;
+    /// Prefetches a part of its rows.
+    fn prefetch(&self, part: usize, parts: usize) {
+        let rows = self.rows * part / parts..self.rows * (part + 1) / parts;
         self.bytes[rows].iter().for_each(|bytes| prefetch(bytes));
     }
 }
@@ -126,8 +126,8 @@ fn row_product(
     }
 }
 
-/// Many rows: a stretch of the weight's rows is unpacked into panels, which all rows of the input are multiplied with
-/// before the next stretch.
+/// Many rows: a K block of the weight's rows is unpacked into panels, which all rows of the input are multiplied with before the
+/// next.
 fn panel_product(kernels: Kernels, weight: MatrixView<'_>, input: Input<'_>, area: &Area, scratch: &mut WorkerScratch) {
     let (Area { rows, columns }, k) = (area, input.k);
     let stride = columns.len().next_multiple_of(PANEL_ROWS);
@@ -145,13 +145,13 @@ fn panel_product(kernels: Kernels, weight: MatrixView<'_>, input: Input<'_>, are
         } else {
             kernels.pack_float(weight.format(), part.bytes(), part.depth, float_panel);
         }
-        let portions = rows.len().div_ceil(PORTION);
-        for (index, first) in rows.clone().step_by(PORTION).enumerate() {
-            // Each portion of the product asks for as large a part of the next weights.
+        let parts = rows.len().div_ceil(PREFETCH_ROWS);
+        for (index, first) in rows.clone().step_by(PREFETCH_ROWS).enumerate() {
+            // Each part of the product prefetches as large a part of the next weights.
             if let Some(next) = all.peek() {
-                next.prefetch(index, portions);
+                next.prefetch(index, parts);
             }
-            let rows = first..rows.end.min(first + PORTION);
+            let rows = first..rows.end.min(first + PREFETCH_ROWS);
             let values = &mut results.values[(first - area.rows.start) * stride + part.first - columns.start..];
             let out = TileOut { values, stride, accumulate: part.start > 0 };
             if integer {
@@ -166,8 +166,8 @@ fn panel_product(kernels: Kernels, weight: MatrixView<'_>, input: Input<'_>, are
     }
 }
 
-/// Many rows in a matrix unit, on whose right side they are: a stretch of two strips of weights is unpacked and multiplied
-/// with all of them before the next stretch. The results come out turned, with the weights' rows down.
+/// Many rows in a matrix unit, on whose right side they are: a K block of two strips of weights is unpacked and multiplied
+/// with all of them before the next. The results come out transposed, a row for each row of weights.
 fn unit_product(unit: MatrixUnit, weight: MatrixView<'_>, input: &Operand, area: &Area, scratch: &mut WorkerScratch) {
     let pieces = Pieces::of_weights(weight.format());
     let Area { rows, columns } = area;
@@ -191,6 +191,6 @@ fn unit_product(unit: MatrixUnit, weight: MatrixView<'_>, input: &Operand, area:
         let values = &mut results.values[(part.first - columns.start) * width..];
         let out = TileOut { values, stride: width, accumulate: part.start > 0 };
         let left = weights.view(0, part.rows.div_ceil(TILE_ROWS));
-        unit.multiply(left, right.stretch(part.start, part.depth), out);
+        unit.multiply(left, right.k_block(part.start, part.depth), out);
     }
 }

@@ -1,4 +1,4 @@
-//! The rotary embedding: heads turned by their token's position (<https://arxiv.org/abs/2104.09864>).
+//! The rotary embedding: heads rotated by their token's position (<https://arxiv.org/abs/2104.09864>).
 
 use std::ops::Range;
 

@@ -13,13 +13,13 @@ pub(crate) struct WorkerScratch {
     /// Weights unpacked for a product, of a floating-point format, and of a quantized one.
     pub(super) float_panel: FloatPanel,
     pub(super) integer_panels: [IntegerPanel; MOST_PANELS],
-    /// A matrix unit's left side: a stretch of weights.
+    /// A matrix unit's left side: a K block of weights.
     pub(crate) weights: Operand,
     /// Results of a product.
     pub(super) results: Results,
     /// Results of the other factor of a gated product.
     pub(super) up: Results,
-    /// A few rows of results that were turned.
+    /// A few rows of results, transposed.
     pub(super) strips: [AlignedFloats; 2],
     /// Results of attention.
     pub(crate) tile: AlignedFloats,
@@ -35,29 +35,29 @@ pub(super) struct Results {
     pub(super) values: AlignedFloats,
     pub(super) stride: usize,
     /// Whether a row of these is a column of the output.
-    pub(super) turned: bool,
+    pub(super) transposed: bool,
 }
 
 impl Results {
-    pub(super) fn resize(&mut self, rows: usize, stride: usize, turned: bool) {
+    pub(super) fn resize(&mut self, rows: usize, stride: usize, transposed: bool) {
         self.values.resize(rows * stride);
-        (self.stride, self.turned) = (stride, turned);
+        (self.stride, self.transposed) = (stride, transposed);
     }
 
     /// What a matrix unit makes of one row of weights, a value for each row of the input.
     pub(super) fn line(&mut self, column: usize) -> &mut [f32] {
-        assert!(self.turned, "results of a matrix unit");
+        assert!(self.transposed, "results of a matrix unit");
         &mut self.values[column * self.stride..][..self.stride]
     }
 
     /// What a matrix unit makes of `rows` rows of the input from `first` on, a row of weights behind the other.
     pub(super) fn lines(&self, first: usize, rows: usize) -> FloatRows<'_> {
-        assert!(self.turned, "results of a matrix unit");
+        assert!(self.transposed, "results of a matrix unit");
         let values = &self.values[first..];
         FloatRows { values, stride: self.stride, rows: self.values.len() / self.stride, k: rows }
     }
 
-    /// Rows `first .. first + TILE_ROWS` of the output, as far as there are any, and the distance between them; turned
+    /// Rows `first .. first + TILE_ROWS` of the output, as far as there are any, and the distance between them; transposed
     /// results go to `buffer`.
     pub(super) fn strip<'a>(
         &'a mut self,
@@ -65,7 +65,7 @@ impl Results {
         first: usize,
         buffer: &'a mut AlignedFloats,
     ) -> (&'a mut [f32], usize) {
-        let Some(unit) = kernels.matrix_unit().filter(|_| self.turned) else {
+        let Some(unit) = kernels.matrix_unit().filter(|_| self.transposed) else {
             return (&mut self.values[first * self.stride..], self.stride);
         };
         let columns = self.values.len() / self.stride;

@@ -205,7 +205,7 @@ impl Team {
 
     fn wake_sleepers(&self) {
         if self.sleeping.load(Ordering::SeqCst) > 0 {
-            // Whoever has looked waits already once the lock is to be had.
+            // A worker that has looked at the epoch waits by the time the lock is free.
             drop(self.sleep.lock().unwrap_or_else(PoisonError::into_inner));
             self.wake.notify_all();
         }

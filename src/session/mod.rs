@@ -64,7 +64,7 @@ impl Session {
     /// A session on a model.
     ///
     /// # Errors
-    /// When the threads or the instruction set asked for are not to be had.
+    /// When the threads or the instruction set are not available.
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Self> {
         let threads = options.threads.unwrap_or_else(default_threads);
         let compute_on = |threads| -> Result<Compute> {

@@ -4,7 +4,7 @@
 
 use std::hint::{black_box, select_unpredictable as select};
 
-use super::search::{LANES, Lanes, each_lane, inverse, nearest_bits, turn};
+use super::search::{LANES, Lanes, each_lane, inverse, nearest_bits, transpose};
 
 /// Two values of each group side by side: `pairs[2 * lane]` and `pairs[2 * lane + 1]`.
 pub(crate) type Pairs = [i16; 2 * LANES];
@@ -72,7 +72,7 @@ impl<const N: usize, const PAIRS: usize, const BITS: u32, const LOW: i16> FixedG
             }
         }
         let mut scratch = values;
-        turn(values.as_flattened_mut().as_chunks_mut::<2>().0, scratch.as_flattened_mut().as_chunks_mut::<2>().0);
+        transpose(values.as_flattened_mut().as_chunks_mut::<2>().0, scratch.as_flattened_mut().as_chunks_mut::<2>().0);
         Self { values, largest }
     }
 

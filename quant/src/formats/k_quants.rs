@@ -5,7 +5,8 @@ use std::hint::select_unpredictable as select;
 use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, with_sign};
 use super::fixed::{FixedGroups, PairProducts};
 use super::search::{
-    Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half, turn, turn_eight,
+    Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half, transpose,
+    transpose_eight,
 };
 
 /// `d`, `dmin` (half), 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
@@ -220,7 +221,7 @@ impl Affine {
         let codes = x.affine_codes(&scales, &minima, high);
         best.codes.as_flattened_mut().copy_from_slice(&codes);
         for half in &mut best.codes {
-            turn(half.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
+            transpose(half.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
         }
         best
     }
@@ -330,11 +331,11 @@ fn encode_q6_k(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
         for (byte, integer) in block[192..208].iter_mut().zip(best) {
             *byte = to_byte(integer) as u8;
         }
-        let mut turned = [[0; 8]; LANES];
+        let mut transposed = [[0; 8]; LANES];
         let mut rows = x.codes(&each_lane(|lane| d * best[lane]), Q6K::OFFSET);
-        turn_eight(rows.as_flattened_mut(), turned.as_flattened_mut());
+        transpose_eight(rows.as_flattened_mut(), transposed.as_flattened_mut());
         let mut codes = [0; 256];
-        put_halves(turned.as_flattened(), &mut codes);
+        put_halves(transposed.as_flattened(), &mut codes);
         for half in 0..2 {
             let codes = &codes[half * 128..half * 128 + 128];
             for i in 0..32 {

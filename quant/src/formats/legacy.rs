@@ -8,7 +8,7 @@ use half::f16;
 
 use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, with_sign};
 use super::fixed::{FixedGroups, PairProducts};
-use super::search::{LANES, each_lane, from_half_bits, half_bits, turn, turn_eight};
+use super::search::{LANES, each_lane, from_half_bits, half_bits, transpose, transpose_eight};
 
 pub(crate) struct Q4_0;
 pub(crate) struct Q4_1;
@@ -156,12 +156,12 @@ fn encode_q4_0(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
         let scales = x.scales(pairs, &Q4_0_PLACES);
         let halves = each_lane(|lane| half_bits(scales[lane]));
         let codes = x.codes(&each_lane(|lane| from_half_bits(halves[lane])), Q4_0::OFFSET);
-        let (mut rows, mut turned) = ([[0; LANES]; 8], [[0; 8]; LANES]);
+        let (mut rows, mut transposed) = ([[0; LANES]; 8], [[0; 8]; LANES]);
         for (i, row) in rows.iter_mut().enumerate() {
             *row = each_lane(|lane| codes[i][lane] | codes[i + 8][lane] << 4);
         }
-        turn_eight(rows.as_flattened_mut(), turned.as_flattened_mut());
-        for ((block, half), codes) in blocks.chunks_exact_mut(Q4_0::BYTES).zip(halves).zip(&turned) {
+        transpose_eight(rows.as_flattened_mut(), transposed.as_flattened_mut());
+        for ((block, half), codes) in blocks.chunks_exact_mut(Q4_0::BYTES).zip(halves).zip(&transposed) {
             put_halves(&[half], block);
             put_halves(codes, &mut block[2..]);
         }
@@ -186,7 +186,7 @@ fn encode_q8_0(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
             }
         }
         let mut codes = x.codes(&each_lane(|lane| from_half_bits(best[lane])), 0);
-        turn(codes.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
+        transpose(codes.as_flattened_mut(), [[0; LANES]; 16].as_flattened_mut());
         for ((block, half), codes) in blocks.chunks_exact_mut(Q8_0::BYTES).zip(best).zip(&codes) {
             put_halves(&[half], block);
             put_halves(codes, &mut block[2..]);

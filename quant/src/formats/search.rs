@@ -91,19 +91,19 @@ fn byte_code(x: f32, inverse_scale: f32, low: f32, high: f32) -> i8 {
 /// Turns sixteen rows of equal length into columns, `to[i * 16 + row] = from[row * length + i]`, both flat: each time the two
 /// halves are interleaved, a bit of the row's number moves from the top of the index to its bottom.
 #[inline(always)]
-pub(super) fn turn<T: Copy>(rows: &mut [T], scratch: &mut [T]) {
+pub(super) fn transpose<T: Copy>(rows: &mut [T], scratch: &mut [T]) {
     for _ in 0..2 {
         interleave(rows, scratch);
         interleave(scratch, rows);
     }
 }
 
-/// As [`turn`], for eight rows.
+/// As [`transpose`], for eight rows.
 #[inline(always)]
-pub(super) fn turn_eight<T: Copy>(rows: &mut [T], turned: &mut [T]) {
-    interleave(rows, turned);
-    interleave(turned, rows);
-    interleave(rows, turned);
+pub(super) fn transpose_eight<T: Copy>(rows: &mut [T], transposed: &mut [T]) {
+    interleave(rows, transposed);
+    interleave(transposed, rows);
+    interleave(rows, transposed);
 }
 
 #[inline(always)]
@@ -148,7 +148,7 @@ impl<const N: usize> Groups<N> {
                 *value = x * inverse_largest[lane];
             }
         }
-        turn(values.as_flattened_mut(), [[0.0; LANES]; N].as_flattened_mut());
+        transpose(values.as_flattened_mut(), [[0.0; LANES]; N].as_flattened_mut());
         let (mut least, mut most) = ([0.0f32; LANES], [0.0f32; LANES]);
         for values in &values {
             for lane in 0..LANES {

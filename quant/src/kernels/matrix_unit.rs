@@ -122,7 +122,7 @@ impl Operand {
     /// When there are not so many.
     pub fn view(&self, first: usize, strips: usize) -> OperandView<'_> {
         let (pieces, steps) = (self.pieces, self.steps);
-        // Without depth there are no tiles, and still no more strips than were asked for.
+        // Without depth there are no tiles, and still no more strips than were named.
         assert!(first.checked_add(strips).is_some_and(|end| end <= self.strips), "strips of an operand");
         let strip_len = pieces.count() * steps;
         let tiles = &self.tiles[first * strip_len..(first + strips) * strip_len];
@@ -130,7 +130,7 @@ impl Operand {
     }
 }
 
-/// Strips of an operand, or a stretch of their depth.
+/// Strips of an operand, or a K block of them.
 #[derive(Clone, Copy, Debug)]
 pub struct OperandView<'a> {
     tiles: &'a [Tile],
@@ -150,9 +150,9 @@ impl<'a> OperandView<'a> {
     /// # Panics
     /// When there are not so many.
     #[must_use]
-    pub fn stretch(self, start: usize, len: usize) -> Self {
+    pub fn k_block(self, start: usize, len: usize) -> Self {
         let (first, steps) = (start / TILE_DEPTH, len.div_ceil(TILE_DEPTH));
-        assert!(start.is_multiple_of(TILE_DEPTH) && first + steps <= self.steps, "a stretch of an operand");
+        assert!(start.is_multiple_of(TILE_DEPTH) && first + steps <= self.steps, "a K block of an operand");
         Self { tiles: &self.tiles[first.min(self.tiles.len())..], steps, ..self }
     }
 

@@ -30,12 +30,12 @@ macro_rules! hint {
 }
 
 hint! {
-    /// Asks for values that will be read soon: into the second-level cache where that can be said, otherwise into the nearest.
+    /// Prefetches values that will be read soon: into the second-level cache where that can be said, otherwise into the nearest.
     /// Weights whose rows are read in pieces come in an order that no processor guesses.
     prefetch, "prefetcht1", "pldl2keep"
 }
 
 hint! {
-    /// Asks for the memory of values that will soon be written, which may lie in another core's cache.
+    /// Prefetches the memory of values that will soon be written, which may lie in another core's cache.
     prefetch_for_writing, "prefetchw", "pstl1keep"
 }

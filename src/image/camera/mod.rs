@@ -137,7 +137,7 @@ impl Camera {
     /// damaged, and JPEG pictures that are none (the first ones of some cameras), are passed over.
     ///
     /// # Errors
-    /// When the camera is gone or fails; there is nothing more to be had then.
+    /// When the camera is gone or fails; nothing more can be read then.
     pub fn next_frame(&mut self, timeout: Duration) -> Result<Option<StreamFrame>> {
         let frame =
             self.wait_for_frame(Instant::now().checked_add(timeout)).map_err(|error| failed(&self.path, error))?;

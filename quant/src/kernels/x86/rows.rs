@@ -59,7 +59,7 @@ macro_rules! define_streams {
 pub(super) use define_streams;
 
 /// Defines `dot_float` and `add_scaled` for one instruction set, given `dot_rows` and `add_rows`, which take how many bytes
-/// ahead rows are asked for.
+/// ahead rows are prefetched.
 macro_rules! define_float_rows {
     ($features:literal, $element:ident) => {
         /// As [`Kernels::dot_float`](crate::Kernels::dot_float), with four rows at once that lie far apart, as integer row dots

@@ -27,12 +27,12 @@ unsafe fn plain_rows<const ROWS: usize>(panel: &IntegerPanel, tile: Tile) {
     unsafe {
         let mut totals = load::<ROWS>(&tile);
         let steps = panel.shape.group / 4;
-        let stretch = if panel.shape.bits > 6 { 2 } else { steps };
+        let together = if panel.shape.bits > 6 { 2 } else { steps };
         for group in 0..panel.k / panel.shape.group {
             let mut sums = [[[vdupq_n_s32(0); 2]; 4]; ROWS];
-            for start in (0..steps).step_by(stretch) {
+            for start in (0..steps).step_by(together) {
                 let mut narrow = [[[vdupq_n_s16(0); 2]; 4]; ROWS];
-                for step in group * steps + start..group * steps + start + stretch {
+                for step in group * steps + start..group * steps + start + together {
                     let line = panel.codes.as_ptr().add(step).cast::<i8>();
                     let mut weights = [vdupq_n_s8(0); 4];
                     for side in 0..4 {

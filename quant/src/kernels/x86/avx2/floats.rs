@@ -44,7 +44,7 @@ impl Load8 for float::Bf16 {
     }
 }
 
-/// `ROWS` rows, each times `x`. A result does not depend on `ROWS`. Asks for the rows that lie `ahead` bytes farther.
+/// `ROWS` rows, each times `x`. A result does not depend on `ROWS`. Prefetches the rows that lie `ahead` bytes farther.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot_rows<E: Load8, const ROWS: usize>(rows: [&[u8]; ROWS], ahead: usize, x: &[f32]) -> [f32; ROWS] {
     assert!(rows.iter().all(|row| row.len() == x.len() * E::BYTES));
@@ -72,7 +72,7 @@ fn dot_rows<E: Load8, const ROWS: usize>(rows: [&[u8]; ROWS], ahead: usize, x: &
     results
 }
 
-/// Adds `ROWS` rows to `out`, one after the other. Asks for those that lie `ahead` bytes farther.
+/// Adds `ROWS` rows to `out`, one after the other. Prefetches those that lie `ahead` bytes farther.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_rows<E: Load8, const ROWS: usize>(factors: [f32; ROWS], rows: [&[u8]; ROWS], ahead: usize, out: &mut [f32]) {
     assert!(rows.iter().all(|row| row.len() == out.len() * E::BYTES));

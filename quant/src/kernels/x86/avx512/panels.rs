@@ -40,11 +40,11 @@ type Packed = (usize, usize, usize);
 
 /// A format whose codes are whole bytes, or halves of bytes.
 pub(super) trait ByteBlocks: Blocks + Sized {
-    /// Stretches of sixteen bytes with two codes in each.
+    /// Parts of sixteen bytes with two codes in each.
     const PACKED: &[Packed] = &[];
-    /// Stretches of sixteen signed codes: where they begin, and which of the block's codes is the first.
+    /// Parts of sixteen signed codes: where they begin, and which of the block's codes is the first.
     const WHOLE: &[(usize, usize)] = &[];
-    /// That stretches lie inside a block and fill each of its lines once, as far as their number tells, and scales lie there, too.
+    /// That parts lie inside a block and fill each of its lines once, as far as their number tells, and scales lie there, too.
     const CHECKED: () = {
         assert!(Self::LEN == 32 * Self::PACKED.len() + 16 * Self::WHOLE.len() && Self::BYTES >= 4);
         let mut index = 0;
@@ -80,14 +80,14 @@ impl ByteBlocks for Q8_0 {
 
 impl ByteBlocks for Q4K {
     const PACKED: &[Packed] = &{
-        let mut stretches = [(0, 0, 0); 8];
+        let mut parts = [(0, 0, 0); 8];
         let mut index = 0;
         while index < 8 {
             let low = index / 2 * 64 + index % 2 * 16;
-            stretches[index] = (16 + index * 16, low, low + 32);
+            parts[index] = (16 + index * 16, low, low + 32);
             index += 1;
         }
-        stretches
+        parts
     };
 }
 
@@ -138,7 +138,7 @@ unsafe fn pack<B: ByteBlocks>(rows: &[&[u8]], k: usize, panel: &mut IntegerPanel
     panel.prepare::<B>(Arrangement::StoredQuads, rows.len(), k);
     let rows = rows.map(<[u8]>::as_ptr);
     for index in 0..blocks {
-        // SAFETY: rows have `blocks` blocks, stretches lie inside a block, and each fills four lines of those that the block's
+        // SAFETY: rows have `blocks` blocks, parts lie inside a block, and each fills four lines of those that the block's
         // codes have in the panel (`CHECKED`), for which `prepare` made room.
         unsafe {
             let lines = panel.codes.as_mut_ptr().cast::<__m512i>().add(index * B::LEN / 4);

@@ -48,7 +48,7 @@ pub(super) struct Activations<'a> {
     pub(super) count: usize,
 }
 
-/// Adds the products of `count` groups of `GROUP` codes to `totals`, a sum for each row and panel. Asks for the rows behind these.
+/// Adds the products of `count` groups of `GROUP` codes to `totals`, a sum for each row and panel. Prefetches the rows behind these.
 ///
 /// Written as instructions: the compiler copies all sums once in every group, and computes addresses anew.
 ///

@@ -55,7 +55,7 @@ fn lanes(count: usize) -> u16 {
     ALL >> (16 - count)
 }
 
-/// `ROWS` rows, each times `x`. A result does not depend on `ROWS`. Asks for the rows that lie `ahead` bytes farther.
+/// `ROWS` rows, each times `x`. A result does not depend on `ROWS`. Prefetches the rows that lie `ahead` bytes farther.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn dot_rows<E: Load16, const ROWS: usize>(rows: [&[u8]; ROWS], ahead: usize, x: &[f32]) -> [f32; ROWS] {
     assert!(rows.iter().all(|row| row.len() == x.len() * E::BYTES));
@@ -90,7 +90,7 @@ fn dot_rows<E: Load16, const ROWS: usize>(rows: [&[u8]; ROWS], ahead: usize, x: 
     results
 }
 
-/// Adds `ROWS` rows to `out`, one after the other. Asks for those that lie `ahead` bytes farther.
+/// Adds `ROWS` rows to `out`, one after the other. Prefetches those that lie `ahead` bytes farther.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn add_rows<E: Load16, const ROWS: usize>(factors: [f32; ROWS], rows: [&[u8]; ROWS], ahead: usize, out: &mut [f32]) {
     assert!(rows.iter().all(|row| row.len() == out.len() * E::BYTES));
