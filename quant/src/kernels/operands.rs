@@ -185,6 +185,7 @@ pub(crate) struct OutPointer {
 
 impl OutPointer {
     /// The results from `row` on.
+    #[inline]
     pub(crate) fn from_row(self, row: usize) -> Self {
         Self { values: self.values.wrapping_add(row * self.stride), ..self }
     }
@@ -207,24 +208,38 @@ pub(crate) struct ActivationPointers {
 }
 
 impl ActivationPointers {
-    /// Row `row` of `x` and what follows, from the column of `x` on.
-    #[inline]
-    pub(crate) fn new(x: &IntegerRows<'_>, row: usize) -> Self {
-        let (rows, row_len) = (x.values.rows_from(x.first), x.values.k());
-        let at = row * row_len + x.column;
-        let block = at / ACTIVATION_BLOCK;
+    /// The rows of `x`, from its column on.
+    pub(crate) fn new(x: &IntegerRows<'_>) -> Self {
+        let rows = x.values.rows_from(x.first);
+        let block = x.column / ACTIVATION_BLOCK;
         Self {
-            codes: rows.codes[at..].as_ptr(),
-            scales: rows.scales[block..].as_ptr(),
-            sums: rows.sums[block..].as_ptr(),
-            block_sums: rows.block_sums[block..].as_ptr(),
-            half_sums: rows.half_sums[at / SUM_BLOCK..].as_ptr(),
-            pair_offsets: rows.pair_offsets[block..].as_ptr(),
-            row_len,
+            codes: rows.codes.as_ptr().wrapping_add(x.column),
+            scales: rows.scales.as_ptr().wrapping_add(block),
+            sums: rows.sums.as_ptr().wrapping_add(block),
+            block_sums: rows.block_sums.as_ptr().wrapping_add(block),
+            half_sums: rows.half_sums.as_ptr().wrapping_add(x.column / SUM_BLOCK),
+            pair_offsets: rows.pair_offsets.as_ptr().wrapping_add(block),
+            row_len: x.values.k(),
+        }
+    }
+
+    /// The rows from `row` on.
+    #[inline]
+    pub(crate) fn from_row(self, row: usize) -> Self {
+        let blocks = row * self.row_blocks();
+        Self {
+            codes: self.codes.wrapping_add(row * self.row_len),
+            scales: self.scales.wrapping_add(blocks),
+            sums: self.sums.wrapping_add(blocks),
+            block_sums: self.block_sums.wrapping_add(blocks),
+            half_sums: self.half_sums.wrapping_add(row * self.row_len / SUM_BLOCK),
+            pair_offsets: self.pair_offsets.wrapping_add(blocks),
+            row_len: self.row_len,
         }
     }
 
     /// Blocks from a row to the next.
+    #[inline]
     pub(crate) fn row_blocks(&self) -> usize {
         self.row_len / ACTIVATION_BLOCK
     }

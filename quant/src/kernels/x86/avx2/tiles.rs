@@ -281,7 +281,7 @@ unsafe fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     x: IntegerRows<'_>,
     mut out: TileOut<'_>,
 ) {
-    let out = out.pointer();
+    let (all, out) = (ActivationPointers::new(&x), out.pointer());
     let mut wide = Wide { codes: [[0; DEPTH]; TILE_ROWS], scales: [[0.0; SCALES]; TILE_ROWS] };
     let mut totals = Totals([[0.0; PANEL_ROWS]; TILE_ROWS]);
     for row in (0..x.rows).step_by(TILE_ROWS) {
@@ -296,7 +296,7 @@ unsafe fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
                     totals.fill(0.0);
                 }
             }
-            let activations = ActivationPointers::new(&x, row);
+            let activations = all.from_row(row);
             rows_of_tile::<GROUP, BITS, BIASED>(panel, rows, activations, &mut wide, &mut totals);
             for (index, totals) in totals.0[..rows].iter().enumerate() {
                 results(index).copy_from_nonoverlapping(totals.as_ptr(), PANEL_ROWS);

@@ -64,10 +64,10 @@ unsafe fn tile<const PANELS: usize, const GROUP: usize, const BITS: u32, const B
     x: IntegerRows<'_>,
     mut out: TileOut<'_>,
 ) {
-    let out = out.pointer();
+    let (all, out) = (ActivationPointers::new(&x), out.pointer());
     let mut row = 0;
     while row < x.rows {
-        let (activations, target) = (ActivationPointers::new(&x, row), out.from_row(row));
+        let (activations, target) = (all.from_row(row), out.from_row(row));
         // SAFETY: the caller's promise, of these rows.
         unsafe {
             // As many independent sums as hide the latency of two products a cycle.

@@ -41,10 +41,10 @@ unsafe fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     x: IntegerRows<'_>,
     mut out: TileOut<'_>,
 ) {
-    let out = out.pointer();
+    let (all, out) = (ActivationPointers::new(&x), out.pointer());
     let mut row = 0;
     while row < x.rows {
-        let (activations, target) = (ActivationPointers::new(&x, row), out.from_row(row));
+        let (activations, target) = (all.from_row(row), out.from_row(row));
         // SAFETY: the caller's promise, of these rows.
         unsafe {
             row += match x.rows - row {

@@ -60,9 +60,9 @@ unsafe fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     x: IntegerRows<'_>,
     mut out: TileOut<'_>,
 ) {
-    let out = out.pointer();
+    let (all, out) = (ActivationPointers::new(&x), out.pointer());
     for row in (0..x.rows).step_by(4) {
-        let (activations, target) = (ActivationPointers::new(&x, row), out.from_row(row));
+        let (activations, target) = (all.from_row(row), out.from_row(row));
         // SAFETY: the caller's promise, of these rows.
         unsafe {
             match x.rows - row {
