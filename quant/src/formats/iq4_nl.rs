@@ -2,7 +2,9 @@
 //!
 //! Half-precision scale, then 16 bytes: byte `i` holds value `i` in its low and value `i + 16` in its high half.
 
-use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_values, with_sign};
+use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves, put_values, with_sign};
+use super::fixed::PairProducts;
+use super::search::{from_half_bits, half_bits, inverse};
 
 pub(crate) struct Iq4Nl;
 
@@ -30,5 +32,56 @@ impl Block for Iq4Nl {
     fn set_scales(block: &mut [u8], spread: f32) {
         let square = LEVELS.iter().map(|level| f32::from(*level).powi(2)).sum::<f32>() / 16.0;
         put_values(&[with_sign(block, spread / square.sqrt())], block);
+    }
+    const ENCODES: bool = true;
+    #[inline(always)]
+    fn encode(_: impl PairProducts, values: &[f32], out: &mut [u8]) {
+        for (x, block) in values.as_chunks::<32>().0.iter().zip(out.chunks_exact_mut(Self::BYTES)) {
+            encode_block(x, block);
+        }
+    }
+}
+
+/// Where among the levels the largest value is tried: at both ends, before them, and beyond, which clips it.
+const PLACES: [f32; 10] = [-127.0, 113.0, -120.0, 106.0, -112.0, 99.0, -134.0, 120.0, -142.0, 92.0];
+
+/// The place in the table of the level nearest to `value`.
+#[inline(always)]
+fn nearest(value: f32) -> usize {
+    let below = |pair: &[i8]| value > (f32::from(pair[0]) + f32::from(pair[1])) / 2.0;
+    LEVELS.windows(2).filter(|pair| below(pair)).count()
+}
+
+/// Searches the scale with a small squared error of `x ≈ scale · level`. For given codes the best scale is `Σxl / Σl²`, and what it
+/// leaves of the squares is `Σx² − (Σxl)² / Σl²`.
+#[inline(always)]
+fn encode_block(x: &[f32; 32], block: &mut [u8]) {
+    let largest = x.iter().fold(0.0f32, |largest, x| if x.abs() > largest.abs() { *x } else { largest });
+    // In units of the largest value, so that no square is beyond what a number holds.
+    let unit = inverse(largest);
+    let x = x.map(|x| x * unit);
+    let refit = |factor: f32| {
+        let (mut product, mut square) = (0.0, 0.0);
+        for x in x {
+            let level = f32::from(LEVELS[nearest(x * factor)]);
+            product += x * level;
+            square += level * level;
+        }
+        (product / square, product * product / square)
+    };
+    let (mut scale, mut explained) = (0.0, 0.0);
+    // The last candidate is what the best of the others leads to.
+    for round in 0..=PLACES.len() {
+        let factor = if round < PLACES.len() { PLACES[round] } else { inverse(scale) };
+        let found = refit(factor);
+        if found.1 > explained {
+            (scale, explained) = found;
+        }
+    }
+    let half = half_bits(scale * largest);
+    let factor = largest * inverse(from_half_bits(half));
+    put_halves(&[half], block);
+    for (byte, i) in block[2..].iter_mut().zip(0..16) {
+        *byte = (nearest(x[i] * factor) | nearest(x[i + 16] * factor) << 4) as u8;
     }
 }

@@ -196,11 +196,11 @@ impl Kernels {
         while index < panels.count {
             let start = index.checked_mul(panels.stride).filter(|start| *start <= panels.values.len());
             let values = &panels.values[start.expect("panels lack values")..];
-            let mut out = out.from_column(index * PANEL_ROWS);
+            let mut out = out.at_column(index * PANEL_ROWS);
             if let Some(two_tiles) = self.table.float.two_tiles.filter(|_| panels.count - index > 1) {
                 check_float_tile(values, 1, &x, &out);
                 let second = values.get(panels.stride..).expect("panels lack values");
-                check_float_tile(second, 1, &x, &out.from_column(PANEL_ROWS));
+                check_float_tile(second, 1, &x, &out.at_column(PANEL_ROWS));
                 // SAFETY: as in `call!`: the checks are those of both panels.
                 unsafe { two_tiles(FloatPanels { values, count: 2, ..panels }, x, out) };
                 index += 2;
@@ -245,11 +245,11 @@ impl Kernels {
         };
         let mut rest = panels;
         while let [left, others @ ..] = rest {
-            let mut out = out.from_column((panels.len() - rest.len()) * PANEL_ROWS);
+            let mut out = out.at_column((panels.len() - rest.len()) * PANEL_ROWS);
             match (self.table.integer.two_tiles, others) {
                 (Some(two_tiles), [right, others @ ..]) if alike(left, right) => {
                     self.check_panel(left, &x, &out);
-                    self.check_panel(right, &x, &out.from_column(PANEL_ROWS));
+                    self.check_panel(right, &x, &out.at_column(PANEL_ROWS));
                     // SAFETY: as in `call!`: the checks are those of both panels.
                     unsafe { two_tiles([left, right], x, out) };
                     rest = others;

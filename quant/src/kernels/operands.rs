@@ -162,7 +162,7 @@ pub struct TileOut<'a> {
 
 impl TileOut<'_> {
     /// The same rows from a later column on.
-    pub(crate) fn from_column(&mut self, column: usize) -> TileOut<'_> {
+    pub(crate) fn at_column(&mut self, column: usize) -> TileOut<'_> {
         let values = self.values.get_mut(column..).unwrap_or_default();
         TileOut { values, stride: self.stride, accumulate: self.accumulate }
     }
@@ -186,7 +186,7 @@ pub(crate) struct OutPointer {
 impl OutPointer {
     /// The results from `row` on.
     #[inline]
-    pub(crate) fn from_row(self, row: usize) -> Self {
+    pub(crate) fn at_row(self, row: usize) -> Self {
         Self { values: self.values.wrapping_add(row * self.stride), ..self }
     }
 }
@@ -225,7 +225,7 @@ impl ActivationPointers {
 
     /// The rows from `row` on.
     #[inline]
-    pub(crate) fn from_row(self, row: usize) -> Self {
+    pub(crate) fn at_row(self, row: usize) -> Self {
         let blocks = row * self.row_blocks();
         Self {
             codes: self.codes.wrapping_add(row * self.row_len),

@@ -28,6 +28,7 @@ pub(crate) struct Table {
 
 /// Between `f32` and blocks; the same results on every tier.
 #[derive(Clone, Copy)]
+#[expect(clippy::type_complexity, reason = "functions, as they are")]
 pub(crate) struct Codec {
     pub(crate) encode_row: unsafe fn(Format, &[f32], &mut [u8]) -> Result<(), EncodeError>,
     pub(crate) decode_row: unsafe fn(Format, &[u8], &mut [f32]),

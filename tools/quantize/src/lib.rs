@@ -105,7 +105,8 @@ pub fn parse_format(name: &str) -> Result<Format, String> {
     let stem = ["_s", "_m", "_l", "_xl"].iter().find_map(|end| plain.strip_suffix(end)).unwrap_or(&plain);
     let near = match stem {
         stem if found(stem).is_some() => stem,
-        "q4" | "int4" | "nf4" | "fp4" | "4bit" | "4" | "q4_1" | "iq4_nl" | "mxfp4" | "iq4_xs" => "q4_0",
+        "q4" | "int4" | "nf4" | "fp4" | "4bit" | "4" | "q4_1" | "mxfp4" => "q4_0",
+        "iq4" | "iq4_xs" => "iq4_nl",
         "q2_k" | "q3_k" | "iq2_xxs" | "iq3_xxs" | "iq3" | "iq2" | "q2" | "q3" => "q4_k",
         "q5" | "q5_0" | "q5_1" | "int5" | "5bit" | "5" => "q5_k",
         "q6" | "int6" | "6bit" | "6" => "q6_k",

@@ -26,8 +26,8 @@ impl Types {
     /// The type of the body; embedding and vision tower are more sensitive and get a larger one unless told otherwise.
     pub(crate) fn new(body: Format, embedding: Option<Format>, vision: Option<Format>) -> Self {
         let defaults = match body {
-            Format::Q4_0 | Format::Q4K | Format::Q5K => (Format::Q6K, Format::Q8_0),
-            Format::Q6K | Format::Q8_0 => (Format::Q8_0, Format::Q8_0),
+            format if format.info().integer && format.bits_per_weight() < 6.0 => (Format::Q6K, Format::Q8_0),
+            format if format.info().integer => (Format::Q8_0, Format::Q8_0),
             float => (float, float),
         };
         Self { body, embedding: embedding.unwrap_or(defaults.0), vision: vision.unwrap_or(defaults.1) }

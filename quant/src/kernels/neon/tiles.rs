@@ -24,7 +24,7 @@ macro_rules! in_tiles {
     ($panel:ident, $x:ident, $out:ident, $most:literal, $tile:ident) => {
         let (mut row, all, out) = (0, ActivationPointers::new(&$x), $out.pointer());
         while row < $x.rows {
-            let tile = Tile { x: all.from_row(row), out: out.from_row(row) };
+            let tile = Tile { x: all.at_row(row), out: out.at_row(row) };
             let rows = ($x.rows - row).min($most);
             // SAFETY: the caller's promise, of these rows.
             unsafe {

@@ -286,7 +286,7 @@ unsafe fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     let mut totals = Totals([[0.0; PANEL_ROWS]; TILE_ROWS]);
     for row in (0..x.rows).step_by(TILE_ROWS) {
         let rows = TILE_ROWS.min(x.rows - row);
-        let results = |index: usize| out.from_row(row + index).values;
+        let results = |index: usize| out.at_row(row + index).values;
         // SAFETY: the caller's promise: each row of results has `PANEL_ROWS` numbers, and the activations have these rows.
         unsafe {
             for (index, totals) in totals.0[..rows].iter_mut().enumerate() {
@@ -296,7 +296,7 @@ unsafe fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
                     totals.fill(0.0);
                 }
             }
-            let activations = all.from_row(row);
+            let activations = all.at_row(row);
             rows_of_tile::<GROUP, BITS, BIASED>(panel, rows, activations, &mut wide, &mut totals);
             for (index, totals) in totals.0[..rows].iter().enumerate() {
                 results(index).copy_from_nonoverlapping(totals.as_ptr(), PANEL_ROWS);

@@ -67,7 +67,7 @@ unsafe fn tile<const PANELS: usize, const GROUP: usize, const BITS: u32, const B
     let (all, out) = (ActivationPointers::new(&x), out.pointer());
     let mut row = 0;
     while row < x.rows {
-        let (activations, target) = (all.from_row(row), out.from_row(row));
+        let (activations, target) = (all.at_row(row), out.at_row(row));
         // SAFETY: the caller's promise, of these rows.
         unsafe {
             // As many independent sums as hide the latency of two products a cycle.

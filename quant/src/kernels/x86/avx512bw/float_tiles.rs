@@ -19,7 +19,7 @@ impl RowsPointer {
     }
 
     /// The rows from `row` on.
-    fn from_row(self, row: usize) -> Self {
+    fn at_row(self, row: usize) -> Self {
         Self { values: self.values.wrapping_add(row * self.stride), ..self }
     }
 }
@@ -36,7 +36,7 @@ pub(super) unsafe fn float_tile<const TOGETHER: usize>(panel: &[f32], x: FloatRo
     let (lines, values, out) = (x.k / TOGETHER, RowsPointer::of(&x), out.pointer());
     let mut row = 0;
     while row < x.rows {
-        let (values, target) = (values.from_row(row), out.from_row(row));
+        let (values, target) = (values.at_row(row), out.at_row(row));
         // SAFETY: the caller's promise, of these rows.
         unsafe {
             row += match x.rows - row {
@@ -97,7 +97,7 @@ pub(super) unsafe fn two_float_tiles(panels: FloatPanels<'_>, x: FloatRows<'_>, 
     let panels = [first, first.wrapping_add(panels.stride)];
     let mut row = 0;
     while row < x.rows {
-        let (values, target) = (values.from_row(row), out.from_row(row));
+        let (values, target) = (values.at_row(row), out.at_row(row));
         // SAFETY: the caller's promise, of these rows.
         unsafe {
             row += match x.rows - row {

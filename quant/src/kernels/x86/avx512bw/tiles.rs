@@ -44,7 +44,7 @@ unsafe fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
     let (all, out) = (ActivationPointers::new(&x), out.pointer());
     let mut row = 0;
     while row < x.rows {
-        let (activations, target) = (all.from_row(row), out.from_row(row));
+        let (activations, target) = (all.at_row(row), out.at_row(row));
         // SAFETY: the caller's promise, of these rows.
         unsafe {
             row += match x.rows - row {
@@ -87,7 +87,11 @@ unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, c
             let mut sums = [_mm512_setzero_si512(); ROWS];
             if offset {
                 for i in 0..ROWS {
-                    sums[i] = first_sums::<GROUP, BITS>(x, i * blocks + block, group * GROUP % ACTIVATION_BLOCK != 0);
+                    sums[i] = first_sums::<GROUP, BITS>(
+                        x,
+                        i * blocks + block,
+                        !(group * GROUP).is_multiple_of(ACTIVATION_BLOCK),
+                    );
                 }
             }
             if narrow {

@@ -62,7 +62,7 @@ unsafe fn tile<const GROUP: usize, const BITS: u32, const BIASED: bool>(
 ) {
     let (all, out) = (ActivationPointers::new(&x), out.pointer());
     for row in (0..x.rows).step_by(4) {
-        let (activations, target) = (all.from_row(row), out.from_row(row));
+        let (activations, target) = (all.at_row(row), out.at_row(row));
         // SAFETY: the caller's promise, of these rows.
         unsafe {
             match x.rows - row {
