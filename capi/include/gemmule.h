@@ -293,7 +293,7 @@ typedef struct {
 typedef gemmule_bool (*gemmule_on_text)(const char *text, size_t length, void *user);
 
 /**
- * An object that an answer names. The struct never changes, since it comes in arrays: more is to be had from functions.
+ * An object that an answer names. The struct never changes, since it comes in arrays: functions give more.
  */
 typedef struct {
   /**
