@@ -271,6 +271,36 @@ fn integer_panels_at_once_equal_one_after_the_other() {
     }
 }
 
+/// A panel that other kernels packed is refused, or multiplied as its own kernels multiply it: never read as what it is not.
+#[test]
+fn panels_of_other_kernels_are_refused() {
+    let mut random = Random(41);
+    let (k, rows) = (512, 3);
+    for format in FORMATS.iter().map(|info| info.format).filter(|format| format.info().integer) {
+        let weights: Vec<Vec<u8>> = (0..PANEL_ROWS).map(|_| random_row(format, k, &mut random)).collect();
+        let slices: Vec<&[u8]> = weights.iter().map(Vec::as_slice).collect();
+        let x = random.values(rows * k);
+        let product = |packer: Kernels, kernels: Kernels| {
+            let (mut panel, quantized) = (IntegerPanel::default(), quantize(kernels, &x, rows));
+            packer.pack_integer(format, &slices, k, &mut panel);
+            let mut out = vec![0.0; rows * PANEL_ROWS];
+            let input = IntegerRows { values: &quantized, first: 0, rows, column: 0 };
+            kernels.integer_tile(&panel, input, TileOut { values: &mut out, stride: PANEL_ROWS, accumulate: false });
+            out
+        };
+        for packer in all_kernels() {
+            for kernels in all_kernels() {
+                let expected = product(kernels, kernels);
+                let Ok(got) = std::panic::catch_unwind(|| product(packer, kernels)) else { continue };
+                for (got, expected) in got.iter().zip(expected) {
+                    let what = format!("{format}: {} packs for {}", packer.isa(), kernels.isa());
+                    assert!((got - expected).abs() <= 1e-3 * (1.0 + expected.abs()), "{what}: {got}, not {expected}");
+                }
+            }
+        }
+    }
+}
+
 /// Codes and activations at the ends of their ranges: where sums in 16 bits would overflow first.
 #[test]
 fn extreme_codes_do_not_overflow() {

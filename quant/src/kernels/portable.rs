@@ -19,7 +19,12 @@ pub(crate) const TABLE: Table = Table {
     },
     rows: RowProducts { dot_float, dot_integer, add_scaled },
     float: FloatProducts { pack: pack_float, tile: float_tile, two_tiles: None, pair_tile },
-    integer: IntegerProducts { pack: pack_integer, arrangements: &[], tile: integer_tile, two_tiles: None },
+    integer: IntegerProducts {
+        pack: pack_integer,
+        arrangement: |_| Arrangement::Portable,
+        tile: integer_tile,
+        two_tiles: None,
+    },
     vector: Vector {
         read: vector::read,
         gelu: vector::gelu,

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::matrix_unit::{OperandView, Pieces, Tile};
-use super::operands::{Arrangement, FloatPanel, FloatPanels, FloatRows, IntegerPanel, IntegerRows, TileOut};
+use super::operands::{Arrangement, FloatPanel, FloatPanels, FloatRows, IntegerPanel, IntegerRows, Shape, TileOut};
 use crate::activation::{QuantizedRow, QuantizedRowMut};
 use crate::vector::Affine;
 use crate::{EncodeError, Format, MatrixView, StridedRows};
@@ -61,8 +61,8 @@ pub(crate) struct FloatProducts {
 #[derive(Clone, Copy)]
 pub(crate) struct IntegerProducts {
     pub(crate) pack: unsafe fn(Format, &[&[u8]], usize, &mut IntegerPanel),
-    /// What the products read, beside [`Arrangement::Portable`], which they are not given.
-    pub(crate) arrangements: &'static [Arrangement],
+    /// How the products read the codes of panels of a shape; they are not given panels of [`Arrangement::Portable`].
+    pub(crate) arrangement: fn(Shape) -> Arrangement,
     pub(crate) tile: unsafe fn(&IntegerPanel, IntegerRows<'_>, TileOut<'_>),
     /// Two panels of one shape and depth at once, where that is faster than one after the other.
     pub(crate) two_tiles: Option<unsafe fn([&IntegerPanel; 2], IntegerRows<'_>, TileOut<'_>)>,

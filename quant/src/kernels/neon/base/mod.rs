@@ -15,7 +15,7 @@ pub(crate) const TABLE: Table = Table {
     float: FloatProducts { tile: floats::float_tile::<1>, pair_tile: floats::float_tile::<2>, ..portable::TABLE.float },
     integer: IntegerProducts {
         pack: panels::pack_integer::<4>,
-        arrangements: &[Arrangement::SignedQuads],
+        arrangement: |_| Arrangement::SignedQuads,
         tile: tiles::integer_tile,
         two_tiles: None,
     },

@@ -10,7 +10,7 @@ use crate::kernels::table::{IntegerProducts, Table};
 pub(crate) const TABLE: Table = Table {
     integer: IntegerProducts {
         pack: panels::pack_integer::<8>,
-        arrangements: &[Arrangement::SignedOctets],
+        arrangement: |_| Arrangement::SignedOctets,
         tile: tiles::integer_tile,
         two_tiles: None,
     },

@@ -25,7 +25,7 @@ pub(crate) const TABLE: Table = Table {
     },
     integer: IntegerProducts {
         pack: tiles::pack_integer,
-        arrangements: tiles::ARRANGEMENTS,
+        arrangement: tiles::arrangement,
         tile: tiles::integer_tile,
         two_tiles: None,
     },

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use super::super::panels;
 use crate::Format;
 use crate::activation::ACTIVATION_BLOCK;
-use crate::formats::{Block, with_block};
+use crate::formats::with_block;
 use crate::kernels::operands::{
     ActivationPointers, Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, Shape as PanelShape, TileOut,
 };
@@ -27,13 +27,9 @@ const DEPTH: usize = 512;
 /// Scales in a row of [`Wide`]: twice as many as it needs.
 const SCALES: usize = DEPTH / 16;
 
-/// How the products here read codes.
-pub(in super::super) const ARRANGEMENTS: &[Arrangement] =
-    &[Arrangement::StoredQuads, Arrangement::CenteredQuads, Arrangement::SignedPairs];
-
-/// How codes of so many bits lie in a panel.
-pub(in super::super) const fn arrangement(bits: u32, biased: bool) -> Arrangement {
-    match (bits, biased) {
+/// How the codes of a shape lie in a panel.
+pub(in super::super) const fn arrangement(shape: PanelShape) -> Arrangement {
+    match (shape.bits, shape.biased) {
         (8, _) => Arrangement::SignedPairs,
         (5, true) => Arrangement::CenteredQuads,
         _ => Arrangement::StoredQuads,
@@ -48,7 +44,7 @@ pub(in super::super) const fn arrangement(bits: u32, biased: bool) -> Arrangemen
 pub(in super::super) unsafe fn pack_integer(format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
     with_block!(format, B => if PanelShape::of::<B>().is_common() {
         // SAFETY: the caller's promise; `arrangement` gives those of x86.
-        unsafe { panels::pack::<B>(arrangement(B::BITS, B::BIASED), rows, k, panel) };
+        unsafe { panels::pack::<B>(arrangement(PanelShape::of::<B>()), rows, k, panel) };
     } else {
         portable::pack_integer(format, rows, k, panel);
     }, else unreachable!("the front door lets quantized formats through only"));
@@ -58,7 +54,7 @@ pub(in super::super) unsafe fn pack_integer(format: Format, rows: &[&[u8]], k: u
 ///
 /// # Safety
 /// The operands are what [`check_integer_tile`](crate::kernels::operands::check_integer_tile) asserts, and the panel's arrangement
-/// is one of [`ARRANGEMENTS`].
+/// is [`arrangement`]'s for its shape.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn integer_tile(panel: &IntegerPanel, x: IntegerRows<'_>, out: TileOut<'_>) {
     // SAFETY: the caller's promise.
@@ -218,7 +214,8 @@ struct Shape<const GROUP: usize, const BITS: u32, const BIASED: bool>;
 
 impl<const GROUP: usize, const BITS: u32, const BIASED: bool> Shape<GROUP, BITS, BIASED> {
     /// Whether sums are in 16 bits until a group's end.
-    const NARROW: bool = !matches!(arrangement(BITS, BIASED), Arrangement::SignedPairs);
+    const NARROW: bool =
+        !matches!(arrangement(PanelShape { group: GROUP, bits: BITS, biased: BIASED }), Arrangement::SignedPairs);
     /// Steps in a group.
     const STEPS: usize = GROUP / if Self::NARROW { 4 } else { 2 };
     /// Whether a sum begins with what codes stored around half their range add too much.

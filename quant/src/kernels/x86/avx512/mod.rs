@@ -15,7 +15,7 @@ pub(crate) const TABLE: Table = Table {
     rows: RowProducts { dot_integer: rows::dot_integer, ..avx512bw::TABLE.rows },
     integer: IntegerProducts {
         pack: panels::pack_integer,
-        arrangements: &[Arrangement::StoredQuads],
+        arrangement: |_| Arrangement::StoredQuads,
         tile: tiles::integer_tile,
         two_tiles: Some(tiles::two_integer_tiles),
     },

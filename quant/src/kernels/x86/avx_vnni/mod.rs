@@ -12,7 +12,7 @@ pub(crate) const TABLE: Table = Table {
     rows: RowProducts { dot_integer: rows::dot_integer, ..avx2::TABLE.rows },
     integer: IntegerProducts {
         pack: tiles::pack_integer,
-        arrangements: &[Arrangement::StoredQuads],
+        arrangement: |_| Arrangement::StoredQuads,
         tile: tiles::integer_tile,
         two_tiles: None,
     },
