@@ -197,11 +197,8 @@ pub(crate) struct ActivationPointers {
     pub(crate) codes: *const i8,
     pub(crate) scales: *const f32,
     pub(crate) sums: *const f32,
-    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "for codes stored with an offset"))]
     pub(crate) block_sums: *const i32,
-    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "for codes stored with an offset"))]
     pub(crate) half_sums: *const i32,
-    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "for codes stored with an offset"))]
     pub(crate) pair_offsets: *const [[i16; 2]; 2],
     /// Codes from a row to the next.
     pub(crate) row_len: usize,
