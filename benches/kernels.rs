@@ -44,10 +44,6 @@ fn row_of(format: Format) -> Vec<u8> {
     row
 }
 
-fn each_kernels() -> impl Iterator<Item = Kernels> {
-    Kernels::available()
-}
-
 /// Products with their additions, as the panel products use them: of bytes, in a matrix unit of bf16 numbers; with `float` of
 /// single precision.
 #[cfg(target_arch = "x86_64")]
@@ -131,7 +127,7 @@ fn products(kernels: Kernels, float: bool, count: usize) -> Option<usize> {
 fn limits(c: &mut Criterion) {
     let mut group = c.benchmark_group("limits");
     let memory = vec![1u64; MEMORY / 8];
-    for kernels in each_kernels() {
+    for kernels in Kernels::available() {
         group.throughput(Throughput::Bytes(MEMORY as u64));
         let bytes: &[u8] = bytemuck::cast_slice(&memory);
         group.bench_function(BenchmarkId::new("read", kernels.isa()), |b| b.iter(|| kernels.read(black_box(bytes))));
@@ -154,7 +150,7 @@ fn row_dots(c: &mut Criterion) {
         let data = row.repeat(rows);
         let weights = MatrixView::new(format, rows, K, &data).expect("whole rows");
         group.throughput(Throughput::Bytes(data.len() as u64));
-        for kernels in each_kernels() {
+        for kernels in Kernels::available() {
             for tokens in [1, 4] {
                 let x = quantized(kernels, tokens);
                 let x: Vec<_> = (0..tokens).map(|token| x.row(token)).collect();
@@ -174,7 +170,7 @@ fn row_dots(c: &mut Criterion) {
 fn panel_products(c: &mut Criterion) {
     let mut group = c.benchmark_group("panel products");
     let mut out = vec![0.0; ROWS * 2 * PANEL_ROWS];
-    for kernels in each_kernels() {
+    for kernels in Kernels::available() {
         let x = quantized(kernels, ROWS);
         // The matrix unit takes the place of these.
         let formats = if kernels.matrix_unit().is_some() { &[][..] } else { &FORMATS };
@@ -251,7 +247,7 @@ fn vectors(c: &mut Criterion) {
     let mut group = c.benchmark_group("vectors");
     group.throughput(Throughput::Elements(K as u64));
     let x = values(K);
-    for kernels in each_kernels() {
+    for kernels in Kernels::available() {
         let mut y = x.clone();
         let isa = kernels.isa();
         group.bench_function(BenchmarkId::new("gelu", isa), |b| b.iter(|| kernels.gelu(black_box(&mut y))));

@@ -24,22 +24,18 @@ fn threads() -> impl Iterator<Item = usize> {
     std::iter::once(1).chain((all > 1).then_some(all))
 }
 
+/// Attention of the 3B decoder.
+const DECODER: AttentionShape =
+    AttentionShape { heads: 8, kv_heads: 4, head_dim: 256, scale: 0.0625, softcap: Some(50.0), pieces: Pieces::Two };
+
 /// Elements are floating-point operations: two products of every query with every key.
 fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention");
     let tower =
         AttentionShape { heads: 16, kv_heads: 16, head_dim: 72, scale: 0.118, softcap: None, pieces: Pieces::Two };
-    let decoder = AttentionShape {
-        heads: 8,
-        kv_heads: 4,
-        head_dim: 256,
-        scale: 0.0625,
-        softcap: Some(50.0),
-        pieces: Pieces::Two,
-    };
     for threads in threads() {
         let compute = Compute::new(None, threads).expect("threads");
-        for (name, shape) in [("tower", tower), ("decoder", decoder)] {
+        for (name, shape) in [("tower", tower), ("decoder", DECODER)] {
             for tokens in [256, 1024, 4096] {
                 let values = |heads: usize| vec![0.01f32; tokens * heads * shape.head_dim];
                 let (q, k) = (values(shape.heads), values(shape.kv_heads));
@@ -60,14 +56,7 @@ fn cached_attention(c: &mut Criterion) {
     const TOKENS: usize = 4096;
     const LAYERS: usize = 26;
     let mut group = c.benchmark_group("cached attention");
-    let shape = AttentionShape {
-        heads: 8,
-        kv_heads: 4,
-        head_dim: 256,
-        scale: 0.0625,
-        softcap: Some(50.0),
-        pieces: Pieces::Two,
-    };
+    let shape = DECODER;
     let values = TOKENS * shape.head_dim;
     let head = || CachedHead { keys: half_values(values, 1), values: half_values(values, 2) };
     let layers: Vec<Vec<CachedHead>> = (0..LAYERS).map(|_| (0..shape.kv_heads).map(|_| head()).collect()).collect();

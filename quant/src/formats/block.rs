@@ -40,17 +40,15 @@ pub(super) fn code_step(codes: f32, spread: f32) -> f32 {
     spread * 12f32.sqrt() / codes
 }
 
-/// A scale with a sign that the block's first byte chooses, before a scale is written there. Codes without a bias reach farther on one side of zero than on the other; scales of
-/// both signs, as quantizers write them, keep the mean at zero.
+/// A scale with a sign that the block's first byte chooses, before a scale is written there. Codes without a bias reach farther on one
+/// side of zero than on the other; scales of both signs, as quantizers write them, keep the mean at zero.
 pub(super) fn with_sign(block: &[u8], scale: f32) -> f32 {
     if block[0] & 1 == 0 { scale } else { -scale }
 }
 
-/// Stores half-precision numbers at the start of `block`.
-pub(super) fn put_values(values: &[f32], block: &mut [u8]) {
-    for (value, out) in values.iter().zip(block.as_chunks_mut::<2>().0) {
-        *out = half::f16::from_f32(*value).to_le_bytes();
-    }
+/// Stores numbers in half precision at the start of `block`.
+pub(super) fn put_values<const N: usize>(values: &[f32; N], block: &mut [u8]) {
+    put_halves(&values.map(|value| half::f16::from_f32(value).to_bits()), block);
 }
 
 /// A half-precision number at `offset`.

@@ -2,9 +2,11 @@
 
 use std::arch::x86_64::*;
 
-use super::super::operands::{Arrangement, IntegerPanel, PANEL_ROWS};
+use super::super::operands::{Arrangement, IntegerPanel, PANEL_ROWS, Shape};
+use super::super::portable;
 use super::blocks::Blocks;
-use crate::formats::MAX_GROUPS;
+use crate::Format;
+use crate::formats::{MAX_GROUPS, with_block};
 
 /// Eight rows of eight groups of four codes, transposed: `out[group]` holds that group of all rows.
 #[inline]
@@ -25,6 +27,27 @@ fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
         out[i + 4] = _mm256_permute2x128_si256::<0x31>(left[i], right[i]);
     }
     out
+}
+
+/// Packs rows of any quantized format, as `arrangement` says for its shape; a shape that the products do not know goes to the portable
+/// code.
+///
+/// # Safety
+/// The rows are what [`check_packed`](super::super::operands::check_packed) asserts, and the arrangements are those of x86.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn pack_format(
+    format: Format,
+    arrangement: impl Fn(Shape) -> Arrangement,
+    rows: &[&[u8]],
+    k: usize,
+    panel: &mut IntegerPanel,
+) {
+    with_block!(format, B => if Shape::of::<B>().is_common() {
+        // SAFETY: the caller's promise.
+        unsafe { pack::<B>(arrangement(Shape::of::<B>()), rows, k, panel) };
+    } else {
+        portable::pack_integer(format, rows, k, panel);
+    }, else unreachable!("the front door lets quantized formats through only"));
 }
 
 /// Packs rows as bytes or as pairs of 16 bits; as [`Arrangement::CenteredQuads`], with what the products subtract put into the

@@ -12,11 +12,9 @@ use std::arch::x86_64::*;
 use super::super::panels;
 use crate::Format;
 use crate::activation::ACTIVATION_BLOCK;
-use crate::formats::with_block;
 use crate::kernels::operands::{
     ActivationPointers, Arrangement, IntegerPanel, IntegerRows, PANEL_ROWS, Shape as PanelShape, TileOut,
 };
-use crate::kernels::portable;
 
 /// Rows of activations in a register tile.
 const TILE_ROWS: usize = 4;
@@ -42,12 +40,8 @@ pub(in super::super) const fn arrangement(shape: PanelShape) -> Arrangement {
 /// The rows are what [`check_packed`](crate::kernels::operands::check_packed) asserts.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) unsafe fn pack_integer(format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    with_block!(format, B => if PanelShape::of::<B>().is_common() {
-        // SAFETY: the caller's promise; `arrangement` gives those of x86.
-        unsafe { panels::pack::<B>(arrangement(PanelShape::of::<B>()), rows, k, panel) };
-    } else {
-        portable::pack_integer(format, rows, k, panel);
-    }, else unreachable!("the front door lets quantized formats through only"));
+    // SAFETY: the caller's promise; the arrangements are those of x86.
+    unsafe { panels::pack_format(format, arrangement, rows, k, panel) }
 }
 
 /// As [`Kernels::integer_tile`](crate::Kernels::integer_tile).

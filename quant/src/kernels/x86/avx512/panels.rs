@@ -6,11 +6,10 @@ use std::arch::x86_64::*;
 use super::super::blocks::Blocks;
 use super::super::panels;
 use crate::Format;
+use crate::formats::MAX_GROUPS;
 use crate::formats::k_quants::Q4K;
 use crate::formats::legacy::{Q4_0, Q4_1, Q8_0};
-use crate::formats::{MAX_GROUPS, with_block};
-use crate::kernels::operands::{Arrangement, IntegerPanel, PANEL_ROWS, Shape};
-use crate::kernels::portable;
+use crate::kernels::operands::{Arrangement, IntegerPanel, PANEL_ROWS};
 
 /// As [`Kernels::pack_integer`](crate::Kernels::pack_integer).
 ///
@@ -25,11 +24,7 @@ pub(super) unsafe fn pack_integer(format: Format, rows: &[&[u8]], k: usize, pane
             Format::Q4_1 => pack::<Q4_1>(rows, k, panel),
             Format::Q8_0 => pack::<Q8_0>(rows, k, panel),
             Format::Q4K => pack::<Q4K>(rows, k, panel),
-            _ => with_block!(format, B => if Shape::of::<B>().is_common() {
-                panels::pack::<B>(Arrangement::StoredQuads, rows, k, panel);
-            } else {
-                portable::pack_integer(format, rows, k, panel);
-            }, else unreachable!("the front door lets quantized formats through only")),
+            _ => panels::pack_format(format, |_| Arrangement::StoredQuads, rows, k, panel),
         }
     }
 }

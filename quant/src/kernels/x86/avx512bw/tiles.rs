@@ -6,9 +6,7 @@
 use std::arch::x86_64::*;
 
 use crate::activation::ACTIVATION_BLOCK;
-use crate::kernels::operands::{
-    ActivationPointers, Arrangement, IntegerPanel, IntegerRows, OutPointer, PANEL_ROWS, Shape, TileOut,
-};
+use crate::kernels::operands::{ActivationPointers, IntegerPanel, IntegerRows, OutPointer, PANEL_ROWS, Shape, TileOut};
 
 /// As [`Kernels::integer_tile`](crate::Kernels::integer_tile).
 ///
@@ -70,7 +68,6 @@ unsafe fn rows_of_tile<const ROWS: usize, const GROUP: usize, const BITS: u32, c
     // Whether sums are in 16 bits until a group's end, and begin with what codes stored around half their range add too much.
     let narrow = BITS < 8;
     let offset = narrow && (BITS == 5 || !BIASED);
-    debug_assert_eq!(panel.arrangement == Arrangement::SignedPairs, !narrow);
     let blocks = x.row_blocks();
     // SAFETY: the caller's promise: codes, scales and biases of the panel's groups, `panel.k` codes of each row and what
     // belongs to their blocks, and sixteen results of each row.

@@ -6,11 +6,9 @@ use super::super::panels;
 use super::super::registers::keep_in_memory;
 use crate::Format;
 use crate::activation::{ACTIVATION_BLOCK, SUM_BLOCK};
-use crate::formats::with_block;
 use crate::kernels::operands::{
     ActivationPointers, Arrangement, IntegerPanel, IntegerRows, OutPointer, PANEL_ROWS, Shape, TileOut,
 };
-use crate::kernels::portable;
 
 /// As [`Kernels::pack_integer`](crate::Kernels::pack_integer).
 ///
@@ -18,12 +16,8 @@ use crate::kernels::portable;
 /// The rows are what [`check_packed`](crate::kernels::operands::check_packed) asserts.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn pack_integer(format: Format, rows: &[&[u8]], k: usize, panel: &mut IntegerPanel) {
-    with_block!(format, B => if Shape::of::<B>().is_common() {
-        // SAFETY: the caller's promise.
-        unsafe { panels::pack::<B>(Arrangement::StoredQuads, rows, k, panel) };
-    } else {
-        portable::pack_integer(format, rows, k, panel);
-    }, else unreachable!("the front door lets quantized formats through only"));
+    // SAFETY: the caller's promise; the arrangements are those of x86.
+    unsafe { panels::pack_format(format, |_| Arrangement::StoredQuads, rows, k, panel) }
 }
 
 /// As [`Kernels::integer_tile`](crate::Kernels::integer_tile).
