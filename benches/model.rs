@@ -98,9 +98,9 @@ fn answers(c: &mut Criterion) {
     let model = Model::bundled().expect("the bundled model");
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png");
     let picture = Picture::open(&path).expect("the committed picture");
-    let mut session = Session::new(&model, &SessionOptions::default()).expect("a session");
+    let mut session = Session::new(&model, &SessionOptions::new()).expect("a session");
     c.bench_function("answer about a picture", |b| {
-        b.iter(|| session.generate(std::slice::from_ref(&picture), "describe en", &GenerateOptions::default()));
+        b.iter(|| session.generate(std::slice::from_ref(&picture), "describe en", &GenerateOptions::new()));
     });
 }
 

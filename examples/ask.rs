@@ -7,7 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let picture = Picture::open(arguments.next().ok_or("name a picture")?)?;
     let prompt = arguments.next().ok_or("give a prompt, such as \"caption en\"")?;
     let model = Model::bundled()?;
-    let mut session = Session::new(&model, &SessionOptions::default())?;
-    println!("{}", session.generate(&[picture], &prompt, &GenerateOptions::default())?.text);
+    let mut session = Session::new(&model, &SessionOptions::new())?;
+    println!("{}", session.generate(&[picture], &prompt, &GenerateOptions::new())?.text);
     Ok(())
 }

@@ -8,7 +8,7 @@ use gemmule::{Model, Picture, Session, SessionOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Model::open(std::env::args().nth(1).ok_or("name a model")?)?;
-    let mut session = Session::new(&model, &SessionOptions::default())?;
+    let mut session = Session::new(&model, &SessionOptions::new())?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for line in std::io::stdin().lock().lines() {
         let line = line?;

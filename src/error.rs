@@ -1,16 +1,18 @@
 use std::path::{Path, PathBuf};
 
-/// What can go wrong, in words meant for the person at the keyboard.
+/// What can go wrong. The variant says which kind it is, for the program; the text says what to do, for the person at the keyboard.
+///
+/// The text of an error holds that of its source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {source}")]
     Io {
         /// The file concerned.
         path: PathBuf,
         /// The system's reason.
-        reason: std::io::Error,
+        source: std::io::Error,
     },
     /// A GGUF file is damaged, or not one.
     #[error("{file}: not a usable GGUF file: {reason}")]
@@ -56,9 +58,9 @@ pub enum Error {
     /// A `CancelHandle` ended the work before it had a result.
     #[error("cancelled")]
     Cancelled,
-    /// The requested instruction set is not available.
-    #[error(transparent)]
-    Isa(#[from] gemmule_quant::isa::IsaError),
+    /// The requested instruction set is not available; the text names those that are.
+    #[error("{0}")]
+    InstructionSet(String),
 }
 
 const _: fn() = || {
@@ -67,8 +69,8 @@ const _: fn() = || {
 };
 
 impl Error {
-    pub(crate) fn io(path: &Path, reason: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), reason }
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
     }
     pub(crate) fn gguf(file: &str, reason: impl Into<String>) -> Self {
         Self::Gguf { file: file.to_owned(), reason: reason.into() }
@@ -80,3 +82,14 @@ impl Error {
 
 /// Shorthand for this crate's results.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_error_has_its_source() {
+        let error = crate::Model::open("/no/such/file").unwrap_err();
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        assert_eq!(source.unwrap().kind(), std::io::ErrorKind::NotFound);
+        assert!(error.to_string().ends_with(&source.unwrap().to_string()), "{error}");
+    }
+}

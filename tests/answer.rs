@@ -1,16 +1,17 @@
 //! Objects read from answers' tokens, and from the bundled model's own.
 
-use std::ops::ControlFlow;
-
-use gemmule::answer::{Detections, Mask, annotate, detections, merge_duplicates};
-use gemmule::{CancelHandle, Error, FinishReason, GenerateOptions, Model, Picture, Session, SessionOptions};
+use gemmule::answer::{Detections, Drawn, Mask, annotate, detections, merge_duplicates};
+use gemmule::{
+    CancelHandle, Error, FinishReason, GenerateOptions, GeneratedToken, Model, Picture, Session, SessionOptions,
+};
 
 /// The objects of a text, all of whose tokens have this probability.
 fn read(text: &str, probability: f32) -> Detections {
     let model = Model::bundled().unwrap();
     let tokenizer = model.tokenizer().unwrap();
     let tokens = tokenizer.encode(text).unwrap();
-    detections(tokenizer, &tokens, &vec![probability; tokens.len()]).unwrap()
+    let tokens: Vec<_> = tokens.into_iter().map(|id| GeneratedToken::new(id, probability)).collect();
+    detections(tokenizer, &tokens).unwrap()
 }
 
 const BOX: &str = "<loc0000><loc0341><loc0682><loc1023>";
@@ -66,8 +67,9 @@ fn what_is_no_object_is_reported_beside_those_that_are() {
         }
     }
     let model = Model::bundled().unwrap();
-    let error = detections(model.tokenizer().unwrap(), &[1, 2], &[0.5]).unwrap_err().to_string();
-    assert!(error.contains("2 tokens with 1 probabilities"), "{error}");
+    let tokens = [GeneratedToken::new(1, 0.5), GeneratedToken::new(2, None)];
+    let error = detections(model.tokenizer().unwrap(), &tokens).unwrap_err().to_string();
+    assert!(error.contains("set GenerateOptions::probabilities"), "{error}");
     let found = read(&format!("here it is {good}"), 1.0);
     assert_eq!((&found.malformed[0].text[..], found.objects.len()), ("here it is", 1));
     assert_eq!(read("a yellow circle ; nothing else", 1.0), Detections::default(), "prose holds no objects");
@@ -154,13 +156,9 @@ fn only_the_separator_between_objects_leaves_a_score_alone() {
     let separators: Vec<usize> =
         (0..tokens.len()).filter(|at| tokenizer.kind(tokens[*at]) == gemmule::text::TokenKind::Separator).collect();
     let scores = |unlikely: usize| {
-        let probabilities: Vec<f32> = (0..tokens.len()).map(|at| if at == unlikely { 0.25 } else { 1.0 }).collect();
-        detections(tokenizer, &tokens, &probabilities)
-            .unwrap()
-            .objects
-            .iter()
-            .map(|object| object.score)
-            .collect::<Vec<_>>()
+        let probability = |at| if at == unlikely { 0.25 } else { 1.0 };
+        let made: Vec<_> = (0..).zip(&tokens).map(|(at, id)| GeneratedToken::new(*id, probability(at))).collect();
+        detections(tokenizer, &made).unwrap().objects.iter().map(|object| object.score).collect::<Vec<_>>()
     };
     assert!(scores(separators[0])[0] < 1.0, "a semicolon in a label is part of it");
     assert_eq!(scores(separators[1]), [1.0, 1.0]);
@@ -173,7 +171,7 @@ fn drawings_show_boxes_masks_and_labels() {
     let plain = gray(800, 600);
     let mask = Mask::paste(&[1.0; 64 * 64], &found[0].bounds, 800, 600);
     assert_eq!(mask.area(), (391 - 78) * (527 - 58));
-    let drawn = annotate(&plain, &[(&found[0], Some(&mask))]);
+    let drawn = annotate(&plain, &[Drawn { object: &found[0], mask: Some(&mask) }]);
     assert_eq!((drawn.width(), drawn.height()), (800, 600));
     let at = |x: usize, y: usize| &drawn.rgb()[(y * 800 + x) * 3..][..3];
     assert_eq!(at(78, 300), [230, 159, 0], "the frame");
@@ -193,7 +191,7 @@ fn drawings_show_boxes_masks_and_labels() {
     let found = read(&text, 0.5).objects;
     assert_eq!(found.len(), 60);
     for (width, height) in [(1, 1), (3, 900), (900, 3), (4000, 2000)] {
-        let drawn = annotate(&gray(width, height), &found.iter().map(|object| (object, None)).collect::<Vec<_>>());
+        let drawn = annotate(&gray(width, height), &found.iter().map(Drawn::from).collect::<Vec<_>>());
         assert!(drawn.width().max(drawn.height()) >= 512);
     }
 }
@@ -205,8 +203,8 @@ fn sessions_on_several_threads_share_a_model() {
     let picture =
         Picture::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
     let ask = |prompt: &str| {
-        let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
-        session.generate(std::slice::from_ref(&picture), prompt, &GenerateOptions::default()).unwrap().tokens
+        let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
+        session.generate(std::slice::from_ref(&picture), prompt, &GenerateOptions::new()).unwrap().tokens
     };
     let prompts = ["caption en", "describe en", "detect circle", "answer en what color is the shape?"];
     let alone = prompts.map(ask);
@@ -227,25 +225,21 @@ fn work_is_cancelled_and_begun_again() {
         Picture::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
     let pictures = std::slice::from_ref(&picture);
     let cancel = CancelHandle::default();
-    let mut session =
-        Session::new(&model, &SessionOptions { cancel: cancel.clone(), ..SessionOptions::default() }).unwrap();
-    let options = GenerateOptions::default();
+    let mut session = Session::new(&model, &SessionOptions::new().cancel(cancel.clone())).unwrap();
+    let options = GenerateOptions::new();
     let whole = session.generate(pictures, "describe en", &options).unwrap();
 
-    let mut pieces = 0;
-    let cut = session
-        .generate_with(pictures, "describe en", &options, |_| {
-            pieces += 1;
-            cancel.cancel();
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    assert_eq!((pieces, cut.finish), (1, FinishReason::Stopped));
+    let mut stream = session.stream("describe en", &options).unwrap();
+    let first = stream.next().unwrap().unwrap();
+    cancel.cancel();
+    assert!(stream.next().is_none() && stream.next().is_none(), "it is cancelled");
+    let cut = stream.finish();
+    assert_eq!((&cut.tokens[..], cut.finish), (&[first][..], FinishReason::Stopped));
     assert!(whole.text.starts_with(&cut.text) && !cut.text.is_empty() && cut.text.len() < whole.text.len());
     // It stays cancelled, before the pictures and before the prompt.
     assert!(matches!(session.show(pictures), Err(Error::Cancelled)));
     assert!(session.image_features().is_empty(), "nothing half done is left");
-    assert!(matches!(session.ask("describe en", &options, |_| ControlFlow::Continue(())), Err(Error::Cancelled)));
+    assert!(matches!(session.ask("describe en", &options), Err(Error::Cancelled)));
     cancel.reset();
     assert_eq!(session.generate(pictures, "describe en", &options).unwrap().tokens, whole.tokens);
 
@@ -268,14 +262,13 @@ fn work_is_cancelled_and_begun_again() {
 #[test]
 fn the_bundled_model_finds_the_circle() {
     let model = Model::bundled().unwrap();
-    let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+    let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
     let picture =
         Picture::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/shape.png")).unwrap();
-    let options = GenerateOptions { probabilities: true, ..GenerateOptions::default() };
+    let options = GenerateOptions::new().probabilities(true);
     let answer = session.generate(std::slice::from_ref(&picture), "detect circle", &options).unwrap();
-    assert_eq!(answer.tokens.len(), answer.probabilities.len());
-    assert!(answer.probabilities.iter().all(|probability| (0.0..=1.0).contains(probability)));
-    let found = detections(model.tokenizer().unwrap(), &answer.tokens, &answer.probabilities).unwrap();
+    assert!(answer.tokens.iter().all(|token| (0.0..=1.0).contains(&token.probability.unwrap())));
+    let found = detections(model.tokenizer().unwrap(), &answer.tokens).unwrap();
     let [circle] = &found.objects[..] else { panic!("{found:?}") };
     assert_eq!(circle.label, "circle");
     // The pixels that are no background give the box that it should have found.

@@ -13,7 +13,7 @@ const SIZE: Size = Size::new(640, 360);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn open(format: CameraFormat, size: Size) -> Result<Camera, Error> {
-    Camera::open(Path::new(DEVICE), &CameraOptions { format: Some(format), size: Some(size) })
+    Camera::open(Path::new(DEVICE), &CameraOptions::new().format(format).size(size))
 }
 
 fn picture(format: PixelFormat) -> Picture {
@@ -71,7 +71,7 @@ fn what_a_camera_has_not_is_an_error() {
 #[ignore = "needs the kernel's virtual camera: .ci/camera/run"]
 fn one_program_at_a_time() {
     let yuyv = CameraFormat::Raw(PixelFormat::Yuyv);
-    let mut first = Camera::open(Path::new(DEVICE), &CameraOptions::default()).unwrap();
+    let mut first = Camera::open(Path::new(DEVICE), &CameraOptions::new()).unwrap();
     assert!(first.description().contains("pixels as yuyv"), "{}", first.description());
     let error = open(yuyv, SIZE).unwrap_err().to_string();
     assert!(error.contains("another program uses the camera"), "{error}");

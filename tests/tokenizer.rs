@@ -46,10 +46,10 @@ fn text_that_grows_is_the_whole_text() {
         ["ꀀꀁꀂꀃꀄꀅꀆꀇꀈꀉꀊ", "a red ꀀ and 🦀🦀🦀🦀🦀🦀🦀🦀 then é and more words than settle at once", "ß"]
     {
         let ids = tokenizer.encode(text).unwrap();
-        let mut stream = TextStream::new(&tokenizer);
-        let mut grown: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+        let mut stream = TextStream::new();
+        let mut grown: String = ids.iter().map(|id| stream.push(&tokenizer, *id).unwrap()).collect();
         assert!(!grown.contains('\u{fffd}'), "half a character of {text:?}: {grown:?}");
-        grown += &stream.finish().unwrap();
+        grown += &stream.finish(&tokenizer).unwrap();
         assert_eq!((grown.as_str(), tokenizer.decode(&ids).unwrap().as_str()), (text, text));
     }
 }
@@ -60,9 +60,9 @@ fn a_stray_byte_spoils_no_words() {
     let tokenizer = bundled(|_| ());
     let (crab, word) = (tokenizer.encode("🦀").unwrap(), tokenizer.encode(" red circle").unwrap());
     let ids = [&crab[..], &crab[..1], &word].concat();
-    let mut stream = TextStream::new(&tokenizer);
-    let mut grown: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
-    grown += &stream.finish().unwrap();
+    let mut stream = TextStream::new();
+    let mut grown: String = ids.iter().map(|id| stream.push(&tokenizer, *id).unwrap()).collect();
+    grown += &stream.finish(&tokenizer).unwrap();
     assert!(grown.starts_with('🦀') && grown.ends_with(" red circle"), "{grown:?}");
 }
 

@@ -7,7 +7,7 @@ use gemmule::answer::{Object, detections};
 use gemmule::text::Tokenizer;
 use gemmule::{Answer, FinishReason};
 
-use crate::border::{Failure, set};
+use crate::border::{Failure, fail, set};
 
 /// An answer.
 pub struct gemmule_answer {
@@ -72,7 +72,7 @@ pub struct gemmule_timings {
 
 impl gemmule_answer {
     pub(crate) fn new(tokenizer: &Tokenizer, answer: Answer, size: Option<(u32, u32)>) -> Result<Self, Failure> {
-        let found = detections(tokenizer, &answer.tokens, &answer.probabilities)?;
+        let found = detections(tokenizer, &answer.tokens)?;
         let text = |text: &str| CString::new(text.replace('\0', " ")).unwrap_or_default();
         let labels: Vec<CString> = found.objects.iter().map(|object| text(&object.label)).collect();
         let objects = found.objects.iter().zip(&labels).map(|(object, label)| gemmule_object {
@@ -96,6 +96,7 @@ impl gemmule_answer {
                 FinishReason::MaxTokens => gemmule_finish::GEMMULE_MAX_TOKENS,
                 FinishReason::Stopped => gemmule_finish::GEMMULE_STOPPED,
                 FinishReason::Deadline => gemmule_finish::GEMMULE_DEADLINE,
+                other => return fail(&format!("this interface has no number for the end '{}'", other.name())),
             },
             timings: gemmule_timings {
                 image: milliseconds(times.image),
@@ -104,8 +105,8 @@ impl gemmule_answer {
                 generate: milliseconds(times.generate),
                 prompt_tokens: answer.prompt_tokens,
             },
-            tokens: answer.tokens,
-            probabilities: answer.probabilities,
+            tokens: answer.token_ids(),
+            probabilities: answer.tokens.iter().filter_map(|token| token.probability).collect(),
         })
     }
 }

@@ -294,11 +294,16 @@ pub unsafe extern "C" fn gemmule_session_ask(
         let Some(prompt) = prompt else { return fail("prompt is NULL") };
         // SAFETY: the caller's promise about `options`.
         let options = unsafe { request::generate_options(options)? };
-        let made = session.session.ask(prompt?, &options, |piece| {
+        let mut stream = session.session.stream(prompt?, &options)?;
+        for token in &mut stream {
+            let text = token?.text;
+            let Some(on_text) = on_text.filter(|_| !text.is_empty()) else { continue };
             // SAFETY: the caller's function takes what it was promised.
-            let go_on = on_text.is_none_or(|on_text| unsafe { on_text(piece.as_ptr().cast(), piece.len(), user) } != 0);
-            if go_on { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
-        })?;
+            if unsafe { on_text(text.as_ptr().cast(), text.len(), user) } == 0 {
+                break;
+            }
+        }
+        let made = stream.finish();
         let size = if let [size] = session.sizes[..] { Some(size) } else { None };
         let made = gemmule_answer::new(session.model.tokenizer()?, made, size)?;
         *answer = Box::into_raw(Box::new(made));

@@ -6,7 +6,7 @@ use std::mem::offset_of;
 use std::ptr::null;
 use std::time::{Duration, Instant};
 
-use gemmule::session::{Constraint, Sampling};
+use gemmule::session::Constraint;
 use gemmule::{GenerateOptions, SessionOptions};
 
 use crate::border::{Failure, fail, string};
@@ -191,16 +191,15 @@ pub(crate) unsafe fn session_options(options: *const gemmule_session_options) ->
         return Ok(SessionOptions::default());
     };
     // SAFETY: the caller's promise.
-    let isa = unsafe { string(options.isa) }.transpose()?.map(str::to_owned);
+    let isa = unsafe { string(options.isa) }.transpose()?;
     // SAFETY: the caller's promise.
     let cancel = unsafe { options.cancel.as_ref() }.map(|cancel| cancel.0.clone());
     let threads = |count: u32| Some(count as usize).filter(|threads| *threads > 0);
-    Ok(SessionOptions {
-        threads: threads(options.threads),
-        generation_threads: threads(options.generation_threads),
-        isa,
-        cancel: cancel.unwrap_or_default(),
-    })
+    Ok(SessionOptions::new()
+        .threads(threads(options.threads))
+        .generation_threads(threads(options.generation_threads))
+        .isa(isa)
+        .cancel(cancel.unwrap_or_default()))
 }
 
 /// # Safety
@@ -217,18 +216,14 @@ pub(crate) unsafe fn generate_options(options: *const gemmule_generate_options) 
         (None, true) => Some(Constraint::Objects),
         (None, false) => None,
     };
-    Ok(GenerateOptions {
-        max_tokens: options.max_tokens as usize,
-        sampling: Sampling {
-            temperature: options.temperature,
-            top_k: options.top_k as usize,
-            top_p: options.top_p,
-            seed: options.seed,
-        },
-        probabilities: true,
-        constraint,
-        deadline: (options.time_limit > 0)
-            .then(|| Instant::now() + Duration::from_millis(u64::from(options.time_limit))),
-        ..GenerateOptions::default()
-    })
+    let time_limit = (options.time_limit > 0).then(|| Duration::from_millis(u64::from(options.time_limit)));
+    Ok(GenerateOptions::new()
+        .max_tokens(options.max_tokens as usize)
+        .temperature(options.temperature)
+        .top_k(options.top_k as usize)
+        .top_p(options.top_p)
+        .seed(options.seed)
+        .probabilities(true)
+        .constraint(constraint)
+        .deadline(time_limit.map(|limit| Instant::now() + limit)))
 }

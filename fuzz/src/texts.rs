@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use gemmule::GeneratedToken;
 use gemmule::answer::{Mask, detections};
 use gemmule::config::SpecialTokens;
 use gemmule::session::Constraint;
@@ -18,11 +19,11 @@ fn use_tokenizer(tokenizer: &Tokenizer) {
     for text in ["", " ", "detect cat ; <loc0100>", "a  b\n\u{1f980}\u{fffd}ß", "\0\u{7f}ꀀꀁ"] {
         let Ok(ids) = tokenizer.encode(text) else { continue };
         let _ = tokenizer.decode(&ids);
-        let mut stream = TextStream::new(tokenizer);
+        let mut stream = TextStream::new();
         for id in ids {
-            let _ = (stream.push(id), tokenizer.bytes(id), tokenizer.kind(id));
+            let _ = (stream.push(tokenizer, id), tokenizer.bytes(id), tokenizer.kind(id));
         }
-        let _ = (stream.finish(), tokenizer.prefix(1, 4, text));
+        let _ = (stream.finish(tokenizer), tokenizer.prefix(1, 4, text));
     }
 }
 
@@ -86,7 +87,8 @@ pub(super) fn mask_runs(data: &[u8]) {
 pub(super) fn answer(data: &[u8]) {
     let tokenizer = super::MODEL.tokenizer().expect("sound");
     let Ok(tokens) = tokenizer.encode(&String::from_utf8_lossy(data)) else { return };
-    let found = detections(tokenizer, &tokens, &vec![0.5; tokens.len()]).expect("as many as tokens");
+    let tokens: Vec<_> = tokens.into_iter().map(|id| GeneratedToken::new(id, 0.5)).collect();
+    let found = detections(tokenizer, &tokens).expect("each has a probability");
     for object in &found.objects {
         assert!([0, 16].contains(&object.segments.len()) && object.score > 0.0);
         let _ = Mask::paste(&[1.0; 64 * 64], &object.bounds, 50, 30);

@@ -17,25 +17,40 @@ const LEAST_SIDE: u32 = 512;
 /// Shown for a character that the font lacks.
 const REPLACEMENT: char = '?';
 
-/// A picture with objects drawn on it, each with its mask where it has one. A small picture comes out enlarged by a whole
+/// What is drawn of an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawn<'a> {
+    /// Its box, label and score.
+    pub object: &'a Object,
+    /// Its mask, in the picture's size, where it has one.
+    pub mask: Option<&'a Mask>,
+}
+
+impl<'a> From<&'a Object> for Drawn<'a> {
+    fn from(object: &'a Object) -> Self {
+        Self { object, mask: None }
+    }
+}
+
+/// A picture with objects drawn on it. A small picture comes out enlarged by a whole
 /// factor, so that labels are legible. Labels are drawn in Latin script; other characters show as question marks.
-pub fn annotate(picture: &Picture, objects: &[(&Object, Option<&Mask>)]) -> Picture {
+pub fn annotate(picture: &Picture, objects: &[Drawn<'_>]) -> Picture {
     let longer = picture.width().max(picture.height());
     let factor = LEAST_SIDE.div_ceil(longer);
     let mut canvas = Canvas::enlarged(picture, factor as usize);
     let colours = COLOURS.iter().cycle();
     // All masks first, so that none hides a box or label.
-    for ((_, mask), colour) in objects.iter().zip(colours.clone()) {
-        if let Some(mask) = mask {
+    for (drawn, colour) in objects.iter().zip(colours.clone()) {
+        if let Some(mask) = drawn.mask {
             canvas.cover(mask, factor as usize, *colour);
         }
     }
-    for ((object, _), colour) in objects.iter().zip(colours.clone()) {
-        canvas.frame(object, *colour);
+    for (drawn, colour) in objects.iter().zip(colours.clone()) {
+        canvas.frame(drawn.object, *colour);
     }
     let mut taken = Vec::new();
-    for ((object, _), colour) in objects.iter().zip(colours) {
-        canvas.label(object, *colour, &mut taken);
+    for (drawn, colour) in objects.iter().zip(colours) {
+        canvas.label(drawn.object, *colour, &mut taken);
     }
     Picture::from_rgb(canvas.width as u32, canvas.height as u32, canvas.rgb).expect("as large as its size says")
 }

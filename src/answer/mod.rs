@@ -5,11 +5,12 @@ mod draw;
 mod mask;
 
 #[cfg(feature = "drawing")]
-pub use draw::annotate;
+pub use draw::{Drawn, annotate};
 pub use mask::Mask;
 
 use std::ops::Range;
 
+use crate::session::GeneratedToken;
 use crate::text::{FAR_EDGE, LOCATIONS, SEGMENTS, TokenKind, Tokenizer};
 use crate::{Error, Result};
 
@@ -88,6 +89,7 @@ pub fn share_within(one: [f64; 4], other: [f64; 4]) -> f64 {
 
 /// An object that an answer names.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Object {
     /// What the model calls it; empty where it gives a place only, as checkpoints for referring expressions do.
     pub label: String,
@@ -101,6 +103,7 @@ pub struct Object {
 
 /// A part of an answer that names no object although it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Malformed {
     /// The part.
     pub text: String,
@@ -118,29 +121,29 @@ pub struct Detections {
     pub malformed: Vec<Malformed>,
 }
 
-/// Reads the objects in an answer's tokens, each of which had one of the `probabilities`. An answer without a location token
-/// is prose and holds none.
+/// Reads the objects in an answer's tokens. An answer without a location token is prose and holds none.
 ///
 /// The form is big_vision's: four location tokens (y_min, x_min, y_max, x_max), perhaps sixteen segment tokens, perhaps a label;
 /// objects are joined by " ; ". Only a separator that an object follows ends a label, so that labels may hold any punctuation.
 /// Objects without a label may also follow each other directly.
 ///
 /// # Errors
-/// When there are not as many probabilities as tokens, or the tokenizer fails.
-pub fn detections(tokenizer: &Tokenizer, tokens: &[u32], probabilities: &[f32]) -> Result<Detections> {
-    if tokens.len() != probabilities.len() {
-        let (tokens, probabilities) = (tokens.len(), probabilities.len());
-        let reason =
-            format!("{tokens} tokens with {probabilities} probabilities: set `probabilities` in GenerateOptions");
-        return Err(Error::Request(reason));
-    }
-    let kinds: Vec<TokenKind> = tokens.iter().map(|token| tokenizer.kind(*token)).collect();
+/// When the tokens have no probabilities, or the tokenizer fails.
+pub fn detections(tokenizer: &Tokenizer, tokens: &[GeneratedToken]) -> Result<Detections> {
+    let probabilities: Option<Vec<f32>> = tokens.iter().map(|token| token.probability).collect();
+    let probabilities = probabilities.ok_or_else(|| {
+        Error::Request(
+            "objects have scores, which are made of probabilities: set GenerateOptions::probabilities".to_owned(),
+        )
+    })?;
+    let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+    let kinds: Vec<TokenKind> = ids.iter().map(|id| tokenizer.kind(*id)).collect();
     let score = |part: Range<usize>, separator: Option<usize>| {
         // The separator at the end says nothing about the object; a semicolon within the label does.
-        let made = part.filter(|at| Some(*at) != separator && !tokenizer.is_end(tokens[*at]));
+        let made = part.filter(|at| Some(*at) != separator && !tokenizer.is_end(ids[*at]));
         geometric_mean(made.map(|at| probabilities[at]))
     };
-    collect(&kinds, |part| tokenizer.decode(&tokens[part]), score)
+    collect(&kinds, |part| tokenizer.decode(&ids[part]), score)
 }
 
 /// Reads the objects in an answer's text, in which locations and segments are written out (`<loc0100>`), as [`detections`] reads

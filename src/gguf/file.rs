@@ -78,6 +78,7 @@ impl GgufFile {
         // truncates it can end this one with a signal, and one that writes into it changes what is computed; the converter never
         // does that, it replaces files by renaming. `copy` is for files that others may write.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        log::info!("{name}: {} bytes are mapped", map.len());
         Self::of_map(path, map)
     }
 
@@ -98,6 +99,7 @@ impl GgufFile {
         // Aligned as mapped files are.
         let mut map = MmapMut::map_anon(len).map_err(io)?;
         file.read_exact(&mut map).map_err(io)?;
+        log::info!("{}: {len} bytes are read into memory", path.display());
         Self::of_map(path, map.make_read_only().map_err(io)?)
     }
 
@@ -134,6 +136,7 @@ impl GgufFile {
     /// When the system allows no process to hold so much.
     pub fn lock(&self) -> Result<()> {
         let Bytes::Mapped(map) = &self.bytes else { return Ok(()) };
+        log::info!("{}: {} bytes are locked in memory", self.gguf.name(), map.len());
         map.lock().map_err(|error| {
             let megabytes = map.len().div_ceil(1_000_000);
             let reason = format!(

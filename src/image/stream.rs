@@ -8,6 +8,7 @@ use crate::{Error, Result};
 
 /// What a stream is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StreamFormat {
     /// Frames of one shape, one behind the other, every row with its whole step.
     Raw(FrameShape),

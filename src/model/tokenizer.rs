@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::gguf::{GgufFile, keys};
@@ -36,12 +37,21 @@ impl BackgroundTokenizer {
         let reader = memory::is_there(HEAP_OF_A_THREAD)
             .then(|| std::thread::Builder::new().name("gemmule-tokenizer".to_owned()).spawn(read).ok())
             .flatten();
+        if reader.is_none() {
+            log::warn!("no thread or no memory to read the tokenizer in the background: its first use reads it");
+        }
         Self { cell, reader }
     }
 
     /// The tokenizer, or why there is none; waits for the reader.
     pub(super) fn get(&self, store: &Store, config: &Config) -> &Read {
-        self.cell.get_or_init(|| read_tokenizer(store, config))
+        if let Some(read) = self.cell.get() {
+            return read;
+        }
+        let start = Instant::now();
+        let read = self.cell.get_or_init(|| read_tokenizer(store, config));
+        log::debug!("waited {:.1?} for the tokenizer", start.elapsed());
+        read
     }
 }
 
@@ -97,11 +107,13 @@ fn tokenizer_json(store: &Store) -> Result<Cow<'_, str>> {
 }
 
 fn read_tokenizer(store: &Store, config: &Config) -> Read {
+    let start = Instant::now();
     let json = tokenizer_json(store).map_err(|error| error.to_string())?;
     let tokenizer = Tokenizer::from_json(&json, &config.special).map_err(|error| error.to_string())?;
     let (used, rows) = (tokenizer.used_vocabulary(), config.text.vocabulary);
     if used > rows {
         return Err(format!("the tokenizer's ids go up to {}, the embedding has {rows} rows", used - 1));
     }
+    log::debug!("a tokenizer of {used} tokens was read in {:.1?}", start.elapsed());
     Ok(tokenizer)
 }

@@ -1,10 +1,11 @@
 //! What computes.
 
 use gemmule_quant::Kernels;
+use gemmule_quant::isa::Isa;
 
 use super::WorkerScratch;
-use crate::Result;
 use crate::sched::{CancelHandle, PerWorker, Pool};
+use crate::{Error, Result};
 
 /// What computes: kernels of one instruction set, a pool, and the workers' scratch.
 #[derive(Debug)]
@@ -25,7 +26,17 @@ impl Compute {
     /// When the instruction set is not available, or the threads.
     pub(crate) fn new(isa: Option<&str>, threads: usize) -> Result<Self> {
         let from_environment = std::env::var("GEMMULE_ISA").ok().filter(|name| !name.is_empty());
-        let kernels = gemmule_quant::Kernels::select(isa.or(from_environment.as_deref()))?;
+        let asked_for = isa.or(from_environment.as_deref());
+        let kernels = Kernels::select(asked_for).map_err(|error| Error::InstructionSet(error.to_string()))?;
+        let why = match (isa, asked_for) {
+            (Some(_), _) => "as asked for",
+            (None, Some(_)) => "as GEMMULE_ISA says",
+            (None, None) => "the best that this machine has",
+        };
+        log::info!("{threads} threads compute with {}, {why}", kernels.isa());
+        for isa in Isa::COMPILED.iter().filter(|isa| !isa.is_available()) {
+            log::debug!("{isa} is compiled in and not available: the CPU lacks it, or the system does not give it");
+        }
         let pool = Pool::new(threads)?;
         Ok(Self { kernels, scratch: PerWorker::new(&pool), pool, cancel: CancelHandle::default() })
     }

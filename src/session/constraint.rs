@@ -48,10 +48,10 @@ impl Constraint {
     pub fn admits(&self, tokenizer: &Tokenizer, tokens: &[u32]) -> Result<bool> {
         let mut matcher = Matcher::new(self, tokenizer)?;
         for token in tokens {
-            if !matcher.allows(*token) {
+            if !matcher.allows(tokenizer, *token) {
                 return Ok(false);
             }
-            matcher.accept(*token);
+            matcher.accept(tokenizer, *token);
         }
         Ok(true)
     }
@@ -61,20 +61,21 @@ impl Constraint {
 const LARGEST_AUTOMATON: usize = 32 << 20;
 
 /// A constraint, and how far an answer has come.
-pub(super) struct Matcher<'a> {
-    tokenizer: &'a Tokenizer,
+#[derive(Debug)]
+pub(super) struct Matcher {
     form: Form,
     /// The logits with those of forbidden tokens out of reach.
     masked: Vec<f32>,
 }
 
+#[derive(Debug)]
 enum Form {
     Text(Box<TextForm>),
     Objects(ObjectsForm),
 }
 
-impl<'a> Matcher<'a> {
-    pub(super) fn new(constraint: &Constraint, tokenizer: &'a Tokenizer) -> Result<Self> {
+impl Matcher {
+    pub(super) fn new(constraint: &Constraint, tokenizer: &Tokenizer) -> Result<Self> {
         let has_codes = tokenizer.has_codes();
         let form = match constraint {
             Constraint::Choices(choices) => {
@@ -87,37 +88,37 @@ impl<'a> Matcher<'a> {
             Constraint::Pattern(pattern) => Form::Text(Box::new(TextForm::new(pattern, has_codes)?)),
             Constraint::Objects => Form::Objects(ObjectsForm::default()),
         };
-        Ok(Self { tokenizer, form, masked: Vec::new() })
+        Ok(Self { form, masked: Vec::new() })
     }
 
-    /// The next token among those that the form allows.
-    pub(super) fn next(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Result<u32> {
+    /// The next of `tokenizer`'s tokens among those that the form allows.
+    pub(super) fn next(&mut self, tokenizer: &Tokenizer, sampler: &mut Sampler, logits: &[f32]) -> Result<u32> {
         // The likeliest token is mostly allowed, and then no other has to be looked at.
         let likeliest = if sampler.is_greedy() { Some(sampler.next(logits)?) } else { None };
-        let token = if let Some(token) = likeliest.filter(|token| self.allows(*token)) {
+        let token = if let Some(token) = likeliest.filter(|token| self.allows(tokenizer, *token)) {
             token
         } else {
-            self.mask(logits);
+            self.mask(tokenizer, logits);
             if self.masked.iter().all(|logit| *logit == f32::NEG_INFINITY) {
                 return Err(Error::Request("no token of the vocabulary continues the answer as it must be".to_owned()));
             }
             sampler.next(&self.masked)?
         };
-        self.accept(token);
+        self.accept(tokenizer, token);
         Ok(token)
     }
 
     /// The logits, with those of tokens that the form forbids out of reach.
-    pub(super) fn admitted(&mut self, logits: &[f32]) -> &[f32] {
-        self.mask(logits);
+    pub(super) fn admitted(&mut self, tokenizer: &Tokenizer, logits: &[f32]) -> &[f32] {
+        self.mask(tokenizer, logits);
         &self.masked
     }
 
-    fn mask(&mut self, logits: &[f32]) {
+    fn mask(&mut self, tokenizer: &Tokenizer, logits: &[f32]) {
         self.masked.clear();
         self.masked.extend_from_slice(logits);
         for token in 0..logits.len() as u32 {
-            if !self.allows(token) {
+            if !self.allows(tokenizer, token) {
                 self.masked[token as usize] = f32::NEG_INFINITY;
             }
         }
@@ -131,19 +132,19 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    fn allows(&mut self, token: u32) -> bool {
-        let (end, bytes) = (self.tokenizer.is_end(token), self.tokenizer.bytes(token));
-        let kind = self.tokenizer.kind(token);
+    fn allows(&mut self, tokenizer: &Tokenizer, token: u32) -> bool {
+        let (end, bytes) = (tokenizer.is_end(token), tokenizer.bytes(token));
+        let kind = tokenizer.kind(token);
         match &mut self.form {
             Form::Text(form) => form.allows(kind, end, bytes),
             Form::Objects(form) => form.allows(kind, end, bytes),
         }
     }
 
-    fn accept(&mut self, token: u32) {
-        let kind = self.tokenizer.kind(token);
+    fn accept(&mut self, tokenizer: &Tokenizer, token: u32) {
+        let kind = tokenizer.kind(token);
         match &mut self.form {
-            Form::Text(form) => form.accept(kind, self.tokenizer.bytes(token)),
+            Form::Text(form) => form.accept(kind, tokenizer.bytes(token)),
             Form::Objects(form) => form.accept(kind),
         }
     }
@@ -151,6 +152,7 @@ impl<'a> Matcher<'a> {
 
 /// How far a text has come on its way to match a pattern. Where it has the text of a location or a segment, that is the token,
 /// never its characters one by one, which the model was not taught to read.
+#[derive(Debug)]
 struct TextForm {
     automaton: dense::DFA<Vec<u32>>,
     state: StateID,
@@ -328,7 +330,7 @@ fn deepest(error: &dyn std::error::Error) -> String {
 }
 
 /// How far the object at hand has come.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct ObjectsForm {
     locations: Vec<u16>,
     segments: usize,

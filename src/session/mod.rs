@@ -6,17 +6,16 @@ mod memory;
 mod request;
 mod rules;
 mod sampling;
+mod stream;
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 pub use choices::Choice;
 pub use constraint::Constraint;
-use constraint::Matcher;
-pub use request::{Answer, FinishReason, GenerateOptions, ProbabilityBase, SessionOptions, Timings, Trace};
-use rules::Rules;
-use sampling::Sampler;
-pub use sampling::Sampling;
+pub use request::{
+    Alternative, Answer, FinishReason, GenerateOptions, GeneratedToken, ProbabilityBase, SessionOptions, Timings, Trace,
+};
+pub use stream::AnswerStream;
 
 use crate::config::Config;
 use crate::image::Picture;
@@ -25,7 +24,6 @@ use crate::model::vision::VisionScratch;
 use crate::model::{Model, mask_decoder};
 use crate::ops::Compute;
 use crate::sched::default_threads;
-use crate::text::TextStream;
 use crate::{Error, Result};
 
 /// The memory and threads of one generation at a time, on a shared model.
@@ -122,30 +120,15 @@ impl Session {
         &self.model.parts.config
     }
 
-    /// The answer to a prompt about pictures.
+    /// The answer to a prompt about pictures: [`show`](Self::show), then [`ask`](Self::ask).
     ///
     /// # Errors
     /// When the request is impossible, the sequence is longer than the model's context, or it is cancelled before the first token.
     pub fn generate(&mut self, pictures: &[Picture], prompt: &str, options: &GenerateOptions) -> Result<Answer> {
-        self.generate_with(pictures, prompt, options, |_| ControlFlow::Continue(()))
-    }
-
-    /// As [`generate`](Self::generate), handing each piece of text to `on_text` as soon as it is certain; a break ends
-    /// the answer, as a cancel does once it has begun.
-    ///
-    /// # Errors
-    /// As [`generate`](Self::generate).
-    pub fn generate_with(
-        &mut self,
-        pictures: &[Picture],
-        prompt: &str,
-        options: &GenerateOptions,
-        on_text: impl FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Answer> {
         // What the pictures alone exceed is known before the work.
         self.check_length(pictures.len() * self.config().vision.tokens(), options.max_tokens)?;
         self.show(pictures)?;
-        self.ask(prompt, options, on_text)
+        self.ask(prompt, options)
     }
 
     /// Encodes the pictures that prompts are about from now on; that costs the same for one prompt and for many.
@@ -191,105 +174,6 @@ impl Session {
     /// The features of the pictures shown, `[images][tokens of an image][hidden]`.
     pub fn image_features(&self) -> &[f32] {
         &self.features
-    }
-
-    /// The answer to a prompt about the pictures shown last, as [`generate_with`](Self::generate_with).
-    ///
-    /// # Errors
-    /// As [`generate`](Self::generate).
-    pub fn ask(
-        &mut self,
-        prompt: &str,
-        options: &GenerateOptions,
-        mut on_text: impl FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Answer> {
-        let mut sampler = Sampler::new(&options.sampling)?;
-        let (prefix, mut timings) = self.prefill(prompt, options.max_tokens, Positions::Last)?;
-        let model = self.model.clone();
-        let tokenizer = model.tokenizer()?;
-        let mut matcher =
-            options.constraint.as_ref().map(|constraint| Matcher::new(constraint, tokenizer)).transpose()?;
-        let start = Instant::now();
-        let used = tokenizer.used_vocabulary().min(self.logits.len());
-        let mut stream = TextStream::new(tokenizer);
-        let mut answer = Answer::empty(prefix.len());
-        let special = tokenizer.special();
-        let ruled = Rules {
-            rules: &model.config().generation,
-            ends: &special.eos,
-            prefix: prefix.len(),
-            most: options.max_tokens,
-        };
-        let (has_rules, mut ids, mut allowed) = (!ruled.rules.is_empty(), prefix, Vec::new());
-        while answer.tokens.len() < options.max_tokens {
-            if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                answer.finish = FinishReason::Deadline;
-                break;
-            }
-            if let Some(last) = answer.tokens.last() {
-                match self.step(*last) {
-                    Err(Error::Cancelled) => {
-                        answer.finish = FinishReason::Stopped;
-                        break;
-                    }
-                    other => other?,
-                }
-            }
-            let mut logits = &self.logits[..used];
-            if has_rules {
-                allowed.clear();
-                allowed.extend_from_slice(logits);
-                ruled.apply(&ids, &mut allowed);
-                logits = &allowed;
-            }
-            let reports = options.probabilities || options.alternatives > 0;
-            let report = reports.then(|| {
-                let admitted = match (options.probability_base, &mut matcher) {
-                    (ProbabilityBase::Form, Some(matcher)) => matcher.admitted(logits),
-                    (ProbabilityBase::Form, None) => logits,
-                    _ => &self.logits[..used],
-                };
-                let base = if options.probability_base == ProbabilityBase::Full { &self.logits } else { admitted };
-                (sampling::normalizer(base), sampling::likeliest(admitted, options.alternatives))
-            });
-            let token = match &mut matcher {
-                Some(matcher) => matcher.next(&mut sampler, logits)?,
-                None => sampler.next(logits)?,
-            };
-            answer.tokens.push(token);
-            ids.push(token);
-            if let Some((normalizer, likeliest)) = report {
-                // Over a form, of what the model's rules have left of the logits.
-                let over_form = options.probability_base == ProbabilityBase::Form;
-                let logit = if over_form { logits[token as usize] } else { self.logits[token as usize] };
-                answer.probabilities.push((logit - normalizer).exp());
-                if options.alternatives > 0 {
-                    let alternatives = likeliest.into_iter().map(|(logit, token)| (token, logit - normalizer));
-                    answer.alternatives.push(alternatives.collect());
-                }
-            }
-            if tokenizer.is_end(token) && !options.ignore_end {
-                answer.finish = FinishReason::EndToken;
-                break;
-            }
-            let piece = stream.push(token)?;
-            answer.text.push_str(&piece);
-            if !piece.is_empty() && on_text(&piece).is_break() {
-                answer.finish = FinishReason::Stopped;
-                break;
-            }
-        }
-        answer.complete =
-            answer.finish == FinishReason::EndToken || matcher.as_mut().is_none_or(|matcher| matcher.may_end());
-        let rest = stream.finish()?;
-        if !rest.is_empty() && answer.finish != FinishReason::Stopped {
-            answer.text.push_str(&rest);
-            // The answer is over: there is nothing left that a break could end.
-            let _ = on_text(&rest);
-        }
-        timings.generate = start.elapsed();
-        answer.timings = timings;
-        Ok(answer)
     }
 
     /// The decoder's output for every position of a prefix about the pictures shown, after the last norm,
@@ -398,6 +282,7 @@ impl Session {
         self.decoder.cache.reset(&config.text, total);
         self.advance(Stage::Prefill, positions)?;
         timings.prefill = start.elapsed();
+        log::debug!("prefill of {} tokens, {pictures} pictures among them: {:.1?}", prefix.len(), timings.prefill);
         Ok((prefix, timings))
     }
 
@@ -434,6 +319,7 @@ impl Session {
             self.features.clear();
         }
         self.shown.vision = start.elapsed();
+        log::debug!("{} image features: {:.1?}", self.features.len() / config.text.hidden, self.shown.vision);
         result
     }
 

@@ -2,22 +2,58 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Constraint, Sampling};
+use super::Constraint;
+use super::sampling::Sampling;
 use crate::sched::CancelHandle;
 
-/// How a session computes.
+/// How a session computes. Each method sets one thing; a setting that may be left open takes an `Option`, too.
+///
+/// ```
+/// let options = gemmule::SessionOptions::new().threads(4).generation_threads(2);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
-    /// Threads; by default one for each physical core that this process may use.
-    pub threads: Option<usize>,
+    pub(super) threads: Option<usize>,
+    pub(super) generation_threads: Option<usize>,
+    pub(super) isa: Option<String>,
+    pub(super) cancel: CancelHandle,
+}
+
+impl SessionOptions {
+    /// A thread for each physical core, and the best instruction set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Threads, 1 … [`MOST_THREADS`](crate::MOST_THREADS); by default one for each physical core that this process may use.
+    #[must_use]
+    pub fn threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+        self.threads = threads.into();
+        self
+    }
+
     /// Threads that generate tokens after the first; by default as many as [`threads`](Self::threads). Reading the weights
     /// for one token at a time fills the memory's bandwidth with fewer cores than the pictures and the prompt keep busy.
-    pub generation_threads: Option<usize>,
-    /// Instruction set by name; by default the environment's `GEMMULE_ISA`, else the best.
-    pub isa: Option<String>,
+    #[must_use]
+    pub fn generation_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+        self.generation_threads = threads.into();
+        self
+    }
+
+    /// The instruction set by its name; by default the environment's `GEMMULE_ISA`, else the best.
+    #[must_use]
+    pub fn isa<'a>(mut self, name: impl Into<Option<&'a str>>) -> Self {
+        self.isa = name.into().map(str::to_owned);
+        self
+    }
+
     /// Ends what the session computes, from another thread. What has no result yet is an
     /// [`Error::Cancelled`](crate::Error::Cancelled); an answer ends with what there is.
-    pub cancel: CancelHandle,
+    #[must_use]
+    pub fn cancel(mut self, handle: CancelHandle) -> Self {
+        self.cancel = handle;
+        self
+    }
 }
 
 /// The tokens whose probabilities sum to one.
@@ -48,30 +84,35 @@ impl ProbabilityBase {
     }
 }
 
-/// What to generate.
+/// What to generate. Each method sets one thing; a setting that may be left open takes an `Option`, too.
+///
+/// ```
+/// use gemmule::session::{Constraint, GenerateOptions};
+///
+/// let yes_or_no = Constraint::Choices(vec!["yes".into(), "no".into()]);
+/// let options = GenerateOptions::new().max_tokens(8).constraint(yes_or_no).probabilities(true);
+/// ```
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
-    /// Most tokens of an answer.
-    pub max_tokens: usize,
-    /// How the next token is chosen.
-    pub sampling: Sampling,
-    /// Go on past end tokens, to measure speed.
-    pub ignore_end: bool,
-    /// Report each token's probability.
-    pub probabilities: bool,
-    /// What probabilities are over.
-    pub probability_base: ProbabilityBase,
-    /// Report so many of the likeliest tokens at each step, with their probabilities.
-    pub alternatives: usize,
-    /// What the answer must look like.
-    pub constraint: Option<Constraint>,
-    /// When to stop, with what there is by then. The prompt is run in any case.
-    pub deadline: Option<Instant>,
+    pub(super) max_tokens: usize,
+    pub(super) sampling: Sampling,
+    pub(super) ignore_end: bool,
+    pub(super) probabilities: bool,
+    pub(super) probability_base: ProbabilityBase,
+    pub(super) alternatives: usize,
+    pub(super) constraint: Option<Constraint>,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Default for GenerateOptions {
-    /// Greedy, up to 256 tokens.
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl GenerateOptions {
+    /// Greedy, up to 256 tokens.
+    pub fn new() -> Self {
         Self {
             max_tokens: 256,
             sampling: Sampling::default(),
@@ -83,16 +124,94 @@ impl Default for GenerateOptions {
             deadline: None,
         }
     }
+
+    /// Most tokens of an answer.
+    #[must_use]
+    pub fn max_tokens(mut self, count: usize) -> Self {
+        self.max_tokens = count;
+        self
+    }
+
+    /// 0, the default, takes the likeliest token; larger values, up to 1000, flatten the distribution that tokens are drawn from.
+    #[must_use]
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.sampling.temperature = temperature;
+        self
+    }
+
+    /// Draws from so many of the likeliest tokens; 0, the default, from all.
+    #[must_use]
+    pub fn top_k(mut self, count: usize) -> Self {
+        self.sampling.top_k = count;
+        self
+    }
+
+    /// Draws from the likeliest tokens that together have this probability, above 0; 1, the default, from all.
+    #[must_use]
+    pub fn top_p(mut self, probability: f32) -> Self {
+        self.sampling.top_p = probability;
+        self
+    }
+
+    /// The same seed draws the same answer; 0 by default.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.sampling.seed = seed;
+        self
+    }
+
+    /// Whether to go on past end tokens, to measure speed.
+    #[must_use]
+    pub fn ignore_end(mut self, ignore: bool) -> Self {
+        self.ignore_end = ignore;
+        self
+    }
+
+    /// Whether to report each token's [`probability`](GeneratedToken::probability).
+    #[must_use]
+    pub fn probabilities(mut self, report: bool) -> Self {
+        self.probabilities = report;
+        self
+    }
+
+    /// What probabilities are over.
+    #[must_use]
+    pub fn probability_base(mut self, base: ProbabilityBase) -> Self {
+        self.probability_base = base;
+        self
+    }
+
+    /// How many of the likeliest tokens to report at each place, see [`alternatives`](GeneratedToken::alternatives); none by default.
+    #[must_use]
+    pub fn alternatives(mut self, count: usize) -> Self {
+        self.alternatives = count;
+        self
+    }
+
+    /// What the answer must look like.
+    #[must_use]
+    pub fn constraint(mut self, constraint: impl Into<Option<Constraint>>) -> Self {
+        self.constraint = constraint.into();
+        self
+    }
+
+    /// When to stop, with what there is by then. The prompt is run in any case.
+    #[must_use]
+    pub fn deadline(mut self, time: impl Into<Option<Instant>>) -> Self {
+        self.deadline = time.into();
+        self
+    }
 }
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FinishReason {
     /// The model said so.
     EndToken,
     /// The limit of tokens was reached.
     MaxTokens,
-    /// The caller said so: its callback, or a cancel.
+    /// The caller said so: it asked for no more tokens, or cancelled.
     Stopped,
     /// The time was up.
     Deadline,
@@ -124,6 +243,38 @@ pub struct Timings {
     pub generate: Duration,
 }
 
+/// A token that could stand in the place of a generated one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Alternative {
+    /// Its id.
+    pub id: u32,
+    /// The logarithm of its probability, over what [`probability_base`](GenerateOptions::probability_base) says.
+    pub log_probability: f32,
+}
+
+/// A token of an answer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GeneratedToken {
+    /// Its id.
+    pub id: u32,
+    /// What became certain of the answer's text with it: nothing where a character lacks bytes that later tokens bring.
+    pub text: String,
+    /// Its probability before temperature and cuts, over what [`probability_base`](GenerateOptions::probability_base) says; there
+    /// where [`probabilities`](GenerateOptions::probabilities) or [`alternatives`](GenerateOptions::alternatives) were asked for.
+    pub probability: Option<f32>,
+    /// The likeliest tokens in its place, best first; as many as were [asked for](GenerateOptions::alternatives).
+    pub alternatives: Vec<Alternative>,
+}
+
+impl GeneratedToken {
+    /// A token that was generated elsewhere: without text or alternatives.
+    pub fn new(id: u32, probability: impl Into<Option<f32>>) -> Self {
+        Self { id, text: String::new(), probability: probability.into(), alternatives: Vec::new() }
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -131,13 +282,7 @@ pub struct Answer {
     /// The answer's text.
     pub text: String,
     /// The generated tokens, the end token included when it came.
-    pub tokens: Vec<u32>,
-    /// The probability of each of the tokens before temperature and cuts, over what
-    /// [`probability_base`](GenerateOptions::probability_base) says; empty unless asked for.
-    pub probabilities: Vec<f32>,
-    /// For each of the tokens the likeliest ones in its place, best first, with the logarithms of their probabilities; empty
-    /// unless asked for.
-    pub alternatives: Vec<Vec<(u32, f32)>>,
+    pub tokens: Vec<GeneratedToken>,
     /// Tokens of the prefix, images included.
     pub prompt_tokens: usize,
     /// Why it ended.
@@ -149,17 +294,9 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(super) fn empty(prompt_tokens: usize) -> Self {
-        Self {
-            text: String::new(),
-            tokens: Vec::new(),
-            probabilities: Vec::new(),
-            alternatives: Vec::new(),
-            prompt_tokens,
-            finish: FinishReason::MaxTokens,
-            complete: true,
-            timings: Timings::default(),
-        }
+    /// The ids of its tokens.
+    pub fn token_ids(&self) -> Vec<u32> {
+        self.tokens.iter().map(|token| token.id).collect()
     }
 }
 

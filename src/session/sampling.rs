@@ -5,17 +5,13 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::{Error, Result};
 
-/// How the next token is chosen.
+/// How the next token is chosen; [`GenerateOptions`](super::GenerateOptions) says what each field means.
 #[derive(Clone, Debug)]
-pub struct Sampling {
-    /// 0 takes the likeliest token; larger values flatten the distribution.
-    pub temperature: f32,
-    /// Keep so many of the likeliest tokens; 0 keeps all.
-    pub top_k: usize,
-    /// Keep the likeliest tokens that together have this probability; 1 keeps all.
-    pub top_p: f32,
-    /// The same seed gives the same answer.
-    pub seed: u64,
+pub(super) struct Sampling {
+    pub(super) temperature: f32,
+    pub(super) top_k: usize,
+    pub(super) top_p: f32,
+    pub(super) seed: u64,
 }
 
 impl Default for Sampling {
@@ -32,12 +28,20 @@ pub(super) fn normalizer(logits: &[f32]) -> f32 {
     (f64::from(largest) + sum.ln()) as f32
 }
 
+/// A token and what it weighs among others: its logit, or a number that grows with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Candidate {
+    pub(super) weight: f32,
+    pub(super) id: u32,
+}
+
 /// The `count` largest logits and their tokens, best first.
-pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<(f32, u32)> {
+pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<Candidate> {
     if count == 0 {
         return Vec::new();
     }
-    let mut candidates: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
+    let mut candidates: Vec<Candidate> =
+        logits.iter().zip(0..).map(|(logit, id)| Candidate { weight: *logit, id }).collect();
     if (1..candidates.len()).contains(&count) {
         candidates.select_nth_unstable_by(count - 1, descending);
         candidates.truncate(count);
@@ -46,10 +50,11 @@ pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<(f32, u32)> {
     candidates
 }
 
+#[derive(Debug)]
 pub(super) struct Sampler {
     options: Sampling,
     random: ChaCha8Rng,
-    candidates: Vec<(f32, u32)>,
+    candidates: Vec<Candidate>,
 }
 
 impl Sampler {
@@ -86,7 +91,8 @@ impl Sampler {
         }
         let weight = |logit: f32| ((logit - largest) / self.options.temperature).exp();
         self.candidates.clear();
-        self.candidates.extend(logits.iter().zip(0..).map(|(logit, id)| (weight(*logit), id)));
+        let candidate = |(logit, id): (&f32, u32)| Candidate { weight: weight(*logit), id };
+        self.candidates.extend(logits.iter().zip(0..).map(candidate));
         if (1..used).contains(&self.options.top_k) {
             self.candidates.select_nth_unstable_by(self.options.top_k - 1, descending);
             self.candidates.truncate(self.options.top_k);
@@ -96,17 +102,17 @@ impl Sampler {
         if self.options.top_p < 1.0 {
             keep_mass(&mut self.candidates, f64::from(self.options.top_p));
         }
-        let total: f64 = self.candidates.iter().map(|(weight, _)| f64::from(*weight)).sum();
+        let total: f64 = self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
         let mut point = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * total;
-        for (weight, id) in &self.candidates {
-            point -= f64::from(*weight);
+        for candidate in &self.candidates {
+            point -= f64::from(candidate.weight);
             if point < 0.0 {
-                return Ok(*id);
+                return Ok(candidate.id);
             }
         }
         // Rounding left the point at the very end: the last that has any weight.
-        let last = self.candidates.iter().rfind(|(weight, _)| *weight > 0.0);
-        last.map(|(_, id)| *id).ok_or_else(|| Error::Request("the vocabulary is empty".to_owned()))
+        let last = self.candidates.iter().rfind(|candidate| candidate.weight > 0.0);
+        last.map(|candidate| candidate.id).ok_or_else(|| Error::Request("the vocabulary is empty".to_owned()))
     }
 }
 
@@ -114,14 +120,14 @@ pub(super) fn damaged() -> Error {
     Error::Request("the model's output is not a number: the weights are damaged or overflow in this format".to_owned())
 }
 
-fn descending(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
-    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+fn descending(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
 }
 
 /// Keeps the fewest of the heaviest candidates that together have `share` of the weight. Sorts no more of them than needed:
 /// of a vocabulary of 257,216 it is mostly a handful.
-fn keep_mass(candidates: &mut Vec<(f32, u32)>, share: f64) {
-    let limit = share * candidates.iter().map(|(weight, _)| f64::from(*weight)).sum::<f64>();
+fn keep_mass(candidates: &mut Vec<Candidate>, share: f64) {
+    let limit = share * candidates.iter().map(|candidate| f64::from(candidate.weight)).sum::<f64>();
     let mut sorted = 64;
     loop {
         sorted = candidates.len().min(sorted * 4);
@@ -130,8 +136,8 @@ fn keep_mass(candidates: &mut Vec<(f32, u32)>, share: f64) {
         }
         candidates[..sorted].sort_unstable_by(descending);
         let mut mass = 0.0;
-        for (index, (weight, _)) in candidates[..sorted].iter().enumerate() {
-            mass += f64::from(*weight);
+        for (index, candidate) in candidates[..sorted].iter().enumerate() {
+            mass += f64::from(candidate.weight);
             if mass >= limit {
                 return candidates.truncate(index + 1);
             }
@@ -188,7 +194,8 @@ mod tests {
         let logits = [1.0f32, 3.0, -2.0, 3.0];
         let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
         assert!((normalizer(&logits) - sum.ln()).abs() < 1e-6);
-        assert_eq!(likeliest(&logits, 3), [(3.0, 1), (3.0, 3), (1.0, 0)]);
+        let pairs: Vec<_> = likeliest(&logits, 3).iter().map(|candidate| (candidate.weight, candidate.id)).collect();
+        assert_eq!(pairs, [(3.0, 1), (3.0, 3), (1.0, 0)]);
         assert_eq!(likeliest(&logits, 9).len(), 4);
     }
 

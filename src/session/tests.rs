@@ -17,11 +17,11 @@ fn a_prompt_that_cannot_fit_is_not_tokenised() {
         assert!((1..=tokens).contains(&fewest), "{fewest} of {tokens}");
     }
     assert!(tokenizer.fewest_tokens(1 << 20) > 1 << 14);
-    let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+    let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
     session.show(&[]).unwrap();
     let start = Instant::now();
     let prompt = "what color is it? ".repeat(10 << 20);
-    let error = session.ask(&prompt, &GenerateOptions::default(), |_| ControlFlow::Continue(())).unwrap_err();
+    let error = session.ask(&prompt, &GenerateOptions::new()).unwrap_err();
     assert!(error.to_string().contains("188743680 bytes are more tokens than"), "{error}");
     assert!(start.elapsed().as_secs() < 5, "it was tokenised");
 }
@@ -31,7 +31,7 @@ fn a_prompt_that_cannot_fit_is_not_tokenised() {
 fn the_last_position_does_not_need_the_others() {
     let model = Model::bundled().unwrap();
     for isa in isa::available() {
-        let options = SessionOptions { isa: Some(isa.name().into()), ..SessionOptions::default() };
+        let options = SessionOptions::new().isa(isa.name());
         let run = |positions, prompt: &str| {
             let mut session = Session::new(&model, &options).unwrap();
             let side = session.config().vision.image_size as u32;

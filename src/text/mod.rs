@@ -230,9 +230,19 @@ fn behind(text: &str, shown: usize) -> &str {
 }
 
 /// Text that grows token by token and never shows half a character.
-#[derive(Debug)]
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+///
+/// ```no_run
+/// # fn show(tokenizer: &gemmule::text::Tokenizer, ids: &[u32]) -> gemmule::Result<()> {
+/// let mut text = gemmule::text::TextStream::new();
+/// for id in ids {
+///     print!("{}", text.push(tokenizer, *id)?);
+/// }
+/// println!("{}", text.finish(tokenizer)?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct TextStream {
     ids: Vec<u32>,
     /// Tokens before this one are settled: later tokens cannot change their text.
     settled: usize,
@@ -246,19 +256,19 @@ const CONTEXT: usize = 8;
 /// Most byte tokens of one character.
 const LONGEST_CHARACTER: usize = 4;
 
-impl<'a> TextStream<'a> {
+impl TextStream {
     /// An empty text.
-    pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, ids: Vec::new(), settled: 0, shown: 0 }
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Takes a token; returns the text that became certain with it.
+    /// Takes a token of `tokenizer`, the same for all; returns the text that became certain with it.
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn push(&mut self, id: u32) -> Result<String> {
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String> {
         self.ids.push(id);
-        let text = self.tokenizer.decode(&self.ids[self.settled..])?;
+        let text = tokenizer.decode(&self.ids[self.settled..])?;
         // The replacement character at the end is a character that is still missing bytes.
         let certain = text.trim_end_matches('\u{fffd}').len();
         let piece = behind(&text[..certain], self.shown).to_owned();
@@ -267,7 +277,7 @@ impl<'a> TextStream<'a> {
             // Byte tokens in a row are decoded as one: only from where a character begins do they have the same text.
             let from = self.ids.len() - CONTEXT;
             for settled in from..from + LONGEST_CHARACTER {
-                let rest = self.tokenizer.decode(&self.ids[settled..])?;
+                let rest = tokenizer.decode(&self.ids[settled..])?;
                 if text.ends_with(&rest) {
                     (self.settled, self.shown) = (settled, rest.len());
                     break;
@@ -281,8 +291,8 @@ impl<'a> TextStream<'a> {
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn finish(&mut self) -> Result<String> {
-        let text = self.tokenizer.decode(&self.ids[self.settled..])?;
+    pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String> {
+        let text = tokenizer.decode(&self.ids[self.settled..])?;
         let piece = behind(&text, self.shown).to_owned();
         self.shown = text.len();
         Ok(piece)

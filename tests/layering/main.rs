@@ -12,7 +12,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 type Rooms = &'static [(&'static str, &'static [&'static str])];
 
 const LIBRARY: Rooms = &[
-    ("answer", &["config", "error", "image", "text"]),
+    ("answer", &["config", "error", "image", "session", "text"]),
     ("config", &["error", "gguf"]),
     ("error", &[]),
     ("gguf", &["error"]),

@@ -6,7 +6,6 @@ mod messages;
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -133,16 +132,14 @@ impl Answerer {
     /// The answer's text, and the objects in it as a message.
     fn answer(&mut self, image: &Image<'_>, came: Instant, stop: &AtomicBool) -> Result<(String, Vec<u8>)> {
         self.session.show(&[image.frame()?.to_picture()])?;
-        let options = GenerateOptions {
-            max_tokens: self.max_tokens,
-            probabilities: true,
-            deadline: self.budget.map(|budget| came + budget),
-            ..GenerateOptions::default()
-        };
-        let answer = self.session.ask(&self.prompt, &options, |_| {
-            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        let found = answer::detections(self.model.tokenizer()?, &answer.tokens, &answer.probabilities)?;
+        let deadline = self.budget.map(|budget| came + budget);
+        let options = GenerateOptions::new().max_tokens(self.max_tokens).probabilities(true).deadline(deadline);
+        let mut stream = self.session.stream(&self.prompt, &options)?;
+        while let Some(token) = stream.next().filter(|_| !stop.load(Ordering::Relaxed)) {
+            token?;
+        }
+        let answer = stream.finish();
+        let found = answer::detections(self.model.tokenizer()?, &answer.tokens)?;
         let detections = messages::detections(&image.header, &found.objects, (image.width, image.height));
         Ok((answer.text, detections))
     }
@@ -175,7 +172,7 @@ impl Cli {
             (Some(model), None) => Model::open(model)?,
             (None, _) => Model::bundled()?,
         };
-        let options = SessionOptions { threads: self.threads, ..SessionOptions::default() };
+        let options = SessionOptions::new().threads(self.threads);
         let session = Session::new(&model, &options)?;
 
         let wire = zenoh::open(session_config()?).wait().map_err(|error| anyhow::anyhow!("Zenoh: {error}"))?;

@@ -41,15 +41,35 @@ const BUFFERS: u32 = 4;
 /// What a camera is asked for; what is left open stays as the camera has it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CameraOptions {
+    format: Option<CameraFormat>,
+    size: Option<Size>,
+}
+
+impl CameraOptions {
+    /// As the camera has it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// How pixels come. By default the first that the camera has, in the size wanted and with colours that are known, of yuyv,
     /// uyvy, nv12, i420, rgb8, bgr8, rgba8, bgra8, JPEG, mono8.
-    pub format: Option<CameraFormat>,
+    #[must_use]
+    pub fn format(mut self, format: impl Into<Option<CameraFormat>>) -> Self {
+        self.format = format.into();
+        self
+    }
+
     /// Width and height in pixels.
-    pub size: Option<Size>,
+    #[must_use]
+    pub fn size(mut self, size: impl Into<Option<Size>>) -> Self {
+        self.size = size.into();
+        self
+    }
 }
 
 /// How a camera's pixels come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CameraFormat {
     /// As they are.
     Raw(PixelFormat),
@@ -456,7 +476,7 @@ mod tests {
         for path in ["/dev/null", "/dev/video-none", "/", "Cargo.toml"] {
             assert!(!Camera::is_one(Path::new(path)), "{path}");
         }
-        let error = Camera::open(Path::new("/dev/null"), &CameraOptions::default()).unwrap_err().to_string();
+        let error = Camera::open(Path::new("/dev/null"), &CameraOptions::new()).unwrap_err().to_string();
         assert!(error.contains("no camera"), "{error}");
     }
 }

@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use gemmule::Model;
-use gemmule::answer::{Bounds, Detections, Malformed, Mask, Object, annotate, detections, merge_duplicates};
+use gemmule::answer::{Bounds, Detections, Drawn, Malformed, Mask, Object, annotate, detections, merge_duplicates};
 use gemmule::image::Size;
-use gemmule::session::Constraint;
-use gemmule::{Answer, Picture, ProbabilityBase, Session};
+use gemmule::session::{Alternative, Constraint, ProbabilityBase};
+use gemmule::{Answer, Picture, Session};
 use gemmule_common::files::{OutputFile, directory_of, same_file};
 use serde_json::{Value, json};
 
@@ -95,7 +95,7 @@ impl Found {
         answer: &Answer,
         pictures: &[Picture],
     ) -> Result<Self> {
-        let mut detections = detections(model.tokenizer()?, &answer.tokens, &answer.probabilities)?;
+        let mut detections = detections(model.tokenizer()?, &answer.tokens)?;
         if let Some(overlap) = arguments.nms {
             merge_duplicates(&mut detections.objects, overlap);
         }
@@ -158,8 +158,9 @@ impl Found {
     pub(super) fn draw(&self, picture: &Picture) -> Result<Vec<u8>> {
         // The picture again, and the file in the worst case, as it grows.
         gemmule_common::memory::check_room(4 * picture.rgb().len(), "the drawing")?;
-        let objects: Vec<_> = self.detections.objects.iter().zip(self.masks.iter().map(Option::as_ref)).collect();
-        Ok(annotate(picture, &objects).to_png())
+        let objects = self.detections.objects.iter().zip(&self.masks);
+        let drawn: Vec<_> = objects.map(|(object, mask)| Drawn { object, mask: mask.as_ref() }).collect();
+        Ok(annotate(picture, &drawn).to_png())
     }
 
     /// Each mask as a PNG file in `directory`, named by the number of its object.
@@ -222,8 +223,8 @@ pub(super) fn to_json(
     let (objects, malformed) = found.to_json(pictures);
     let mut value = json!({
         "text": answer.text,
-        "tokens": answer.tokens,
-        "probabilities": answer.probabilities,
+        "tokens": answer.token_ids(),
+        "probabilities": answer.tokens.iter().filter_map(|token| token.probability).collect::<Vec<_>>(),
         "objects": objects,
         "malformed": malformed,
         "prompt_tokens": answer.prompt_tokens,
@@ -234,11 +235,11 @@ pub(super) fn to_json(
     if pictures.iter().any(|picture| picture.damage().is_some()) {
         value["damaged"] = pictures.iter().map(Picture::damage).collect();
     }
-    if !answer.alternatives.is_empty() {
+    if answer.tokens.iter().any(|token| !token.alternatives.is_empty()) {
         let tokenizer = model.tokenizer()?;
-        let one = |&(token, logarithm): &(u32, f32)| json!({ "token": token, "text": tokenizer.token(token), "logprob": logarithm });
-        let places = answer.alternatives.iter();
-        value["logprobs"] = places.map(|likeliest| likeliest.iter().map(one).collect::<Vec<_>>()).collect();
+        let one = |&Alternative { id, log_probability, .. }: &Alternative| json!({ "token": id, "text": tokenizer.token(id), "logprob": log_probability });
+        let places = answer.tokens.iter();
+        value["logprobs"] = places.map(|token| token.alternatives.iter().map(one).collect::<Vec<_>>()).collect();
     }
     Ok(value)
 }

@@ -125,12 +125,11 @@ impl ComputeArguments {
 
     /// A session that `cancel` ends.
     pub(super) fn session_until(&self, model: &Model, cancel: CancelHandle) -> Result<Session> {
-        let options = SessionOptions {
-            threads: self.threads,
-            generation_threads: self.generation_threads,
-            isa: self.isa.clone(),
-            cancel,
-        };
+        let options = SessionOptions::new()
+            .threads(self.threads)
+            .generation_threads(self.generation_threads)
+            .isa(self.isa.as_deref())
+            .cancel(cancel);
         Ok(Session::new(model, &options)?)
     }
 }

@@ -130,7 +130,7 @@ impl Bench {
 
     /// One run: the stages' times, the prompt's tokens and the generated ones.
     fn measure(&self, session: &mut Session, picture: &Picture) -> Result<([Duration; 4], usize, usize)> {
-        let options = GenerateOptions { max_tokens: self.max_tokens, ignore_end: true, ..GenerateOptions::default() };
+        let options = GenerateOptions::new().max_tokens(self.max_tokens).ignore_end(true);
         let answer = session.generate(std::slice::from_ref(picture), &self.prompt, &options)?;
         let t = answer.timings;
         Ok(([t.image, t.vision, t.prefill, t.generate], answer.prompt_tokens, answer.tokens.len()))

@@ -1,11 +1,9 @@
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use gemmule::session::Sampling;
 use gemmule::{Answer, GenerateOptions};
 use serde_json::{Value, json};
 
@@ -104,42 +102,35 @@ impl Run {
         let start = Instant::now();
         let pictures = self.images.open()?;
         let decode = start.elapsed();
-        let options = GenerateOptions {
-            max_tokens: self.max_tokens,
-            sampling: Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed },
-            probabilities: self.json || draws,
-            probability_base: self.probabilities.base(),
-            alternatives: self.logprobs,
-            constraint: self.form.constraint(),
-            ..GenerateOptions::default()
-        };
+        let options = GenerateOptions::new()
+            .max_tokens(self.max_tokens)
+            .temperature(self.temperature)
+            .top_k(self.top_k)
+            .top_p(self.top_p)
+            .seed(self.seed)
+            .probabilities(self.json || draws)
+            .probability_base(self.probabilities.base())
+            .alternatives(self.logprobs)
+            .constraint(self.form.constraint());
         session.show(&pictures)?;
         let mut cut_off = false;
         for prompt in &self.prompts {
-            let (mut failed, mut begun) = (None, false);
-            let answer = session.ask(prompt, &options, |piece| {
-                if self.json {
-                    return ControlFlow::Continue(());
-                }
-                begun = true;
-                let mut out = std::io::stdout().lock();
-                match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        failed = Some(error);
-                        ControlFlow::Break(())
+            let mut stream = session.stream(prompt, &options)?;
+            let mut begun = false;
+            for token in &mut stream {
+                let token = token.inspect_err(|_| {
+                    if begun {
+                        // The message gets a line of its own; where stdout is gone, there is none to end.
+                        let _ = writeln!(std::io::stdout());
                     }
+                })?;
+                if !self.json && !token.text.is_empty() {
+                    begun = true;
+                    let mut out = std::io::stdout().lock();
+                    out.write_all(token.text.as_bytes()).and_then(|()| out.flush())?;
                 }
-            });
-            let answer = answer.inspect_err(|_| {
-                if begun {
-                    // The message gets a line of its own; where stdout is gone, there is none to end.
-                    let _ = writeln!(std::io::stdout());
-                }
-            })?;
-            if let Some(error) = failed {
-                return Err(error.into());
             }
+            let answer = stream.finish();
             if !self.json {
                 writeln!(std::io::stdout())?;
             }

@@ -417,3 +417,20 @@ fn a_picture_comes_through_stdin() {
     let message = String::from_utf8_lossy(&empty.stderr);
     assert!(message.contains("stdin") && message.contains("empty"), "{message}");
 }
+
+/// What the library chose is told to who asks, nothing to others, and a level that is none is refused.
+#[test]
+fn the_log_is_silent_unless_asked_for() {
+    let run = |level: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+        command.args(["run", "-i", PICTURE, "-p", "caption en", "--threads", "1", "--isa", "portable"]);
+        let output = command.current_dir(ROOT).env("GEMMULE_LOG", level).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run(""), (Some(0), String::new()));
+    assert_eq!(run("info"), (Some(0), "gemmule: 1 threads compute with portable, as asked for\n".to_owned()));
+    let (code, told) = run("debug");
+    assert!(code == Some(0) && told.contains("prefill of 29 tokens") && told.contains("then end_token"), "{told}");
+    let (code, told) = run("loud");
+    assert!(code == Some(2) && told.contains("GEMMULE_LOG is 'loud': choose off, error"), "{told}");
+}

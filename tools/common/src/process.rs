@@ -2,13 +2,34 @@
 
 use std::io::Write;
 
+use log::LevelFilter;
+
+/// The exit code for arguments, or an environment, that cannot be used; clap's.
+const WRONG_USAGE: i32 = 2;
+
 /// Gets a process ready whose messages begin with `name`; before any thread is started.
 pub fn prepare(name: &'static str) {
     tell_of_panics(name);
+    tell_what_is_logged(name);
     #[cfg(unix)]
     refuse_large_files();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     have_one_heap_where_addresses_are_few();
+}
+
+/// What the library logs goes to stderr, as far as the environment's `GEMMULE_LOG` says: off, error, warn (the default), info, debug.
+fn tell_what_is_logged(name: &str) {
+    let level = std::env::var("GEMMULE_LOG").ok().filter(|level| !level.is_empty());
+    let level = level.map_or(Ok(LevelFilter::Warn), |level| level.parse().map_err(|_| level));
+    let level = level.unwrap_or_else(|level| {
+        let _ = writeln!(std::io::stderr(), "{name}: GEMMULE_LOG is '{level}': choose off, error, warn, info or debug");
+        std::process::exit(WRONG_USAGE)
+    });
+    let program = name.to_owned();
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format(move |out, record| writeln!(out, "{program}: {}", record.args()))
+        .init();
 }
 
 /// Tells of a mistake in the program in one line. The standard library's backtrace holds a lock while it allocates: where memory is

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use gemmule::answer::detections;
-use gemmule::session::{Constraint, Sampling};
+use gemmule::session::Constraint;
 use gemmule::{Answer, FinishReason, GenerateOptions, Model, Session, SessionOptions};
 
 fn model(directory: &Path) -> Model {
@@ -17,18 +17,16 @@ fn model(directory: &Path) -> Model {
 
 /// Answers with different seeds, the first one greedy.
 fn answers(model: &Model, constraint: Constraint) -> Vec<Answer> {
-    let mut session = Session::new(model, &SessionOptions::default()).unwrap();
+    let mut session = Session::new(model, &SessionOptions::new()).unwrap();
     session.show(&[]).unwrap();
     let answer = |seed: u64| {
-        let sampling = Sampling { temperature: if seed == 0 { 0.0 } else { 3.0 }, seed, ..Sampling::default() };
-        let options = GenerateOptions {
-            max_tokens: 80,
-            sampling,
-            probabilities: true,
-            constraint: Some(constraint.clone()),
-            ..GenerateOptions::default()
-        };
-        session.ask("detect cat", &options, |_| std::ops::ControlFlow::Continue(())).unwrap()
+        let options = GenerateOptions::new()
+            .max_tokens(80)
+            .temperature(if seed == 0 { 0.0 } else { 3.0 })
+            .seed(seed)
+            .probabilities(true)
+            .constraint(constraint.clone());
+        session.ask("detect cat", &options).unwrap()
     };
     (0..24).map(answer).collect()
 }
@@ -39,7 +37,7 @@ fn objects_are_always_whole() {
     let model = model(directory.path());
     let (mut objects, mut masks) = (0, 0);
     for answer in answers(&model, Constraint::Objects) {
-        let found = detections(model.tokenizer().unwrap(), &answer.tokens, &answer.probabilities).unwrap();
+        let found = detections(model.tokenizer().unwrap(), &answer.tokens).unwrap();
         // Only the limit of tokens may cut an object.
         let cut = usize::from(answer.finish == FinishReason::MaxTokens);
         assert!(found.malformed.len() <= cut, "{}: {found:?}", answer.text);
@@ -71,7 +69,7 @@ fn texts_match_their_pattern() {
 fn forms_that_cannot_be_are_errors() {
     let directory = tempfile::tempdir().unwrap();
     let model = model(directory.path());
-    let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+    let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
     for (constraint, part) in [
         (Constraint::Choices(Vec::new()), "no choices"),
         (Constraint::Pattern("(".to_owned()), "unclosed group"),
@@ -79,12 +77,11 @@ fn forms_that_cannot_be_are_errors() {
         (Constraint::Pattern("(?:a|b)*a(?:a|b){60}".to_owned()), "cannot be used"),
         (Constraint::Pattern(r"\bword".to_owned()), "cannot be used"),
     ] {
-        let options = GenerateOptions { constraint: Some(constraint), ..GenerateOptions::default() };
+        let options = GenerateOptions::new().constraint(constraint);
         let error = session.generate(&[], "x", &options).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
     // An automaton that matches nothing leaves no token.
-    let options =
-        GenerateOptions { constraint: Some(Constraint::Pattern("[a&&b]".to_owned())), ..GenerateOptions::default() };
+    let options = GenerateOptions::new().constraint(Constraint::Pattern("[a&&b]".to_owned()));
     assert!(session.generate(&[], "x", &options).unwrap_err().to_string().contains("no token"));
 }

@@ -47,7 +47,7 @@ fn merged_adapters_give_the_logits_of_peft() {
         let run = convert(&output, arguments);
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         let model = Model::open(&output).unwrap();
-        let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+        let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
         // The first request of the case, whose prompt is in its list.
         let trace = session.trace_pixel_values(&floats(&request, "0.pixel_values"), "caption en").unwrap();
         let expected = floats(&golden, name);
@@ -179,7 +179,7 @@ fn adapters_of_every_kind_merge_as_peft_merges_them() {
         let changes_both = name != "patch_embedding" && ["embedding", "head"].iter().any(|part| name.contains(part));
         assert_eq!(message.contains("changes both, as in PEFT's merge"), changes_both, "{message}");
         let model = Model::open(&output).unwrap();
-        let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+        let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
         let trace = session.trace_pixel_values(&floats(&request, "0.pixel_values"), "caption en").unwrap();
         let mut compared = vec![(trace.logits, name.clone())];
         if golden.tensor(&format!("{name}.image_features")).is_ok() {
@@ -244,7 +244,7 @@ fn an_embedding_and_a_head_that_stay_equal_are_tied() {
     let golden = std::fs::read(folder.join("golden.safetensors")).unwrap();
     let expected = floats(&SafeTensors::deserialize(&golden).unwrap(), "modules_to_save");
     let model = Model::open(&output).unwrap();
-    let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+    let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
     let found = session.trace_pixel_values(&floats(&request, "0.pixel_values"), "caption en").unwrap().logits;
     let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-4, "{worst}");

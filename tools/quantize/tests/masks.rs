@@ -39,8 +39,7 @@ fn every_stage_is_that_of_torch() {
     let masks: serde_json::Value =
         serde_json::from_slice(&std::fs::read(goldens().join("masks/masks.json")).unwrap()).unwrap();
     for isa in gemmule_quant::isa::available() {
-        let options =
-            SessionOptions { threads: Some(2), isa: Some(isa.name().to_owned()), ..SessionOptions::default() };
+        let options = SessionOptions::new().threads(2).isa(isa.name());
         let mut session = Session::new(&model, &options).unwrap();
         for (index, codes) in codes.chunks(16).enumerate() {
             let mut stages: Vec<Vec<f32>> = Vec::new();
@@ -118,7 +117,7 @@ fn bad_decoders_are_named_and_nothing_is_written() {
 fn codes_without_a_decoder_are_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let model = Model::open(model(directory.path())).unwrap();
-    let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+    let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
     for codes in [&[0; 15][..], &[128; 16]] {
         assert!(session.decode_mask(codes).unwrap_err().to_string().contains("16 codes below 128"));
     }
@@ -126,6 +125,6 @@ fn codes_without_a_decoder_are_an_error() {
     assert!(convert(None, &path).status.success());
     let model = Model::open(&path).unwrap();
     assert!(!model.decodes_masks());
-    let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+    let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
     assert!(session.decode_mask(&[0; 16]).unwrap_err().to_string().contains("--seg-vae"));
 }

@@ -48,8 +48,8 @@ fn a_text_half_with_llama_cpps_keys_answers_the_same() {
     let picture = [Picture::open(root().join("examples/pictures/shape.png")).unwrap()];
     for prompt in ["caption en", "answer en is there a circle in the image?", "detect circle"] {
         let answer = |model| {
-            let mut session = Session::new(model, &SessionOptions::default()).unwrap();
-            session.generate(&picture, prompt, &GenerateOptions::default()).unwrap().text
+            let mut session = Session::new(model, &SessionOptions::new()).unwrap();
+            session.generate(&picture, prompt, &GenerateOptions::new()).unwrap().text
         };
         assert_eq!(answer(&other), answer(&bundled));
     }
@@ -100,9 +100,9 @@ fn a_derived_vocabulary_is_taken_as_it_is() {
     let model = Model::open(&output).unwrap();
     assert_eq!(model.config().text.vocabulary, 265_347);
     assert_eq!(model.tokenizer().unwrap().encode("<ACTION8193>").unwrap(), [265_346]);
-    let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
-    let constraint = Some(Constraint::Choices(vec!["<ACTION8193>".to_owned()]));
-    let options = GenerateOptions { constraint, max_tokens: 20, ..GenerateOptions::default() };
+    let mut session = Session::new(&model, &SessionOptions::new()).unwrap();
+    let choice = Constraint::Choices(vec!["<ACTION8193>".to_owned()]);
+    let options = GenerateOptions::new().constraint(choice).max_tokens(20);
     let answer = session.generate(&[], "act <ACTION8193>", &options).unwrap();
     assert_eq!(answer.text, "<ACTION8193>");
 }

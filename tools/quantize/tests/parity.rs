@@ -92,7 +92,7 @@ fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
 }
 
 fn session(model: &Model, threads: usize, isa: Option<&str>) -> Session {
-    let options = SessionOptions { threads: Some(threads), isa: isa.map(str::to_owned), ..SessionOptions::default() };
+    let options = SessionOptions::new().threads(threads).isa(isa);
     Session::new(model, &options).unwrap()
 }
 
@@ -140,9 +140,9 @@ fn float32_generates_the_same_tokens() {
         let model = Model::open(convert(case, directory.path(), &["--type", "f32"])).unwrap();
         for golden in load(case) {
             let mut session = session(&model, 2, None);
-            let options = GenerateOptions { max_tokens: 8, ..GenerateOptions::default() };
+            let options = GenerateOptions::new().max_tokens(8);
             let answer = session.generate(&golden.pictures, &golden.prompt, &options).unwrap();
-            assert_eq!(answer.tokens, golden.tokens, "{case}: {:?} {:?}", golden.files, golden.prompt);
+            assert_eq!(answer.token_ids(), golden.tokens, "{case}: {:?} {:?}", golden.files, golden.prompt);
             assert_eq!(answer.prompt_tokens, golden.input_ids.len());
         }
     }
@@ -210,16 +210,16 @@ fn threads_do_not_change_a_bit() {
         let model = Model::open(convert("uncapped-f32", directory.path(), &["--type", kind, "--force"])).unwrap();
         let golden = load("uncapped-f32").pop().unwrap();
         let bits_of = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        let bits = |threads, generation_threads| {
-            let options = SessionOptions { threads: Some(threads), generation_threads, ..SessionOptions::default() };
+        let bits = |threads, generation_threads: Option<usize>| {
+            let options = SessionOptions::new().threads(threads).generation_threads(generation_threads);
             let mut session = Session::new(&model, &options).unwrap();
             assert_eq!(session.generation_threads(), generation_threads.unwrap_or(threads));
             let trace = session.trace(&golden.pictures, &golden.prompt).unwrap();
-            let options =
-                GenerateOptions { max_tokens: 8, ignore_end: true, probabilities: true, ..GenerateOptions::default() };
+            let options = GenerateOptions::new().max_tokens(8).ignore_end(true).probabilities(true);
             let answer = session.generate(&golden.pictures, &golden.prompt, &options).unwrap();
             assert_eq!(answer.tokens.len(), 8);
-            (bits_of(&trace.logits), bits_of(&answer.probabilities))
+            let probabilities: Vec<f32> = answer.tokens.iter().map(|token| token.probability.unwrap()).collect();
+            (bits_of(&trace.logits), bits_of(&probabilities))
         };
         let one = bits(1, None);
         for (threads, generation_threads) in [(2, None), (3, None), (8, None), (3, Some(1)), (2, Some(4))] {

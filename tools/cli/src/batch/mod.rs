@@ -133,14 +133,12 @@ impl Batch {
 
     fn answer(&self, model: &Model, shown: &mut Shown, work: &Work) -> Result<(Value, FinishReason)> {
         let session = shown.show(work)?;
-        let options = GenerateOptions {
-            max_tokens: work.row.max_tokens.unwrap_or(self.max_tokens),
-            probabilities: true,
-            probability_base: self.probabilities.base(),
-            alternatives: self.logprobs,
-            ..GenerateOptions::default()
-        };
-        let answer = session.ask(&work.row.prompt, &options, |_| std::ops::ControlFlow::Continue(()))?;
+        let options = GenerateOptions::new()
+            .max_tokens(work.row.max_tokens.unwrap_or(self.max_tokens))
+            .probabilities(true)
+            .probability_base(self.probabilities.base())
+            .alternatives(self.logprobs);
+        let answer = session.ask(&work.row.prompt, &options)?;
         let found = Found::read(&self.objects, session, model, &answer, &work.pictures)?;
         let value = answers::to_json(model, self.probabilities.base(), &answer, &found, &work.pictures)?;
         Ok((value, answer.finish))

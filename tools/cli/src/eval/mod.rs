@@ -6,7 +6,6 @@ mod predictions;
 mod report;
 mod truth;
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -180,12 +179,9 @@ impl Eval {
     }
 
     fn answer(&self, shown: &mut Shown, work: &Work, probabilities: bool) -> Result<gemmule::Answer> {
-        let options = GenerateOptions {
-            max_tokens: work.row.max_tokens.unwrap_or(self.max_tokens),
-            probabilities,
-            ..GenerateOptions::default()
-        };
-        Ok(shown.show(work)?.ask(&work.row.prompt, &options, |_| ControlFlow::Continue(()))?)
+        let most = work.row.max_tokens.unwrap_or(self.max_tokens);
+        let options = GenerateOptions::new().max_tokens(most).probabilities(probabilities);
+        Ok(shown.show(work)?.ask(&work.row.prompt, &options)?)
     }
 
     fn find_objects(

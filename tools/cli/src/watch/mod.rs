@@ -1,7 +1,6 @@
 mod reader;
 mod source;
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -145,15 +144,13 @@ impl Watch {
         let part = part.transpose()?.map(|part| [part]);
         let pictures = part.as_ref().unwrap_or(&whole);
         session.show(pictures)?;
-        let options = GenerateOptions {
-            max_tokens: self.max_tokens,
-            probabilities: true,
-            probability_base: self.probabilities.base(),
-            constraint: self.form.constraint(),
-            deadline: self.budget.map(|budget| arrived.at + Duration::from_millis(budget)),
-            ..GenerateOptions::default()
-        };
-        let answer = session.ask(&self.prompt, &options, |_| ControlFlow::Continue(()))?;
+        let options = GenerateOptions::new()
+            .max_tokens(self.max_tokens)
+            .probabilities(true)
+            .probability_base(self.probabilities.base())
+            .constraint(self.form.constraint())
+            .deadline(self.budget.map(|budget| arrived.at + Duration::from_millis(budget)));
+        let answer = session.ask(&self.prompt, &options)?;
         let mut found = Found::read(&self.objects, session, model, &answer, pictures)?;
         if let Some([left, top, ..]) = self.region {
             found.move_into(&pictures[0], left, top, &whole[0]);

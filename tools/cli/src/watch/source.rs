@@ -127,7 +127,7 @@ impl FrameArguments {
         if self.matrix.is_some() || self.range.is_some() {
             bail!(WrongUsage("--matrix and --range are for other sources: a camera tells its own"));
         }
-        Ok(CameraOptions { format, size: self.size })
+        Ok(CameraOptions::new().format(format).size(self.size))
     }
 
     fn stream_format(&self) -> Result<Option<StreamFormat>> {
