@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use gemmule::Model;
 use gemmule::gguf::Gguf;
 use gemmule::gguf::GgufFile;
+use gemmule_quantize::Conversion;
 
 /// A small sound checkpoint.
 fn golden() -> PathBuf {
@@ -46,14 +47,14 @@ pub(super) fn gguf(data: &[u8]) {
 }
 
 pub(super) fn safetensors(data: &[u8]) {
-    let _ = gemmule_quantize::dry_run(&checkpoint_with("safetensors", "model.safetensors", data), &[]);
+    let _ = Conversion::of(checkpoint_with("safetensors", "model.safetensors", data)).check();
 }
 
 pub(super) fn index(data: &[u8]) {
     let directory = checkpoint_with("index", "model.safetensors.index.json", data);
     let single = directory.join("model.safetensors");
     let _ = std::fs::rename(&single, directory.join("model-00001-of-00001.safetensors"));
-    let _ = gemmule_quantize::dry_run(&directory, &[]);
+    let _ = Conversion::of(directory).check();
 }
 
 /// The first byte chooses the file.
@@ -70,12 +71,12 @@ pub(super) fn settings(data: &[u8]) {
     ];
     let Some((first, rest)) = data.split_first() else { return };
     let file = FILES[usize::from(*first) % FILES.len()];
-    let _ = gemmule_quantize::dry_run(&checkpoint_with("settings", file, rest), &[]);
+    let _ = Conversion::of(checkpoint_with("settings", file, rest)).check();
 }
 
 pub(super) fn npz(data: &[u8]) {
     let directory = checkpoint_with("npz", "checkpoint.npz", data);
-    let _ = gemmule_quantize::dry_run(&directory.join("checkpoint.npz"), &[]);
+    let _ = Conversion::of(directory.join("checkpoint.npz")).check();
     let _ = gemmule_quantize::read_mask_decoder(&directory.join("checkpoint.npz"));
 }
 
@@ -91,5 +92,5 @@ pub(super) fn lora(data: &[u8]) {
     let (config, tensors) = if first % 2 == 0 { (rest, &ADAPTER[1][..]) } else { (&ADAPTER[0][..], rest) };
     std::fs::write(adapter.join("adapter_config.json"), config).expect("a file");
     std::fs::write(adapter.join("adapter_model.safetensors"), tensors).expect("a file");
-    let _ = gemmule_quantize::dry_run(&golden(), &[adapter]);
+    let _ = Conversion::of(golden()).adapter(adapter, 1.0).check();
 }

@@ -72,6 +72,8 @@ pub mod tokenizer {
 pub mod own {
     /// u32: the token that stands for one image position.
     pub const IMAGE_TOKEN: &str = "paligemma.image_token_id";
+    /// string: what the file was converted from, where it lies in a cache.
+    pub const SOURCE: &str = "paligemma.source";
     /// u32 array: every token that ends an answer.
     pub const EOS_TOKENS: &str = "paligemma.eos_token_ids";
     /// u32: PIL's number of the resampling filter (2 bilinear, 3 bicubic).

@@ -1,6 +1,7 @@
 //! Who imports whom: the picture of docs/architecture.md, read from the syntax of every crate, and what else holds of every file.
 
 mod imports;
+mod signatures;
 
 use std::path::Path;
 
@@ -46,12 +47,13 @@ const CAPI: Rooms = &[
 
 const PROGRAM: Rooms = &[
     ("answers", &[]),
-    ("arguments", &["output"]),
+    ("arguments", &["cache", "output"]),
     ("batch", &["answers", "arguments", "interrupt", "output", "rows"]),
     ("bench", &["arguments", "interrupt", "output"]),
+    ("cache", &["interrupt", "output"]),
     ("embed", &["answers", "arguments", "tensors"]),
     ("eval", &["answers", "arguments", "output", "rows"]),
-    ("inspect", &["output"]),
+    ("inspect", &["arguments", "output"]),
     ("interrupt", &[]),
     ("main", &["arguments", "batch", "bench", "embed", "eval", "inspect", "output", "run", "score", "trace", "watch"]),
     ("output", &[]),
@@ -66,18 +68,15 @@ const PROGRAM: Rooms = &[
 const METRICS: Rooms =
     &[("captions", &["penn"]), ("interval", &[]), ("objects", &[]), ("penn", &[]), ("precision", &[]), ("text", &[])];
 
-const COMMON: Rooms = &[("files", &[]), ("memory", &[]), ("process", &[])];
+const COMMON: Rooms = &[("files", &[]), ("memory", &[]), ("process", &[]), ("progress", &[])];
 
 const CONVERTER: Rooms = &[
-    ("advice", &["json"]),
+    ("advice", &["hub", "json"]),
     ("big_vision", &["checkpoint", "npz"]),
     ("changes", &[]),
     ("checkpoint", &["advice", "changes", "json"]),
-    ("convert", &["checkpoint", "plan"]),
-    ("hf_config", &["advice", "json", "note"]),
-    ("json", &[]),
     (
-        "lib",
+        "conversion",
         &[
             "advice",
             "big_vision",
@@ -86,18 +85,27 @@ const CONVERTER: Rooms = &[
             "hf_config",
             "lora",
             "mask_decoder",
-            "note",
             "plan",
+            "summary",
+            "target",
             "tokens",
             "vocabulary",
         ],
     ),
-    ("lora", &["advice", "changes", "checkpoint", "json", "note"]),
+    ("convert", &["checkpoint", "plan", "summary"]),
+    ("hf_config", &["advice", "json"]),
+    ("hub", &[]),
+    ("json", &[]),
+    ("lib", &[]),
+    ("lora", &["advice", "changes", "checkpoint", "json"]),
+    ("made", &["convert", "hf_config", "plan", "summary", "target", "vocabulary"]),
     ("mask_decoder", &["npz"]),
-    ("note", &[]),
     ("npz", &[]),
-    ("plan", &["checkpoint", "hf_config", "mask_decoder", "note"]),
-    ("tokens", &["json", "note"]),
+    ("plan", &["checkpoint", "hf_config", "mask_decoder"]),
+    ("summary", &["plan"]),
+    ("target", &[]),
+    ("tokens", &["json"]),
+    ("types", &[]),
     ("vocabulary", &[]),
 ];
 
@@ -192,4 +200,20 @@ fn files_are_short_enough_to_be_read() {
     let files = files.iter().filter(|(name, _)| !name.contains("/target/"));
     let long: Vec<_> = files.filter(|(_, text)| text.lines().count() > MOST_LINES).map(|(name, _)| name).collect();
     assert!(long.is_empty(), "more than {MOST_LINES} lines: {long:?}");
+}
+
+#[test]
+fn functions_say_what_they_take() {
+    let root = Path::new(ROOT);
+    let mut files = Vec::new();
+    for folder in ["benches", "capi", "examples", "fuzz", "quant", "src", "tests", "tools"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let files = files.iter().filter(|(name, _)| !name.contains("/target/"));
+    let bad: Vec<_> = files
+        .flat_map(|(name, text)| {
+            signatures::bad_signatures(text).into_iter().map(move |what| format!("{name}: {what}"))
+        })
+        .collect();
+    assert!(bad.is_empty(), "{bad:#?}");
 }

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
+use gemmule::gguf::GgufFile;
 use gemmule::{CancelHandle, MOST_THREADS, Model, Picture, Session, SessionOptions};
-use gemmule_quant::Kernels;
+use gemmule_quant::{Format, Kernels};
+use gemmule_quantize::{is_checkpoint, parse_format};
 
+use crate::cache::Cached;
 use crate::output::print_note;
 
 /// Arguments that do not go together: the program ends as it does for those that cannot be read.
@@ -24,10 +27,14 @@ impl std::error::Error for WrongUsage {}
 /// Which model to open.
 #[derive(Args, Clone)]
 pub(super) struct ModelArguments {
-    /// GGUF file; without it the bundled easy-VQA model answers.
-    #[arg(short, long, value_name = "MODEL.gguf")]
+    /// A GGUF file; or a checkpoint, which is converted once: its directory, or its name in Hugging Face's local cache
+    /// (google/paligemma2-3b-mix-224). Without it the bundled easy-VQA model answers.
+    #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// The vision half, where MODEL.gguf holds the text half only.
+    /// Type that a checkpoint's matrices are converted to, as of gemmule-quantize [default: q4_0].
+    #[arg(long = "type", value_name = "TYPE", requires = "model", value_parser = parse_format)]
+    body: Option<Format>,
+    /// The vision half, where MODEL is a GGUF file that holds the text half only.
     #[arg(long, value_name = "FILE", requires = "model")]
     pub(super) mmproj: Option<PathBuf>,
     /// Keep the files in memory, so that no answer waits for the disk when memory is short.
@@ -86,16 +93,19 @@ pub(super) struct ComputeArguments {
 
 impl ModelArguments {
     pub(super) fn open(&self) -> Result<Model> {
-        let model = match (&self.model, &self.mmproj) {
-            (Some(_), _) if self.no_mmap => Model::copy(&self.files().collect::<Vec<_>>())?,
-            (Some(model), Some(mmproj)) => Model::open_pair(model, mmproj)?,
-            (Some(model), None) => Model::open(model)?,
-            (None, _) => bundled()?,
+        let model = match self.named() {
+            Some(named) => named.open(self.no_mmap)?,
+            None => bundled()?,
         };
         if self.mlock {
             model.lock()?;
         }
         Ok(model)
+    }
+
+    fn named(&self) -> Option<NamedModel<'_>> {
+        let mmproj = self.mmproj.as_deref();
+        self.model.as_ref().map(|model| NamedModel { model, body: self.body, mmproj })
     }
 
     /// The files that are read.
@@ -104,7 +114,67 @@ impl ModelArguments {
     }
 
     pub(super) fn name(&self) -> String {
-        self.model.as_ref().map_or("bundled easy-VQA model".to_owned(), |path| path.display().to_string())
+        self.named().map_or("bundled easy-VQA model".to_owned(), |named| named.to_string())
+    }
+}
+
+/// A model that an argument names.
+pub(super) struct NamedModel<'a> {
+    /// A GGUF file, or a checkpoint.
+    pub(super) model: &'a Path,
+    /// The type that a checkpoint's matrices are converted to; Q4_0, unless told otherwise.
+    pub(super) body: Option<Format>,
+    /// The vision half that goes with a GGUF file.
+    pub(super) mmproj: Option<&'a Path>,
+}
+
+impl NamedModel<'_> {
+    /// Maps the files, or copies them into memory. A checkpoint is converted first, where it has not been before.
+    pub(super) fn open(&self, copy: bool) -> Result<Model> {
+        self.check()?;
+        if is_checkpoint(self.model) {
+            let cached = Cached::of(self.model, self.body())?;
+            let file = cached.open()?;
+            return Ok(if copy { Model::copy(&[cached.path()])? } else { Model::from_files(vec![file])? });
+        }
+        Ok(match self.mmproj {
+            _ if copy => Model::copy(&[self.model].into_iter().chain(self.mmproj).collect::<Vec<_>>())?,
+            Some(mmproj) => Model::open_pair(self.model, mmproj)?,
+            None => Model::open(self.model)?,
+        })
+    }
+
+    /// Maps the file that is named, or that a checkpoint is converted to.
+    pub(super) fn file(&self) -> Result<GgufFile> {
+        self.check()?;
+        if is_checkpoint(self.model) {
+            return Cached::of(self.model, self.body())?.open();
+        }
+        Ok(GgufFile::open(self.model)?)
+    }
+
+    fn check(&self) -> Result<()> {
+        let is_checkpoint = is_checkpoint(self.model);
+        if self.body.is_some() && !is_checkpoint {
+            bail!(WrongUsage(
+                "--type says what a checkpoint is converted to: the model named is a file of a type already"
+            ));
+        }
+        if self.mmproj.is_some() && is_checkpoint {
+            bail!(WrongUsage("--mmproj goes with a GGUF file: a checkpoint has both halves"));
+        }
+        Ok(())
+    }
+
+    fn body(&self) -> Format {
+        self.body.unwrap_or(Format::Q4_0)
+    }
+}
+
+impl std::fmt::Display for NamedModel<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}", self.model.display())?;
+        if is_checkpoint(self.model) { write!(out, " ({})", self.body()) } else { Ok(()) }
     }
 }
 

@@ -6,16 +6,22 @@ use anyhow::Result;
 use clap::Args;
 use gemmule::gguf::GgufFile;
 use gemmule::gguf::{TensorInfo, ValueType, keys};
+use gemmule_quant::Format;
+use gemmule_quantize::parse_format;
 use serde_json::{Value, json};
 
+use crate::arguments::NamedModel;
 use crate::output::print_json;
 
 /// Show what a model file holds: configuration, formats, sizes, tokenizer, tensors.
 #[derive(Args)]
 pub(super) struct Inspect {
-    /// The file.
-    #[arg(value_name = "MODEL.gguf")]
+    /// A GGUF file, or a checkpoint, as --model of the other commands.
+    #[arg(value_name = "MODEL")]
     model: PathBuf,
+    /// Type that a checkpoint's matrices are converted to, as of gemmule-quantize [default: q4_0].
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_format)]
+    body: Option<Format>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -26,7 +32,7 @@ const SHOWN: usize = 120;
 
 impl Inspect {
     pub(super) fn execute(self) -> Result<()> {
-        let file = GgufFile::open(&self.model)?;
+        let file = NamedModel { model: &self.model, body: self.body, mmproj: None }.file()?;
         if self.json { print_json(&to_json(&file)) } else { print(&file) }
     }
 }

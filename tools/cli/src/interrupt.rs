@@ -1,25 +1,74 @@
 //! The program as a process: how it is interrupted, and the memory it holds.
 
+use std::process::exit;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use gemmule::CancelHandle;
 
+/// The exit code of a process that an interruption ends at once, as shells give it.
+const INTERRUPTED: i32 = 130;
+
+/// What an interruption does, once somebody has asked to be told.
+struct Handler {
+    installed: bool,
+    /// The work that it ends; the program at once, where there is none.
+    stop: Option<CancelHandle>,
+}
+
+static HANDLER: Mutex<Handler> = Mutex::new(Handler { installed: false, stop: None });
+
+/// The handler; whoever held it when it panicked has set one field only.
+fn handler() -> MutexGuard<'static, Handler> {
+    HANDLER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Ends work in order at the first interruption, and the program at the second: whoever asks twice does not want to wait. It ends soon
 /// after the first one, too, where work does not: nobody reads stdout, say.
+///
+/// # Errors
+/// When interruptions cannot be watched for.
 pub(super) fn end_with(stop: &CancelHandle) -> Result<()> {
-    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
-    let handle = stop.clone();
-    let handler = move || {
-        if handle.is_cancelled() {
-            std::process::exit(1);
-        }
-        handle.cancel();
-        // Where there is no memory for it, the second signal has to do.
-        let _ = std::thread::Builder::new().spawn(|| {
-            std::thread::sleep(PATIENCE);
-            std::process::exit(1);
-        });
-    };
-    ctrlc::set_handler(handler).context("cannot watch for interrupts: allow more threads or memory (ulimit -u, -v)")
+    let mut handler = handler();
+    handler.stop = Some(stop.clone());
+    if !handler.installed {
+        ctrlc::set_handler(interrupt)
+            .context("cannot watch for interrupts: allow more threads or memory (ulimit -u, -v)")?;
+        handler.installed = true;
+    }
+    Ok(())
+}
+
+/// As [`end_with`], until what is returned is dropped. From then on an interruption ends the program at once.
+///
+/// # Errors
+/// When interruptions cannot be watched for.
+pub(super) fn end_for_now(stop: &CancelHandle) -> Result<ForNow> {
+    end_with(stop).map(|()| ForNow)
+}
+
+/// See [`end_for_now`].
+pub(super) struct ForNow;
+
+impl Drop for ForNow {
+    fn drop(&mut self) {
+        handler().stop = None;
+    }
+}
+
+fn interrupt() {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let Some(stop) = handler().stop.clone() else { exit(INTERRUPTED) };
+    if stop.is_cancelled() {
+        exit(1);
+    }
+    stop.cancel();
+    // Where there is no memory for it, the second signal has to do.
+    let _ = std::thread::Builder::new().spawn(|| {
+        std::thread::sleep(PATIENCE);
+        exit(1);
+    });
 }
 
 /// The most physical memory this process has held, in bytes.

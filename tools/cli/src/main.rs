@@ -4,6 +4,7 @@ mod answers;
 mod arguments;
 mod batch;
 mod bench;
+mod cache;
 mod embed;
 mod eval;
 mod inspect;

@@ -398,7 +398,7 @@ fn models_are_mapped_or_read() {
     let fixed = ["run", "-i", PICTURE, "-p", "caption en", "-m", model];
     assert_eq!(stdout(&gemmule(&[&fixed[..], &["--no-mmap"]].concat())), stdout(&gemmule(&fixed)));
     let folder = folder.to_str().unwrap();
-    assert_fails(&["run", "-i", PICTURE, "-p", "x", "-m", folder, "--no-mmap"], &["it is a directory"]);
+    assert_fails(&["run", "-i", PICTURE, "-p", "x", "-m", folder, "--no-mmap"], &["easy-vqa-q8_0.gguf, GGUF already"]);
     assert_fails(&["run", "-i", PICTURE, "-p", "x", "-m", "/nowhere.gguf", "--no-mmap"], &["/nowhere.gguf"]);
     assert_fails(&["run", "-i", PICTURE, "-p", "x", "-m", PICTURE, "--no-mmap"], &[PICTURE]);
 }

@@ -142,8 +142,8 @@ fn models_that_are_none_are_named() {
     let folder = Folder::new();
     let fails = |path: &str, parts: &[&str]| assert_fails(&["run", "-m", path, "-i", PICTURE, "-p", "x"], parts);
     let safetensors = [&2u64.to_le_bytes()[..], b"{}"].concat();
-    fails(&folder.write("model.safetensors", safetensors), &["safetensors", "gemmule-quantize"]);
-    fails("models/easy-vqa", &["directory", "gemmule-quantize models/easy-vqa"]);
+    fails(&folder.write("model.safetensors", safetensors), &["it is a file of a checkpoint: give the directory"]);
+    fails("docs", &["docs: neither model.safetensors", "give the directory of a Hugging Face checkpoint"]);
     fails(&folder.write("a.gguf", "version https://git-lfs.github.com/spec/v1\n"), &["git lfs pull"]);
     fails(&folder.write("b.gguf", "<!DOCTYPE html>"), &["web page"]);
     fails(&folder.write("c.gguf", b"PK\x03\x04"), &["gemmule-quantize"]);

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use log::LevelFilter;
+use log::{Level, LevelFilter};
 
 /// The exit code for arguments, or an environment, that cannot be used; clap's.
 const WRONG_USAGE: i32 = 2;
@@ -28,7 +28,10 @@ fn tell_what_is_logged(name: &str) {
     let program = name.to_owned();
     env_logger::Builder::new()
         .filter_level(level)
-        .format(move |out, record| writeln!(out, "{program}: {}", record.args()))
+        .format(move |out, record| {
+            let kind = if record.level() <= Level::Warn { "note: " } else { "" };
+            writeln!(out, "{program}: {kind}{}", record.args())
+        })
         .init();
 }
 

@@ -6,19 +6,29 @@ use anyhow::{Result, bail, ensure};
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 
+use crate::hub::ModelName;
+
+/// Whether a path is meant to be a checkpoint that has to be converted, and no GGUF file: a directory, a file of weights as others
+/// write them, or something that is not there and is written as a model's name or a URL is.
+pub fn is_checkpoint(path: &Path) -> bool {
+    let is_weights = path.extension().is_some_and(|ending| ending == "npz" || ending == "safetensors");
+    path.is_dir() || is_weights || (!path.exists() && (is_url(path) || name_of(path).is_some()))
+}
+
 /// The directory of a checkpoint: what `path` names, or the snapshot in it where that is the root of a Hugging Face cache
-/// entry.
+/// entry; or the snapshot of the model in that cache whose name it is (`google/paligemma2-3b-mix-224`).
 ///
 /// # Errors
 /// When it is something else; the message says what, and what to name in its place.
-pub(crate) fn directory(path: &Path) -> Result<PathBuf> {
+pub fn directory(path: &Path) -> Result<PathBuf> {
     let shown = path.display();
-    let text = path.to_str().unwrap_or_default();
     ensure!(
-        path.exists() || !(text.contains("://") || text.starts_with("hf:")),
+        path.exists() || !is_url(path),
         "{shown}: it is a URL, which is not fetched: download the checkpoint (`hf download NAME --local-dir DIRECTORY`) and name its \
          directory"
     );
+    let cached = name_of(path).filter(|_| !path.exists()).map(ModelName::folder).transpose()?;
+    let path = cached.as_deref().unwrap_or(path);
     ensure!(path.exists(), "{shown}: there is no such directory; give that of a Hugging Face checkpoint");
     if path.is_file() {
         let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
@@ -46,6 +56,14 @@ pub(crate) fn directory(path: &Path) -> Result<PathBuf> {
             Ok(main)
         }
     }
+}
+
+fn is_url(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.contains("://") || text.starts_with("hf:"))
+}
+
+fn name_of(path: &Path) -> Option<ModelName<'_>> {
+    path.to_str().and_then(ModelName::of)
 }
 
 /// The directory of an adapter: what `path` names, or the only one in it that holds one.

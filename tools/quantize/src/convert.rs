@@ -1,59 +1,35 @@
-//! The work itself: read a stretch of rows, encode it, write it, tensor after tensor.
+//! The work itself: read a chunk of rows, encode it, write it, tensor after tensor.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context, Result, ensure};
+use gemmule::CancelHandle;
 use gemmule::gguf::writer::{TensorPlan, Writer, planned_size};
 use gemmule_common::files;
-use gemmule_quant::{EncodeError, Format, Kernels};
-use indicatif::{ProgressBar, ProgressStyle};
+use gemmule_quant::{EncodeError, Kernels};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use rayon::prelude::*;
 
 use crate::checkpoint::{Checkpoint, Source};
-use crate::plan::{Class, Item, OutputFile, source_of};
+use crate::plan::{Item, OutputFile, source_of};
+use crate::summary::{Summary, Total};
 
 /// Values that one task reads and encodes: enough that its start is cheap, few enough that all threads end together.
-const STRETCH: usize = 1 << 18;
-/// Stretches of each thread that are made while those before them are written.
-const STRETCHES_AT_ONCE: usize = 16;
+const CHUNK: usize = 1 << 18;
+/// Chunks of each thread that are made while those before them are written.
+const CHUNKS_AT_ONCE: usize = 16;
 /// Values that are read and encoded in one go: they and what becomes of them stay in a core's own cache.
-const PORTION: usize = 1 << 14;
-
-/// What is known of one class in one format.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Total {
-    weights: u64,
-    bytes: u64,
-    squared_error: f64,
-    squared: f64,
-}
-
-impl Total {
-    /// Of rows without an original that they could differ from.
-    pub(crate) fn exact(weights: u64, bytes: u64) -> Self {
-        Self { weights, bytes, ..Self::default() }
-    }
-
-    fn add(&mut self, other: &Total) {
-        self.weights += other.weights;
-        self.bytes += other.bytes;
-        self.squared_error += other.squared_error;
-        self.squared += other.squared;
-    }
-}
-
-type Totals = BTreeMap<(Class, Format), Total>;
+const PIECE: usize = 1 << 14;
 
 /// Encoded rows and what is known of them.
-type Made = (Vec<u8>, Total);
+pub(crate) struct Made {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) total: Total,
+}
 
 /// Makes the rows of a tensor: `count` rows from `first` on, encoded.
 pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize) -> Result<Made> + Sync + 'a;
@@ -61,57 +37,91 @@ pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize) -> Result<Made> + Syn
 /// A check that goes on beside the work.
 pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
 
+/// How far a conversion has come.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Progress<'a> {
+    /// Bytes of the outputs that are written.
+    pub done: u64,
+    /// Bytes that will be.
+    pub total: u64,
+    /// The tensor that was written last.
+    pub tensor: &'a str,
+}
+
+/// Who looks on while a conversion works, and may end it.
+#[derive(Default)]
+pub struct Watcher<'a> {
+    /// Ends the conversion, from any thread; nothing is left of it then.
+    pub cancel: CancelHandle,
+    /// Is told how far it has come.
+    pub progress: Option<&'a mut (dyn FnMut(Progress<'_>) + Send)>,
+}
+
+impl std::fmt::Debug for Watcher<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Watcher").field("cancel", &self.cancel).finish_non_exhaustive()
+    }
+}
+
 /// Converts a checkpoint. Nothing appears unless `check` succeeds.
-pub(crate) fn convert(checkpoint: &Checkpoint, outputs: &[OutputFile], check: Check<'_>) -> Result<()> {
+pub(crate) fn convert(
+    checkpoint: &Checkpoint,
+    outputs: &[OutputFile],
+    watcher: &mut Watcher<'_>,
+    check: Check<'_>,
+) -> Result<Summary> {
     let kernels = gemmule_quant::Kernels::select(None)?;
     let make = |item: &Item, first: usize, count: usize| {
-        encode_stretch(kernels, checkpoint, item, source_of(checkpoint, item)?, first..first + count)
+        encode_chunk(kernels, checkpoint, item, source_of(checkpoint, item)?, first..first + count)
     };
-    write(outputs, &make, Some(check))
+    write(outputs, &make, watcher, Some(check))
 }
 
 /// Writes files whose tensors `make` makes; each appears under its name when all are complete and `check` has succeeded.
-pub(crate) fn write(outputs: &[OutputFile], make: &MakeRows<'_>, check: Option<Check<'_>>) -> Result<()> {
-    // Ending in order removes the unfinished file.
-    let mut watch = Watch { interrupted: watch_for_interrupts()?, check };
+pub(crate) fn write(
+    outputs: &[OutputFile],
+    make: &MakeRows<'_>,
+    watcher: &mut Watcher<'_>,
+    check: Option<Check<'_>>,
+) -> Result<Summary> {
+    let Watcher { cancel, progress } = watcher;
+    let mut watch = Watch { cancel, check };
 
     let plans: Vec<Vec<TensorPlan>> =
         outputs.iter().map(|output| output.items.iter().map(TensorPlan::from).collect()).collect();
     let sizes = outputs.iter().zip(&plans).map(|(output, plan)| planned_size(&output.metadata, plan));
     let total = sizes.sum();
     check_space(&outputs[0].path, total)?;
-    let bar = ProgressBar::new(total);
-    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left  {msg}")?;
-    bar.set_style(style);
-
-    let mut totals = Totals::new();
+    let mut summary = Summary::default();
+    let mut done = 0;
     let mut finished = Vec::new();
     for (output, plan) in outputs.iter().zip(plans) {
         let context = || output.path.display().to_string();
         let file = files::OutputFile::create(&output.path).with_context(context)?;
         let (mut writer, _) =
             Writer::new(BufWriter::new(WriteBehind::new(file)), &output.metadata, plan).with_context(context)?;
-        let mut store = |item: &Item, (bytes, total): Made| {
-            bar.set_message(item.name.clone());
-            bar.inc(bytes.len() as u64);
-            totals.entry((item.class, item.format)).or_default().add(&total);
-            writer.write(&bytes).with_context(context)
+        let mut store = |item: &Item, made: Made| {
+            done += made.bytes.len() as u64;
+            if let Some(progress) = progress {
+                progress(Progress { done, total, tensor: &item.name });
+            }
+            summary.totals.entry((item.class, item.format)).or_default().add(&made.total);
+            writer.write(&made.bytes).with_context(context)
         };
-        write_tensors(&output.items, make, &mut watch, &mut store).inspect_err(|_| bar.abandon())?;
+        write_tensors(&output.items, make, &mut watch, &mut store)?;
         let buffered = writer.finish().with_context(context)?;
         let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(context)?;
-        finished.push((file.file, context));
+        finished.push((file.file, &output.path));
     }
     watch.finish()?;
-    bar.finish_and_clear();
-    for (file, context) in finished {
+    for (file, path) in finished {
+        let context = || path.display().to_string();
+        let bytes = file.as_file().metadata().with_context(context)?.len();
         file.finish().with_context(context)?;
+        summary.add_file(path.clone(), bytes);
     }
-    match report(outputs, &totals) {
-        // Whoever reads has had enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("the output is complete, but its summary cannot be printed"),
-    }
+    Ok(summary)
 }
 
 /// A file that the system begins to store while more is written, so that little is left to wait for at its end.
@@ -148,25 +158,16 @@ impl Write for WriteBehind {
     }
 }
 
-/// A flag that the signals set which ask a process to end. They concern the whole process, so all conversions share it.
-fn watch_for_interrupts() -> Result<&'static AtomicBool> {
-    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-    static WATCHED: LazyLock<std::result::Result<(), ctrlc::Error>> =
-        LazyLock::new(|| ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)));
-    WATCHED.as_ref().context("cannot watch for interrupts: allow more threads or memory (ulimit -u, -v)")?;
-    Ok(&INTERRUPTED)
-}
-
 /// What ends a conversion early.
-struct Watch<'scope> {
-    interrupted: &'static AtomicBool,
+struct Watch<'a, 'scope> {
+    cancel: &'a CancelHandle,
     check: Option<Check<'scope>>,
 }
 
-impl Watch<'_> {
-    /// Fails once the process was asked to end, or the check has failed.
+impl Watch<'_, '_> {
+    /// Fails once the conversion was cancelled, or the check has failed.
     fn go_on(&mut self) -> Result<()> {
-        ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted; nothing was changed");
+        ensure!(!self.cancel.is_cancelled(), "interrupted; nothing was changed");
         if let Some(check) = self.check.take_if(|check| check.is_finished()) {
             check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
@@ -190,7 +191,7 @@ fn check_space(path: &Path, needed: u64) -> Result<()> {
     let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
     ensure!(
         needed <= free,
-        "{}: the output needs {} MB, the disk has {} MB left: make room, or name an output elsewhere",
+        "{}: the output needs {} MB, the disk has {} MB left: make room, or name another place (checkpoints that are run are converted into GEMMULE_CACHE)",
         directory.display(),
         needed.div_ceil(1_000_000),
         free / 1_000_000
@@ -202,32 +203,32 @@ fn check_space(path: &Path, needed: u64) -> Result<()> {
 fn write_tensors(
     items: &[Item],
     make: &MakeRows<'_>,
-    watch: &mut Watch<'_>,
+    watch: &mut Watch<'_, '_>,
     store: &mut (impl FnMut(&Item, Made) -> Result<()> + Send),
 ) -> Result<()> {
-    let stretches: Vec<(&Item, usize, usize)> = items.iter().flat_map(stretches).collect();
+    let chunks: Vec<(&Item, usize, usize)> = items.iter().flat_map(chunks_of).collect();
     let mut made = Vec::new();
-    for batch in stretches.chunks(rayon::current_num_threads() * STRETCHES_AT_ONCE) {
+    for batch in chunks.chunks(rayon::current_num_threads() * CHUNKS_AT_ONCE) {
         watch.go_on()?;
         // One batch is written while the next is made, whichever tensors they belong to.
         let (written, next) = rayon::join(
-            || made.drain(..).try_for_each(|(item, stretch)| store(item, stretch)),
+            || made.drain(..).try_for_each(|(item, chunk)| store(item, chunk)),
             || batch.par_iter().map(|(item, first, count)| Ok((*item, make(item, *first, *count)?))).collect(),
         );
         written?;
         let next: Result<Vec<_>> = next;
         made = next?;
     }
-    made.into_iter().try_for_each(|(item, stretch)| store(item, stretch))
+    made.into_iter().try_for_each(|(item, chunk)| store(item, chunk))
 }
 
 /// A tensor's rows in parts that one task makes: first row and number of rows.
-fn stretches(item: &Item) -> impl Iterator<Item = (&Item, usize, usize)> {
-    let at_once = (STRETCH / item.columns).clamp(1, item.rows);
+fn chunks_of(item: &Item) -> impl Iterator<Item = (&Item, usize, usize)> {
+    let at_once = (CHUNK / item.columns).clamp(1, item.rows);
     (0..item.rows).step_by(at_once).map(move |first| (item, first, at_once.min(item.rows - first)))
 }
 
-/// What one thread works with, kept from stretch to stretch: new memory would have to be cleared each time.
+/// What one thread works with, kept from chunk to chunk: new memory would have to be cleared each time.
 #[derive(Default)]
 struct Scratch {
     bytes: Vec<u8>,
@@ -236,7 +237,7 @@ struct Scratch {
 }
 
 /// Reads, transforms and encodes `count` rows from `first` on.
-fn encode_stretch(
+fn encode_chunk(
     kernels: Kernels,
     checkpoint: &Checkpoint,
     item: &Item,
@@ -248,7 +249,7 @@ fn encode_stretch(
     let mut bytes = vec![0; rows.len() * row_bytes];
     let mut total =
         Total { weights: (rows.len() * item.columns) as u64, bytes: bytes.len() as u64, ..Total::default() };
-    let rows_at_once = (PORTION / item.columns).max(1);
+    let rows_at_once = (PIECE / item.columns).max(1);
     SCRATCH.with_borrow_mut(|scratch| {
         for (index, out) in bytes.chunks_mut(rows_at_once * row_bytes).enumerate() {
             let first = rows.start + index * rows_at_once;
@@ -265,7 +266,7 @@ fn encode_stretch(
             total.squared_error += error;
             total.squared += square;
         }
-        Ok((bytes, total))
+        Ok(Made { bytes, total })
     })
 }
 
@@ -298,37 +299,4 @@ fn read_rows(
         values.iter_mut().for_each(|value| *value += 1.0);
     }
     Ok(())
-}
-
-/// The closing table.
-fn report(outputs: &[OutputFile], totals: &Totals) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "{:<14} {:<6} {:>14} {:>11} {:>7} {:>12}",
-        "tensors", "type", "weights", "MB", "bits", "error (RMS)"
-    )?;
-    let mut sum = Total::default();
-    for ((class, format), total) in totals {
-        print_line(&mut out, class.name(), format.name(), total)?;
-        sum.add(total);
-    }
-    print_line(&mut out, "all", "", &sum)?;
-    for output in outputs {
-        let size = std::fs::metadata(&output.path)?.len();
-        writeln!(out, "wrote {} ({:.1} MB)", output.path.display(), size as f64 / 1e6)?;
-    }
-    out.flush()
-}
-
-fn print_line(out: &mut impl Write, class: &str, format: &str, total: &Total) -> std::io::Result<()> {
-    let error = if total.squared > 0.0 { (total.squared_error / total.squared).sqrt() } else { 0.0 };
-    let bits = total.bytes as f64 * 8.0 / total.weights as f64;
-    let megabytes = total.bytes as f64 / 1e6;
-    writeln!(
-        out,
-        "{class:<14} {format:<6} {:>14} {megabytes:>11.2} {bits:>7.2} {:>11.4}%",
-        total.weights,
-        error * 100.0
-    )
 }

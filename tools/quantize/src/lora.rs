@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::advice;
 use crate::changes::{Change, Delta};
 use crate::checkpoint::{Checkpoint, EMBEDDING, HEAD, canonical};
-use crate::note::note;
 
 use self::targets::Targets;
 
@@ -300,10 +299,10 @@ pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) 
     let file = &adapter.file;
     // PEFT's merge adds to what the two share, whichever was trained.
     let separated = || {
-        note(&format!(
+        log::warn!(
             "{file}: what it adds to the embedding or to the output head changes both, as in PEFT's merge: answers differ from those \
              in training"
-        ));
+        );
     };
     let mut once = None;
     match (embedding, head) {

@@ -102,6 +102,13 @@ pub(crate) struct OutputFile {
     pub(crate) items: Vec<Item>,
 }
 
+impl OutputFile {
+    /// Says in the file what it is made from.
+    pub(crate) fn note_source(&mut self, text: &str) {
+        self.metadata.push((own::SOURCE.to_owned(), MetadataValue::String(text.to_owned())));
+    }
+}
+
 /// The wanted format, or the next larger one whose blocks divide a row.
 fn fit(format: Format, columns: usize) -> Format {
     let candidates = [format, Format::Q8_0, Format::F16];
@@ -329,10 +336,10 @@ impl Plan {
             .collect();
         surplus.sort_unstable();
         if let Some(first) = surplus.first() {
-            crate::note::note(&format!(
+            log::warn!(
                 "{} tensors of the checkpoint are not used, as the configuration does not ask for them, such as '{first}'",
                 surplus.len()
-            ));
+            );
         }
     }
 

@@ -13,8 +13,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use gemmule_common::progress::BytesBar;
 use gemmule_quant::Format;
-use gemmule_quantize::MadeModel;
+use gemmule_quantize::{MadeModel, RowsToMake, Target, Watcher};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -153,9 +154,22 @@ impl Cli {
             config,
             body: self.body,
         };
-        gemmule_quantize::write_made(model, &self.output, self.split, self.force, |rows| {
-            blocks::random_rows(&rows, self.seed)
-        })
+        let target = Target::file(&self.output).split(self.split).replace(self.force);
+        let mut watcher = Watcher::default();
+        // Ending in order removes the unfinished file.
+        let cancel = watcher.cancel.clone();
+        ctrlc::set_handler(move || cancel.cancel()).context("cannot watch for interrupts")?;
+        let bar = BytesBar::default();
+        let mut show =
+            |progress: gemmule_quantize::Progress<'_>| bar.show(progress.done, progress.total, progress.tensor);
+        watcher.progress = Some(&mut show);
+        let make = |rows: RowsToMake<'_>| blocks::random_rows(&rows, self.seed);
+        let summary =
+            gemmule_quantize::write_made(model, &target, &mut watcher, make).inspect_err(|_| bar.abandon())?;
+        bar.finish();
+        // The output is complete, whether somebody reads this or not.
+        let _ = writeln!(std::io::stdout(), "{summary}");
+        Ok(())
     }
 
     fn write_checkpoint(&self) -> Result<()> {
@@ -196,6 +210,7 @@ impl Cli {
 }
 
 fn main() -> ExitCode {
+    gemmule_common::process::prepare("gemmule-synth");
     match Cli::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use gemmule::{GenerateOptions, Model};
 use gemmule_metrics::{Part, Scale};
+use gemmule_quant::Format;
 use indicatif::ProgressBar;
 use metric::Metric;
 use objects::{Named, Seen};
@@ -19,7 +20,7 @@ use report::{Measure, Run};
 use truth::{Row, Truth};
 
 use crate::answers::{Found, ObjectArguments};
-use crate::arguments::{ComputeArguments, ModelArguments};
+use crate::arguments::{ComputeArguments, ModelArguments, NamedModel};
 use crate::output::print_json;
 use crate::rows::{self, Reading, Shown, Work};
 
@@ -43,8 +44,11 @@ pub(super) struct Eval {
     #[command(flatten)]
     model: ModelArguments,
     /// A second model for the same rows.
-    #[arg(long, value_name = "MODEL.gguf")]
+    #[arg(long, value_name = "MODEL")]
     against: Option<PathBuf>,
+    /// As --type, for --against.
+    #[arg(long, value_name = "TYPE", requires = "against", value_parser = gemmule_quantize::parse_format)]
+    against_type: Option<Format>,
     /// The second model's vision half, where it is a pair.
     #[arg(long, value_name = "FILE", requires = "against")]
     against_mmproj: Option<PathBuf>,
@@ -117,12 +121,10 @@ impl Eval {
     /// Asks the models.
     fn ask(&self, truths: &[Row], data: rows::Seen) -> Result<Vec<Run>> {
         let first = self.model.open()?;
-        let second = self.against.as_ref().map(|path| match &self.against_mmproj {
-            Some(mmproj) => Model::open_pair(path, mmproj),
-            None => Model::open(path),
-        });
-        let second = second.transpose()?;
-        let against = second.as_ref().zip(self.against.as_ref().map(|path| path.display().to_string()));
+        let (body, mmproj) = (self.against_type, self.against_mmproj.as_deref());
+        let other = self.against.as_ref().map(|model| NamedModel { model, body, mmproj });
+        let second = other.as_ref().map(|other| other.open(false)).transpose()?;
+        let against = second.as_ref().zip(other.as_ref().map(NamedModel::to_string));
         let models: Vec<(&Model, String)> =
             [Some((&first, self.model.name())), against].into_iter().flatten().collect();
         for (model, name) in &models {

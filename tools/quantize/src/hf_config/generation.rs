@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use super::section::{Section, token, whole};
 use crate::json;
-use crate::note::note;
 
 /// The tokens that begin and end a text, and the rules for those between.
 pub(super) struct Generation {
@@ -147,9 +146,7 @@ fn read_ends(
             let others = [top, text].into_iter().find_map(|place| place.given(key).map(|value| (value.clone(), place)));
             let (value, place) = others.unwrap_or((json!(1), top));
             let source = if is_own { &section.name } else { &top.name };
-            note(&format!(
-                "{source}: no '{key}': answers end with {value}; transformers' `generate` would not end them"
-            ));
+            log::warn!("{source}: no '{key}': answers end with {value}; transformers' `generate` would not end them");
             (value, place)
         }
     };
@@ -164,11 +161,11 @@ fn read_ends(
         let id = id.ok_or_else(|| place.wrong(key, &value, "which has a member that is no token"))?;
         match u32::try_from(id).ok().filter(|id| (*id as usize) < vocabulary) {
             Some(id) => ends.push(id),
-            None => note(&format!("{}: '{key}' has {id}, which is no token and ends nothing", place.name)),
+            None => log::warn!("{}: '{key}' has {id}, which is no token and ends nothing", place.name),
         }
     }
     if ends.is_empty() {
-        note(&format!("{}: '{key}' is {value}: answers go on to the limit of tokens", place.name));
+        log::warn!("{}: '{key}' is {value}: answers go on to the limit of tokens", place.name);
     }
     Ok(ends)
 }
@@ -292,13 +289,13 @@ fn read_others(section: &Section<'_>) -> Result<Option<String>> {
     add("cache_implementation", &|value| *value == "quantized");
     for key in ["max_new_tokens", "max_length"] {
         if let Some(value) = section.given(key) {
-            note(&format!("{}: {key} = {value} is not carried: a run's own limit counts (-n)", section.name));
+            log::warn!("{}: {key} = {value} is not carried: a run's own limit counts (-n)", section.name);
         }
     }
     if found.is_empty() {
         return Ok(None);
     }
     let keys: Vec<String> = found.iter().map(|(key, value)| format!("{key} = {value}")).collect();
-    note(&format!("{}: not obeyed: {} (answers take the likeliest token each time)", section.name, keys.join(", ")));
+    log::warn!("{}: not obeyed: {} (answers take the likeliest token each time)", section.name, keys.join(", "));
     Ok(Some(Value::Object(found).to_string()))
 }

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 
 use super::section::{Section, whole};
 use crate::json;
-use crate::note::note;
 
 /// Names of PIL's filters, by its numbers.
 const FILTERS: [&str; 6] = ["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"];
@@ -28,11 +27,11 @@ fn find(directory: &Path) -> Result<(Value, String)> {
                 let keys =
                     ["size", "resample", "image_mean", "image_std", "rescale_factor", "do_rescale", "do_normalize"];
                 if keys.into_iter().any(differs) {
-                    note(&format!(
+                    log::warn!(
                         "{} is followed, as transformers 5 does; {} differs",
                         processor.display(),
                         preprocessor.display()
-                    ));
+                    );
                 }
             }
             return Ok((section, format!("{} (image_processor)", processor.display())));
@@ -41,11 +40,11 @@ fn find(directory: &Path) -> Result<(Value, String)> {
     if let Some(value) = json::read_optional(&preprocessor)? {
         return Ok((value, preprocessor.display().to_string()));
     }
-    note(&format!(
+    log::warn!(
         "{}: neither processor_config.json nor preprocessor_config.json is here: pictures are resized bicubically, mean and \
          deviation are 0.5",
         directory.display()
-    ));
+    );
     Ok((Value::Object(Map::new()), preprocessor.display().to_string()))
 }
 
@@ -70,10 +69,10 @@ pub(super) fn read(directory: &Path, vision: &VisionConfig, asked: Option<Resize
         }
     }
     if section.given("do_convert_rgb") == Some(&Value::Bool(true)) {
-        note(&format!(
+        log::warn!(
             "{}: with 'do_convert_rgb' transformers may put a picture with opacity on white; here opacity is dropped",
             section.name
-        ));
+        );
     }
     let rescales = section.switch("do_rescale", true)?;
     let rescale = match section.value("rescale_factor") {

@@ -169,7 +169,7 @@ impl<'a> Section<'a> {
             self.map.keys().map(String::as_str).filter(|key| !asked.contains(*key) && !is_private(key)).collect();
         if !others.is_empty() {
             let (keys, are) = if others.len() == 1 { ("key", "is") } else { ("keys", "are") };
-            crate::note::note(&format!("{}: unknown {keys} {} {are} not looked at", self.name, others.join(", ")));
+            log::warn!("{}: unknown {keys} {} {are} not looked at", self.name, others.join(", "));
         }
     }
 }

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::patterns::{PatternMaps, Patterns};
 use crate::json;
-use crate::note::note;
 
 /// Keys of `adapter_config.json` that change what is computed in ways that are not supported, and whether an empty value turns
 /// them on, too.
@@ -114,7 +113,7 @@ impl Config {
         let keys = json.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str));
         let unknown: Vec<&str> = keys.filter(is_unknown).collect();
         if !unknown.is_empty() {
-            note(&format!("{name}: unknown keys, which are not looked at: {}", unknown.join(", ")));
+            log::warn!("{name}: unknown keys, which are not looked at: {}", unknown.join(", "));
         }
         let maps: PatternMaps = json::read_as(&path)?;
         let ranks = Patterns::new(maps.rank_pattern, "rank_pattern", &name)?;

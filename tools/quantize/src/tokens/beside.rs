@@ -98,10 +98,7 @@ impl Beside {
         let class = class.as_ref().and_then(Value::as_str).map(|class| class.trim_end_matches("Fast"));
         let is_gemma = class == Some("GemmaTokenizer");
         if let Some(class) = class.filter(|class| !is_gemma && !PLAIN.contains(class)) {
-            crate::note::note(&format!(
-                "{}: '{class}' is taken for a plain tokenizer, which tokenizer.json tells",
-                config.name
-            ));
+            log::warn!("{}: '{class}' is taken for a plain tokenizer, which tokenizer.json tells", config.name);
         }
         let mut keys = Keys::of_configuration(&mut config);
         let decoder = match config.entries.shift_remove("added_tokens_decoder") {

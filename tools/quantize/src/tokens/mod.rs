@@ -17,7 +17,6 @@ use serde_json::value::RawValue;
 use self::beside::{Beside, Given};
 use self::token::Token;
 use crate::json;
-use crate::note::note;
 
 /// The parts of `tokenizer.json` that count here.
 #[derive(Deserialize)]
@@ -63,11 +62,11 @@ pub(crate) fn read(directory: &Path, config: &mut Config) -> Result<String> {
         && let Some(token) = settled.iter().find(|token| token.content == *bos)
         && token.id != u64::from(config.special.bos)
     {
-        note(&format!(
+        log::warn!(
             "{}: texts begin with '{bos}', token {}, as the tokenizer's files say",
             directory.display(),
             token.id
-        ));
+        );
         config.special.bos = token.id as u32;
     }
     let mut ordered = own;

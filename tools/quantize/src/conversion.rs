@@ -1,0 +1,218 @@
+//! A conversion: what from, and how.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use gemmule::config::ResizeRule;
+use gemmule_quant::Format;
+
+use crate::convert::{self, Watcher};
+use crate::summary::Summary;
+use crate::target::Target;
+use crate::{advice, big_vision, checkpoint, hf_config, lora, mask_decoder, plan, tokens, vocabulary};
+
+/// A LoRA adapter to be merged.
+#[derive(Clone, Debug)]
+struct Adapter {
+    directory: PathBuf,
+    strength: f32,
+}
+
+/// A conversion: what from, and how. Each method sets one thing; a setting that may be left open takes an `Option`, too.
+#[derive(Clone, Debug)]
+pub struct Conversion {
+    checkpoint: PathBuf,
+    body: Format,
+    embedding: Option<Format>,
+    vision: Option<Format>,
+    config: Option<PathBuf>,
+    adapters: Vec<Adapter>,
+    masks: Option<PathBuf>,
+    resize: Option<ResizeRule>,
+    threads: usize,
+    source: Option<String>,
+}
+
+impl Conversion {
+    /// Of a checkpoint: a directory in Hugging Face's layout, the root of an entry of Hugging Face's cache, the name of a model that
+    /// is there (`google/paligemma2-3b-mix-224`), or an `.npz` file of big_vision. To Q4_0, unless told otherwise.
+    pub fn of(checkpoint: impl Into<PathBuf>) -> Self {
+        Self {
+            checkpoint: checkpoint.into(),
+            body: Format::Q4_0,
+            embedding: None,
+            vision: None,
+            config: None,
+            adapters: Vec::new(),
+            masks: None,
+            resize: None,
+            threads: 0,
+            source: None,
+        }
+    }
+
+    /// The type of the decoder's matrices. The others follow from it.
+    #[must_use]
+    pub fn body(mut self, format: Format) -> Self {
+        self.body = format;
+        self
+    }
+
+    /// The type of the token embedding.
+    #[must_use]
+    pub fn embedding(mut self, format: impl Into<Option<Format>>) -> Self {
+        self.embedding = format.into();
+        self
+    }
+
+    /// The type of the vision tower's and the projector's matrices.
+    #[must_use]
+    pub fn vision(mut self, format: impl Into<Option<Format>>) -> Self {
+        self.vision = format.into();
+        self
+    }
+
+    /// The directory with config.json and tokenizer.json, where they do not lie beside the weights.
+    #[must_use]
+    pub fn config(mut self, directory: impl Into<Option<PathBuf>>) -> Self {
+        self.config = directory.into();
+        self
+    }
+
+    /// Merges a LoRA adapter in PEFT's layout, its part multiplied by a finite `strength`. Several are merged in order.
+    #[must_use]
+    pub fn adapter(mut self, directory: impl Into<PathBuf>, strength: f32) -> Self {
+        self.adapters.push(Adapter { directory: directory.into(), strength });
+        self
+    }
+
+    /// big_vision's `vae-oid.npz`: what turns the codes of `segment` answers into masks.
+    #[must_use]
+    pub fn masks(mut self, file: impl Into<Option<PathBuf>>) -> Self {
+        self.masks = file.into();
+        self
+    }
+
+    /// Whose resizing of pictures the file asks for; by default what the checkpoint was saved with.
+    #[must_use]
+    pub fn resize(mut self, rule: impl Into<Option<ResizeRule>>) -> Self {
+        self.resize = rule.into();
+        self
+    }
+
+    /// Threads; by default as many as the process may use CPUs.
+    #[must_use]
+    pub fn threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+        self.threads = threads.into().unwrap_or(0);
+        self
+    }
+
+    /// A text about what the file is made from, kept in it under
+    /// [`keys::own::SOURCE`](gemmule::gguf::keys::own::SOURCE).
+    #[must_use]
+    pub fn source(mut self, text: impl Into<Option<String>>) -> Self {
+        self.source = text.into();
+        self
+    }
+
+    /// Converts. Files appear under their names when all of them are complete.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read or is none of PaliGemma, the files cannot be written, or `watcher` cancels.
+    pub fn run(&self, target: &Target, watcher: &mut Watcher<'_>) -> Result<Summary> {
+        let outputs = target.paths()?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
+        let pool = pool.context("cannot start the threads; choose another --threads")?;
+        let Prepared { checkpoint, model, plan, tokenizer, tokenizer_path } = self.prepared(target.directory())?;
+        let context = || tokenizer_path.display().to_string();
+        std::thread::scope(|scope| {
+            let (config, copy) = (&model.config, tokenizer.clone());
+            let check = std::thread::Builder::new()
+                .spawn_scoped(scope, move || vocabulary::check(&copy, config).with_context(context))
+                .context("cannot start a thread that checks the tokenizer")?;
+            let vocabulary = vocabulary::metadata(tokenizer, config).with_context(context)?;
+            let mut files = plan.files(&model, vocabulary, &outputs);
+            if let Some(source) = &self.source {
+                files.iter_mut().for_each(|file| file.note_source(source));
+            }
+            pool.install(|| convert::convert(&checkpoint, &files, watcher, check))
+        })
+    }
+
+    /// Reads all of the checkpoint but its weights' values, with adapters merged, and writes nothing.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn check(&self) -> Result<()> {
+        self.prepared(&std::env::temp_dir()).map(|_| ())
+    }
+
+    /// Reads everything but the weights' values.
+    /// What has to be unpacked lies in `scratch` meanwhile.
+    fn prepared(&self, scratch: &Path) -> Result<Prepared> {
+        let is_npz = self.checkpoint.extension().is_some_and(|extension| extension == "npz");
+        let source = if is_npz { self.checkpoint.clone() } else { advice::directory(&self.checkpoint)? };
+        let beside = if is_npz { source.parent().unwrap_or(Path::new("")) } else { &source };
+        let directory = self.config.as_deref().map(advice::directory).transpose()?;
+        let directory = directory.as_deref().unwrap_or(beside);
+        let has = |name: &str| source.join(name).exists();
+        let is_empty = !directory.join("config.json").exists()
+            && !has("model.safetensors")
+            && !has("model.safetensors.index.json");
+        ensure!(is_npz || !is_empty, "{}", advice::no_weights(&source));
+        let mut model = hf_config::read(directory, self.resize)?;
+        let (mut checkpoint, embedding_rows) = if is_npz {
+            let (checkpoint, rows) = big_vision::open(&source, &model.config, scratch)?;
+            (checkpoint, Some(rows))
+        } else {
+            (checkpoint::Checkpoint::open(&source, model.weights.as_deref())?, None)
+        };
+        checkpoint.settle_head(model.tied)?;
+        let types = plan::Types::new(self.body, self.embedding, self.vision);
+        let mut plan = plan::Plan::new(&mut model.config, &types);
+        if let Some(rows) = embedding_rows {
+            plan.shorten_embedding(rows);
+        }
+        // Before adapters, which are fitted to what is there.
+        plan.check(&checkpoint)?;
+        if !is_npz {
+            plan.note_surplus(&checkpoint);
+        }
+        let adapter = source.join("adapter_config.json");
+        if !is_npz && adapter.exists() {
+            // transformers applies it without a word.
+            log::warn!("{}: the adapter beside the weights is merged, as transformers does", adapter.display());
+            lora::add(&mut checkpoint, &source, 1.0)?;
+        }
+        for Adapter { directory, strength } in &self.adapters {
+            ensure!(strength.is_finite(), "{}: its strength {strength} is no number", directory.display());
+            lora::add(&mut checkpoint, &advice::adapter(directory)?, *strength)?;
+        }
+        if let Some(path) = &self.masks {
+            let tensors = mask_decoder::read(path)?;
+            plan.add_masks(&tensors);
+            checkpoint.add_values(path, tensors)?;
+            plan.check(&checkpoint)?;
+        }
+        let tokenizer = tokens::read(directory, &mut model.config)?;
+        Ok(Prepared { checkpoint, plan, tokenizer, tokenizer_path: directory.join("tokenizer.json"), model })
+    }
+}
+
+/// A checkpoint that can be converted.
+struct Prepared {
+    checkpoint: checkpoint::Checkpoint,
+    model: hf_config::HfModel,
+    plan: plan::Plan,
+    /// The text of `tokenizer.json`, completed.
+    tokenizer: String,
+    tokenizer_path: PathBuf,
+}
+
+/// Reads big_vision's decoder of masks, to see whether it can be converted.
+///
+/// # Errors
+/// As a conversion.
+pub fn read_mask_decoder(path: &Path) -> Result<()> {
+    mask_decoder::read(path).map(|_| ())
+}
