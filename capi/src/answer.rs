@@ -4,6 +4,7 @@ use std::ffi::{CString, c_char};
 use std::time::Duration;
 
 use gemmule::answer::{Object, detections};
+use gemmule::image::Size;
 use gemmule::text::Tokenizer;
 use gemmule::{Answer, FinishReason};
 
@@ -19,7 +20,7 @@ pub struct gemmule_answer {
     _labels: Vec<CString>,
     pub(crate) found: Vec<Object>,
     /// Of the picture that was shown alone.
-    pub(crate) size: Option<(u32, u32)>,
+    pub(crate) size: Option<Size>,
     finish: gemmule_finish,
     timings: gemmule_timings,
 }
@@ -71,7 +72,7 @@ pub struct gemmule_timings {
 }
 
 impl gemmule_answer {
-    pub(crate) fn new(tokenizer: &Tokenizer, answer: Answer, size: Option<(u32, u32)>) -> Result<Self, Failure> {
+    pub(crate) fn new(tokenizer: &Tokenizer, answer: Answer, size: Option<Size>) -> Result<Self, Failure> {
         let found = detections(tokenizer, &answer.tokens)?;
         let text = |text: &str| CString::new(text.replace('\0', " ")).unwrap_or_default();
         let labels: Vec<CString> = found.objects.iter().map(|object| text(&object.label)).collect();
@@ -79,7 +80,7 @@ impl gemmule_answer {
             label: label.as_ptr(),
             normalized_box: object.bounds.normalized().map(|edge| edge as f32),
             pixel_box: size
-                .map_or([0.0; 4], |(width, height)| object.bounds.pixels(width, height).map(|edge| edge as f32)),
+                .map_or([0.0; 4], |size| object.bounds.pixels(size.width, size.height).map(|edge| edge as f32)),
             score: object.score,
         });
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
@@ -180,8 +181,8 @@ pub unsafe extern "C" fn gemmule_answer_picture_size(answer: *const gemmule_answ
     let size = unsafe { answer.as_ref() }.and_then(|answer| answer.size).unwrap_or_default();
     // SAFETY: the caller's promise.
     unsafe {
-        set(width, size.0);
-        set(height, size.1);
+        set(width, size.width);
+        set(height, size.height);
     }
 }
 

@@ -215,7 +215,7 @@ pub unsafe extern "C" fn gemmule_session_show_files(
 fn show(session: &mut gemmule_session, pictures: Vec<Picture>) -> Result<(), border::Failure> {
     session.sizes.clear();
     session.session.show(&pictures)?;
-    session.sizes = pictures.iter().map(|picture| (picture.width(), picture.height())).collect();
+    session.sizes = pictures.iter().map(|picture| Size::new(picture.width(), picture.height())).collect();
     Ok(())
 }
 
@@ -330,7 +330,7 @@ pub unsafe extern "C" fn gemmule_session_mask(
         // SAFETY: the caller's promise about `session` and `answer`.
         let (session, answer) = unsafe { (border::handle_mut(session)?, border::handle(answer)?) };
         let Some(object) = answer.found.get(object) else { return fail("the answer names no such object") };
-        let Some((width, height)) = answer.size else { return fail("masks are of answers about one picture") };
+        let Some(Size { width, height }) = answer.size else { return fail("masks are of answers about one picture") };
         if object.segments.is_empty() {
             return fail("the answer has no mask of this object");
         }

@@ -1,6 +1,6 @@
 //! Handles, and values that several functions take or give.
 
-use gemmule::image::PixelFormat;
+use gemmule::image::{PixelFormat, Size};
 use gemmule::{CancelHandle, Model, Session};
 
 /// C's bool; other values than 0 and 1 count as 1.
@@ -14,7 +14,7 @@ pub struct gemmule_session {
     pub(crate) session: Session,
     pub(crate) model: Model,
     /// Pictures' sizes, for boxes in pixels.
-    pub(crate) sizes: Vec<(u32, u32)>,
+    pub(crate) sizes: Vec<Size>,
 }
 
 /// What a function did.

@@ -54,7 +54,7 @@ impl<'a> MatrixView<'a> {
     /// Rows of a floating-point format; `None` for any other.
     pub fn strided_rows(&self, rows: std::ops::Range<usize>) -> Option<StridedRows<'a>> {
         let bytes = &self.data[rows.start * self.row_bytes..rows.end * self.row_bytes];
-        StridedRows::new(self.format, (rows.len(), self.columns), self.row_bytes, bytes)
+        StridedRows::new(self.format, rows.len(), self.columns, self.row_bytes, bytes)
     }
 }
 
@@ -72,7 +72,7 @@ pub struct StridedRows<'a> {
 impl<'a> StridedRows<'a> {
     /// `rows` rows of `columns` values, `stride` bytes apart from the beginning of `data` on, if it holds them and `format`
     /// is a floating-point format.
-    pub fn new(format: Format, (rows, columns): (usize, usize), stride: usize, data: &'a [u8]) -> Option<Self> {
+    pub fn new(format: Format, rows: usize, columns: usize, stride: usize, data: &'a [u8]) -> Option<Self> {
         let row_bytes = format.row_bytes(columns).filter(|_| !format.info().integer)?;
         let end = match rows.checked_sub(1) {
             Some(last) => last.checked_mul(stride)?.checked_add(row_bytes)?,

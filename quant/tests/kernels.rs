@@ -8,7 +8,7 @@ use gemmule_quant::{
     FORMATS, FloatPanel, Format, IntegerPanel, Kernels, MatrixView, PANEL_ROWS, StridedRows, block_parts, decode_row,
     set_scales,
 };
-use support::{Random, all_kernels, assert_close, exact, lengths, random_row};
+use support::{Random, Sum, all_kernels, assert_close, exact, lengths, random_row};
 
 fn quantize(kernels: Kernels, x: &[f32], rows: usize) -> QuantizedRows {
     let k = x.len() / rows;
@@ -62,14 +62,14 @@ fn row_dots_agree_with_decoded_values() {
                         for (at, row) in bytes.chunks_exact_mut(row.len() + 4).zip(&rows) {
                             at[..row.len()].copy_from_slice(row);
                         }
-                        let strided = StridedRows::new(format, (9, k), row.len() + 4, &bytes).unwrap();
+                        let strided = StridedRows::new(format, 9, k, row.len() + 4, &bytes).unwrap();
                         let mut got = [f32::NAN; 9];
                         kernels.dot_float(strided, x, &mut got);
                         for (got, row) in got.iter().zip(&rows) {
                             decode_row(format, row, &mut decoded);
                             assert_close(*got, exact(&decoded, x), &what);
                             let mut alone = [f32::NAN];
-                            let strided = StridedRows::new(format, (1, k), row.len(), row).unwrap();
+                            let strided = StridedRows::new(format, 1, k, row.len(), row).unwrap();
                             kernels.dot_float(strided, x, &mut alone);
                             assert_eq!(alone[0].to_bits(), got.to_bits(), "{what}");
                         }
@@ -81,8 +81,8 @@ fn row_dots_agree_with_decoded_values() {
 }
 
 /// As [`exact`], with the magnitude of scale · code and bias taken apart, which is how a kernel adds them.
-fn stored_magnitude(format: Format, row: &[u8], decoded: &[f32], x: &[f32]) -> (f64, f64) {
-    let (value, mut magnitude) = exact(decoded, x);
+fn stored_magnitude(format: Format, row: &[u8], decoded: &[f32], x: &[f32]) -> Sum {
+    let mut sum = exact(decoded, x);
     let info = format.info();
     if info.integer {
         for (block, x) in row.chunks_exact(info.block_bytes).zip(x.chunks_exact(info.block_len)) {
@@ -91,11 +91,12 @@ fn stored_magnitude(format: Format, row: &[u8], decoded: &[f32], x: &[f32]) -> (
             let offset = parts.codes.iter().map(|code| code.unsigned_abs()).max().unwrap_or(0);
             for (i, x) in x.iter().enumerate() {
                 let (scale, bias) = (parts.scales[i / parts.group], parts.biases[i / parts.group]);
-                magnitude += f64::from(x.abs()) * (f64::from(scale.abs()) * f64::from(offset) + f64::from(bias.abs()));
+                sum.magnitude +=
+                    f64::from(x.abs()) * (f64::from(scale.abs()) * f64::from(offset) + f64::from(bias.abs()));
             }
         }
     }
-    (value, magnitude)
+    sum
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn panel_products_agree_with_decoded_values() {
             for k in lengths(format).into_iter().rev().take(4) {
                 for weight_rows in [1, 7, PANEL_ROWS] {
                     for rows in [1, 2, 3, 4, 5, 6, 7, 13] {
-                        panel_product(kernels, format, (rows, weight_rows, k), &mut random);
+                        panel_product(kernels, format, Shape { rows, weight_rows, k }, &mut random);
                     }
                 }
             }
@@ -114,7 +115,14 @@ fn panel_products_agree_with_decoded_values() {
     }
 }
 
-fn panel_product(kernels: Kernels, format: Format, (rows, weight_rows, k): (usize, usize, usize), random: &mut Random) {
+/// Of a product of activations and weights.
+struct Shape {
+    rows: usize,
+    weight_rows: usize,
+    k: usize,
+}
+
+fn panel_product(kernels: Kernels, format: Format, Shape { rows, weight_rows, k }: Shape, random: &mut Random) {
     let weights: Vec<Vec<u8>> = (0..weight_rows).map(|_| random_row(format, k, random)).collect();
     let slices: Vec<&[u8]> = weights.iter().map(Vec::as_slice).collect();
     // A row that takes no part lies before the others.
@@ -139,13 +147,13 @@ fn panel_product(kernels: Kernels, format: Format, (rows, weight_rows, k): (usiz
     for j in 0..PANEL_ROWS {
         for (i, x) in activations.iter().enumerate() {
             let what = format!("{} {format} row {i} of {rows}, weight row {j} of {weight_rows}, k={k}", kernels.isa());
-            let (value, magnitude) = if let Some(row) = weights.get(j) {
+            let sum = if let Some(row) = weights.get(j) {
                 decode_row(format, row, &mut decoded);
                 stored_magnitude(format, row, &decoded, x)
             } else {
-                (0.0, 0.0)
+                Sum::default()
             };
-            assert_close(out[i * stride + j], (value + 0.5, magnitude + 0.5), &what);
+            assert_close(out[i * stride + j], sum.plus(0.5), &what);
         }
     }
     assert!(
@@ -203,9 +211,9 @@ fn pairs_are_sums_over_every_other_place() {
                         let places = (lane % 2..k).step_by(2);
                         let weights = places.clone().map(|at| panel[at / 2 * PANEL_ROWS + lane]);
                         let x = places.map(|at| x[at]);
-                        let (sum, magnitude) = exact(&weights.collect::<Vec<_>>(), &x.collect::<Vec<_>>());
+                        let sum = exact(&weights.collect::<Vec<_>>(), &x.collect::<Vec<_>>());
                         let what = format!("{}: {rows} rows of {k}, lane {lane} of row {row}", kernels.isa());
-                        assert_close(*got, (start + sum, magnitude + 0.5), &what);
+                        assert_close(*got, sum.plus(start), &what);
                     }
                     assert!(out[PANEL_ROWS..].iter().all(|value| *value == 0.5), "{}: wrote outside", kernels.isa());
                 }
@@ -475,7 +483,7 @@ fn scaled_rows_are_added() {
                     let scaled = decoded.iter().map(|value| f64::from(*value) * f64::from(*factor));
                     expected.iter_mut().zip(scaled).for_each(|(sum, value)| *sum += value);
                 }
-                let rows = StridedRows::new(format, (count, length), stride, &bytes).unwrap();
+                let rows = StridedRows::new(format, count, length, stride, &bytes).unwrap();
                 let mut out = vec![1.0; length];
                 kernels.add_scaled(&factors, rows, &mut out);
                 for (out, expected) in out.iter().zip(&expected) {
@@ -493,8 +501,8 @@ fn scaled_rows_are_added() {
 #[test]
 fn strided_rows_lie_inside_their_bytes() {
     let bytes = [0u8; 20];
-    assert!(StridedRows::new(Format::F16, (3, 2), 8, &bytes).is_some(), "the last row ends with the bytes");
-    assert!(StridedRows::new(Format::F16, (3, 3), 8, &bytes).is_none());
-    assert!(StridedRows::new(Format::F16, (usize::MAX, 2), 8, &bytes).is_none());
-    assert!(StridedRows::new(Format::Q8_0, (0, 32), 34, &bytes).is_none(), "quantized");
+    assert!(StridedRows::new(Format::F16, 3, 2, 8, &bytes).is_some(), "the last row ends with the bytes");
+    assert!(StridedRows::new(Format::F16, 3, 3, 8, &bytes).is_none());
+    assert!(StridedRows::new(Format::F16, usize::MAX, 2, 8, &bytes).is_none());
+    assert!(StridedRows::new(Format::Q8_0, 0, 32, 34, &bytes).is_none(), "quantized");
 }

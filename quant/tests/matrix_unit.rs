@@ -4,7 +4,7 @@ mod support;
 
 use gemmule_quant::kernels::{FloatRows, TileOut};
 use gemmule_quant::{FORMATS, Format, MatrixUnit, Operand, Pieces, decode_row};
-use support::{Random, all_kernels, assert_close, exact, lengths, random_row};
+use support::{Random, Sum, all_kernels, assert_close, exact, lengths, random_row};
 
 /// What the first `pieces` bf16 numbers hold of a value.
 fn in_pieces(value: f32, pieces: Pieces) -> f32 {
@@ -25,19 +25,21 @@ fn matrix_units_agree_with_rounded_values() {
         for format in FORMATS.iter().map(|info| info.format) {
             for k in lengths(format).into_iter().rev().step_by(5).take(6) {
                 for (weight_rows, tokens) in [(1, 8), (16, 17), (23, 33), (48, 48), (64, 49)] {
-                    unit_product(unit, format, (weight_rows, tokens, k), &mut random);
+                    unit_product(unit, format, Shape { weight_rows, tokens, k }, &mut random);
                 }
             }
         }
     }
 }
 
-fn unit_product(
-    unit: MatrixUnit,
-    format: Format,
-    (weight_rows, tokens, k): (usize, usize, usize),
-    random: &mut Random,
-) {
+/// Of a product of weights and activations.
+struct Shape {
+    weight_rows: usize,
+    tokens: usize,
+    k: usize,
+}
+
+fn unit_product(unit: MatrixUnit, format: Format, Shape { weight_rows, tokens, k }: Shape, random: &mut Random) {
     let weights: Vec<Vec<u8>> = (0..weight_rows).map(|_| random_row(format, k, random)).collect();
     let slices: Vec<&[u8]> = weights.iter().map(Vec::as_slice).collect();
     let x = random.values(tokens * k);
@@ -64,9 +66,9 @@ fn unit_product(
         decoded.iter_mut().for_each(|w| *w = in_pieces(*w, left_pieces));
         for (j, x) in x.chunks_exact(k).enumerate() {
             let x: Vec<f32> = x.iter().map(|x| in_pieces(*x, right_pieces)).collect();
-            let (value, magnitude) = exact(&decoded, &x);
+            let sum = exact(&decoded, &x);
             let what = format!("{format} weight row {i} of {weight_rows}, row {j} of {tokens}, k={k}");
-            assert_close(out[i * stride + j], (value + 0.5, magnitude + 0.5), &what);
+            assert_close(out[i * stride + j], sum.plus(0.5), &what);
         }
     }
     assert!(out.chunks_exact(stride).all(|row| row[width..] == [0.5; 3]), "{format}: wrote outside");
@@ -121,7 +123,7 @@ fn operands_of_a_matrix_unit_agree_whichever_way_they_are_packed() {
                 for (i, x) in x.chunks_exact(k).enumerate() {
                     for (j, y) in y.chunks_exact(k).enumerate() {
                         let part = |values: &[f32]| values.iter().map(|x| in_pieces(*x, pieces)).collect::<Vec<_>>();
-                        let (value, magnitude) = exact(&part(x), &part(y));
+                        let Sum { value, magnitude } = exact(&part(x), &part(y));
                         // Of the products of pieces those are left out that are smaller than all that are there.
                         let lost = if pieces == Pieces::One {
                             0.0

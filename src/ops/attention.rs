@@ -390,7 +390,7 @@ pub(crate) fn attend_cached(
         let [keys, values] = [keys, values].map(|cached| {
             let tile = cached[first * head_dim..].chunks(CACHE_TILE * head_dim).nth(tile).expect("a tile of tokens");
             let count = tile.len() / head_dim;
-            StridedRows::new(Format::F16, (count, head_dim), 2 * head_dim, bytemuck::cast_slice(tile))
+            StridedRows::new(Format::F16, count, head_dim, 2 * head_dim, bytemuck::cast_slice(tile))
                 .expect("whole tokens")
         });
         let count = keys.rows();

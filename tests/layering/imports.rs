@@ -109,16 +109,20 @@ fn load(
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let name = file.strip_prefix(crate_folder).expect("a module lies in its crate").display().to_string();
-    load_items(parsed.items, &name, (crate_folder, folder), path, modules);
+    load_items(parsed.items, &Place { crate_folder, file: &name, folder }, path, modules);
 }
 
-fn load_items(
-    items: Vec<syn::Item>,
-    file: &str,
-    (crate_folder, folder): (&Path, PathBuf),
-    path: ModulePath,
-    modules: &mut BTreeMap<ModulePath, Module>,
-) {
+/// Where items stand.
+struct Place<'a> {
+    crate_folder: &'a Path,
+    /// The file, relative to that.
+    file: &'a str,
+    /// Where the files of modules lie that are declared there.
+    folder: PathBuf,
+}
+
+fn load_items(items: Vec<syn::Item>, place: &Place<'_>, path: ModulePath, modules: &mut BTreeMap<ModulePath, Module>) {
+    let Place { crate_folder, file, folder } = place;
     for item in &items {
         let syn::Item::Mod(module) = item else { continue };
         if is_for_tests(&module.attrs) {
@@ -128,7 +132,10 @@ fn load_items(
         let mut path = path.clone();
         path.push(name.clone());
         match &module.content {
-            Some((_, items)) => load_items(items.clone(), file, (crate_folder, folder.join(&name)), path, modules),
+            Some((_, items)) => {
+                let place = Place { folder: folder.join(&name), ..*place };
+                load_items(items.clone(), &place, path, modules);
+            }
             None => {
                 let single = folder.join(format!("{name}.rs"));
                 let file = if single.exists() { single } else { folder.join(&name).join("mod.rs") };
@@ -136,7 +143,7 @@ fn load_items(
             }
         }
     }
-    modules.insert(path, Module { file: file.to_owned(), items });
+    modules.insert(path, Module { file: (*file).to_owned(), items });
 }
 
 struct Reader<'a> {

@@ -35,13 +35,11 @@ impl<'ast> Visit<'ast> for Reader {
     }
 }
 
-/// Whether a type is a tuple, or a reference, a slice, an array or an option of some.
+/// Whether a type is a tuple, or a reference to one or an option of one. A slice of pairs is a table.
 fn is_tuple(of: &syn::Type) -> bool {
     match of {
         syn::Type::Tuple(tuple) => !tuple.elems.is_empty(),
         syn::Type::Reference(reference) => is_tuple(&reference.elem),
-        syn::Type::Slice(slice) => is_tuple(&slice.elem),
-        syn::Type::Array(array) => is_tuple(&array.elem),
         syn::Type::Paren(inner) => is_tuple(&inner.elem),
         syn::Type::Path(path) => path.path.segments.last().is_some_and(|last| {
             let syn::PathArguments::AngleBracketed(inner) = &last.arguments else { return false };

@@ -53,8 +53,16 @@ fn mangled(name: &str) -> String {
     name.replace('/', "%")
 }
 
+/// What a node is called.
+#[derive(Clone, Copy)]
+pub struct NodeName<'a> {
+    /// "/" or "/robot".
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
+
 impl<'s> Node<'s> {
-    /// Puts a node called `name` in `namespace` ("/" or "/robot") into the graph. Without `hashes` types are named as in ROS 2
+    /// Puts a node into the graph. Without `hashes` types are named as in ROS 2
     /// Humble, which has no hashes.
     ///
     /// # Errors
@@ -62,7 +70,7 @@ impl<'s> Node<'s> {
     pub fn new(
         session: &'s zenoh::Session,
         domain: u32,
-        (namespace, name): (&str, &str),
+        NodeName { namespace, name }: NodeName<'_>,
         hashes: bool,
     ) -> Result<Self> {
         let namespace = format!("/{}", namespace.trim_matches('/'));

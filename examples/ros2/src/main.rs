@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use gemmule::image::Size;
 use gemmule::{GenerateOptions, Model, Session, SessionOptions, answer};
 use zenoh::Wait;
 
-use crate::graph::{Node, Publisher};
+use crate::graph::{Node, NodeName, Publisher};
 use crate::messages::Image;
 
 /// Answer a prompt about every image of a ROS 2 topic.
@@ -140,7 +141,7 @@ impl Answerer {
         }
         let answer = stream.finish();
         let found = answer::detections(self.model.tokenizer()?, &answer.tokens)?;
-        let detections = messages::detections(&image.header, &found.objects, (image.width, image.height));
+        let detections = messages::detections(&image.header, &found.objects, Size::new(image.width, image.height));
         Ok((answer.text, detections))
     }
 }
@@ -176,19 +177,25 @@ impl Cli {
         let session = Session::new(&model, &options)?;
 
         let wire = zenoh::open(session_config()?).wait().map_err(|error| anyhow::anyhow!("Zenoh: {error}"))?;
-        let mut node = Node::new(&wire, domain, (&self.namespace, &self.node_name), !self.humble)?;
+        let mut node = Node::new(&wire, domain, NodeName { namespace: &self.namespace, name: &self.node_name }, !self.humble)?;
         let [image, answer, detections] =
             [&self.image, &self.answer, &self.detections].map(|topic| node.resolve(topic));
         let (image, answer, detections) = (image?, answer?, detections?);
-        let mut answers = node.publish(&answer, messages::STRING)?;
-        let mut objects = node.publish(&detections, messages::DETECTION_2D_ARRAY)?;
+        let answers = node.publish(&answer, messages::STRING)?;
+        let objects = node.publish(&detections, messages::DETECTION_2D_ARRAY)?;
         let images = node.subscribe_newest(&image, messages::IMAGE)?;
         tell(format_args!("{image} is answered on {answer} and {detections}, domain {domain}"));
 
         let budget = self.budget.map(Duration::from_millis);
         let answerer = Answerer { model, session, prompt: self.prompt, max_tokens: self.max_tokens, budget };
-        work(answerer, &wire, &images, (&mut answers, &mut objects), &stop)
+        work(answerer, &wire, &images, &mut Publishers { answers, objects }, &stop)
     }
+}
+
+/// Where answers go.
+struct Publishers<'s> {
+    answers: Publisher<'s>,
+    objects: Publisher<'s>,
 }
 
 /// Answers images until `stop` is set.
@@ -196,7 +203,7 @@ fn work(
     mut answerer: Answerer,
     wire: &zenoh::Session,
     images: &graph::Subscription,
-    (answers, objects): (&mut Publisher<'_>, &mut Publisher<'_>),
+    Publishers { answers, objects }: &mut Publishers<'_>,
     stop: &AtomicBool,
 ) -> Result<()> {
     let (mut answered, mut failed) = (0u64, 0u64);

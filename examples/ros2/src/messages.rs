@@ -107,7 +107,7 @@ pub fn string(text: &str) -> Vec<u8> {
 }
 
 /// `vision_msgs/Detection2DArray` of objects in an image of `size` (width, height); boxes are in pixels, class ids are labels.
-pub fn detections(header: &Header, objects: &[Object], size: (u32, u32)) -> Vec<u8> {
+pub fn detections(header: &Header, objects: &[Object], size: Size) -> Vec<u8> {
     let out = &mut Writer::default();
     header.write(out);
     out.length(objects.len());
@@ -120,7 +120,7 @@ pub fn detections(header: &Header, objects: &[Object], size: (u32, u32)) -> Vec<
         for value in [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0].into_iter().chain([0.0; 36]) {
             out.f64(value);
         }
-        let [left, top, right, bottom] = object.bounds.pixels(size.0, size.1);
+        let [left, top, right, bottom] = object.bounds.pixels(size.width, size.height);
         for value in [(left + right) / 2.0, (top + bottom) / 2.0, 0.0, right - left, bottom - top] {
             out.f64(value);
         }

@@ -154,16 +154,16 @@ impl<const N: usize, const PAIRS: usize, const BITS: u32, const LOW: i16> FixedG
     /// For given factors: the scale that is best for the codes they give, in units of `largest / ONE`, and how much of the
     /// square it explains; kept where that is more than what was `best`.
     #[inline(always)]
-    fn refit(&self, pairs: impl PairProducts, factors: &Lanes, (best, best_explained): (&mut Lanes, &mut Lanes)) {
+    fn refit(&self, pairs: impl PairProducts, factors: &Lanes, best: &mut Fit) {
         let (products, squares) = self.sums(pairs, &Self::fixed(factors));
         for lane in 0..LANES {
             let product = products[lane] as f32;
             // Where the squares are zero, so is the product.
             let scale = product / squares[lane].max(1) as f32;
             let explained = product * scale;
-            let better = explained > best_explained[lane];
-            best[lane] = select(better, scale, best[lane]);
-            best_explained[lane] = select(better, explained, best_explained[lane]);
+            let better = explained > best.explained[lane];
+            best.scales[lane] = select(better, scale, best.scales[lane]);
+            best.explained[lane] = select(better, explained, best.explained[lane]);
         }
     }
 
@@ -186,13 +186,19 @@ impl<const N: usize, const PAIRS: usize, const BITS: u32, const LOW: i16> FixedG
             let most = most[2 * lane].max(most[2 * lane + 1]);
             select(-least > most, -1.0, 1.0)
         });
-        let (mut best, mut explained) = ([0.0; LANES], [0.0; LANES]);
+        let mut best = Fit { scales: [0.0; LANES], explained: [0.0; LANES] };
         for place in places {
-            self.refit(pairs, &each_lane(|lane| signs[lane] * place), (&mut best, &mut explained));
+            self.refit(pairs, &each_lane(|lane| signs[lane] * place), &mut best);
         }
-        self.refit(pairs, &each_lane(|lane| ONE * inverse(best[lane])), (&mut best, &mut explained));
-        each_lane(|lane| best[lane] * (self.largest[lane] / ONE))
+        self.refit(pairs, &each_lane(|lane| ONE * inverse(best.scales[lane])), &mut best);
+        each_lane(|lane| best.scales[lane] * (self.largest[lane] / ONE))
     }
+}
+
+/// For each group a scale, and how much of the square it explains.
+struct Fit {
+    scales: Lanes,
+    explained: Lanes,
 }
 
 /// The largest number of each row.

@@ -5,8 +5,8 @@ use std::hint::select_unpredictable as select;
 use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, with_sign};
 use super::fixed::{FixedGroups, PairProducts};
 use super::search::{
-    Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half, transpose,
-    transpose_eight,
+    AffineScales, Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half,
+    transpose, transpose_eight,
 };
 
 /// `d`, `dmin` (half), 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
@@ -185,6 +185,12 @@ fn largest(values: &Lanes) -> [f32; TOGETHER] {
     std::array::from_fn(|index| halves[index].iter().copied().fold(0.0, f32::max))
 }
 
+/// What integer scales and minima count, in each super-block.
+struct Units {
+    d: [f32; TOGETHER],
+    dmin: [f32; TOGETHER],
+}
+
 impl Affine {
     /// Encodes up to [`TOGETHER`] super-blocks.
     #[inline(always)]
@@ -192,7 +198,7 @@ impl Affine {
         let x = Groups::<32>::new(x);
         let ideal = x.affine_scales(high);
         let (largest_scale, largest_minimum, largest_value) =
-            (largest(&ideal.0), largest(&ideal.1), largest(&x.largest));
+            (largest(&ideal.scales), largest(&ideal.minima), largest(&x.largest));
         let mut best = Self {
             d: [0.0; TOGETHER],
             dmin: [0.0; TOGETHER],
@@ -203,7 +209,7 @@ impl Affine {
         let mut best_errors = [f32::INFINITY; TOGETHER];
         for shrink in [63.0, 61.5] {
             let (d, dmin) = (largest_scale.map(|s| to_half(s / shrink)), largest_minimum.map(|m| to_half(m / shrink)));
-            let (errors, scales, minima) = Self::choose_integers(&x, &ideal, (d, dmin), high);
+            let (errors, scales, minima) = Self::choose_integers(&x, &ideal, &Units { d, dmin }, high);
             for index in 0..TOGETHER {
                 // Errors come in units of each group's largest value; together they count in units of the super-block's.
                 let unit = inverse(largest_value[index]);
@@ -230,11 +236,11 @@ impl Affine {
     #[inline(always)]
     fn choose_integers(
         x: &Groups<32>,
-        ideal: &(Lanes, Lanes),
-        (d, dmin): ([f32; TOGETHER], [f32; TOGETHER]),
+        ideal: &AffineScales,
+        Units { d, dmin }: &Units,
         high: f32,
     ) -> (Lanes, [u8; LANES], [u8; LANES]) {
-        let (nearest_scales, nearest_minima) = (nearest(&ideal.0, d), nearest(&ideal.1, dmin));
+        let (nearest_scales, nearest_minima) = (nearest(&ideal.scales, *d), nearest(&ideal.minima, *dmin));
         let (mut best, mut best_scales, mut best_minima) = ([f32::INFINITY; LANES], [0.0; LANES], [0.0; LANES]);
         for scale_step in [-1.0, 0.0, 1.0] {
             let scales = beside(&nearest_scales, scale_step);

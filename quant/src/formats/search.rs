@@ -208,47 +208,49 @@ impl<const N: usize> Groups<N> {
     /// Candidates begin a little inside the range of the values, which clips its ends for a finer grid, and take twice the
     /// scale and the minimum that are best for the codes they give.
     #[inline(always)]
-    pub(super) fn affine_scales(&self, high: f32) -> (Lanes, Lanes) {
+    pub(super) fn affine_scales(&self, high: f32) -> AffineScales {
         let (least, most) = &self.ends;
-        let (mut x, mut xx) = ([0.0; LANES], [0.0; LANES]);
+        let mut sums = Sums { values: [0.0; LANES], squares: [0.0; LANES] };
         for values in &self.values {
             for lane in 0..LANES {
-                x[lane] += values[lane];
-                xx[lane] += values[lane] * values[lane];
+                sums.values[lane] += values[lane];
+                sums.squares[lane] += values[lane] * values[lane];
             }
         }
         // Where all values are the same and not positive, the minimum is all there is.
-        let (mut best_scales, mut best_minima, mut best_errors) = ([0.0; LANES], [0.0; LANES], [f32::INFINITY; LANES]);
+        let mut best = AffineScales { scales: [0.0; LANES], minima: [0.0; LANES] };
+        let mut best_errors = [f32::INFINITY; LANES];
         for lane in 0..LANES {
-            best_minima[lane] = -least[lane];
+            best.minima[lane] = -least[lane];
         }
         for shrink in AFFINE_SHRINKS {
-            let (mut scales, mut minima) = ([0.0; LANES], [0.0; LANES]);
+            let mut tried = AffineScales { scales: [0.0; LANES], minima: [0.0; LANES] };
             for lane in 0..LANES {
-                scales[lane] = (most[lane] - least[lane]) * shrink / high;
-                minima[lane] = -least[lane] * shrink;
+                tried.scales[lane] = (most[lane] - least[lane]) * shrink / high;
+                tried.minima[lane] = -least[lane] * shrink;
             }
             for _ in 0..2 {
-                let errors = self.affine_refit(&mut scales, &mut minima, (&x, &xx), high);
+                let errors = self.affine_refit(&mut tried, &sums, high);
                 for lane in 0..LANES {
                     let better = errors[lane] < best_errors[lane];
                     best_errors[lane] = select(better, errors[lane], best_errors[lane]);
-                    best_scales[lane] = select(better, scales[lane], best_scales[lane]);
-                    best_minima[lane] = select(better, minima[lane], best_minima[lane]);
+                    best.scales[lane] = select(better, tried.scales[lane], best.scales[lane]);
+                    best.minima[lane] = select(better, tried.minima[lane], best.minima[lane]);
                 }
             }
         }
         for lane in 0..LANES {
-            best_scales[lane] *= self.largest[lane];
-            best_minima[lane] *= self.largest[lane];
+            best.scales[lane] *= self.largest[lane];
+            best.minima[lane] *= self.largest[lane];
         }
-        (best_scales, best_minima)
+        best
     }
 
     /// Makes scales and minima the best ones for the codes that they give; returns the squared errors of these codes,
-    /// infinite where all codes are zero. `x` and `xx` are the sums of the values and of their squares.
+    /// infinite where all codes are zero. The sums are of the values.
     #[inline(always)]
-    fn affine_refit(&self, scales: &mut Lanes, minima: &mut Lanes, (x, xx): (&Lanes, &Lanes), high: f32) -> Lanes {
+    fn affine_refit(&self, fit: &mut AffineScales, sums: &Sums, high: f32) -> Lanes {
+        let AffineScales { scales, minima } = fit;
         let mut factors = [0.0; LANES];
         for lane in 0..LANES {
             factors[lane] = inverse(scales[lane]);
@@ -264,7 +266,7 @@ impl<const N: usize> Groups<N> {
         }
         let mut errors = [0.0; LANES];
         for lane in 0..LANES {
-            let (x, c, xc, cc) = (x[lane], c[lane], xc[lane], cc[lane]);
+            let (x, c, xc, cc) = (sums.values[lane], c[lane], xc[lane], cc[lane]);
             let inverse_determinant = inverse(N as f32 * cc - c * c);
             let scale = (N as f32 * xc - x * c) * inverse_determinant;
             let minimum = (xc * c - x * cc) * inverse_determinant;
@@ -274,11 +276,23 @@ impl<const N: usize> Groups<N> {
             let alone = select(alone > 0.0, alone, 0.0);
             scales[lane] = select(inside, scale, alone);
             minima[lane] = select(inside, minimum, 0.0);
-            let error = xx[lane] - scales[lane] * xc + minima[lane] * x;
+            let error = sums.squares[lane] - scales[lane] * xc + minima[lane] * x;
             errors[lane] = select(cc > 0.0, error, f32::INFINITY);
         }
         errors
     }
+}
+
+/// For each group: `x ≈ scale · code − minimum`.
+pub(super) struct AffineScales {
+    pub(super) scales: Lanes,
+    pub(super) minima: Lanes,
+}
+
+/// Sums over each group.
+struct Sums {
+    values: Lanes,
+    squares: Lanes,
 }
 
 /// Parts of the values' range that affine candidates begin with.

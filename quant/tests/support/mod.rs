@@ -48,17 +48,32 @@ pub(crate) fn random_row(format: Format, k: usize, random: &mut Random) -> Vec<u
     row
 }
 
-/// Dot product in double precision and the sum of magnitudes, which scales the tolerance.
-pub(crate) fn exact(w: &[f32], x: &[f32]) -> (f64, f64) {
-    w.iter().zip(x).fold((0.0, 0.0), |sum, (w, x)| {
+/// A dot product in double precision.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sum {
+    pub(crate) value: f64,
+    /// The sum of magnitudes, which scales the tolerance.
+    pub(crate) magnitude: f64,
+}
+
+impl Sum {
+    /// Added to something.
+    pub(crate) fn plus(self, start: f64) -> Self {
+        Self { value: self.value + start, magnitude: self.magnitude + start.abs() }
+    }
+}
+
+pub(crate) fn exact(w: &[f32], x: &[f32]) -> Sum {
+    w.iter().zip(x).fold(Sum::default(), |sum, (w, x)| {
         let product = f64::from(*w) * f64::from(*x);
-        (sum.0 + product, sum.1 + product.abs())
+        Sum { value: sum.value + product, magnitude: sum.magnitude + product.abs() }
     })
 }
 
 #[track_caller]
-pub(crate) fn assert_close(got: f32, (expected, magnitude): (f64, f64), what: &str) {
-    let tolerance = magnitude * 2e-6 + 1e-30;
+pub(crate) fn assert_close(got: f32, expected: Sum, what: &str) {
+    let tolerance = expected.magnitude * 2e-6 + 1e-30;
+    let expected = expected.value;
     assert!((f64::from(got) - expected).abs() <= tolerance, "{what}: {got} instead of {expected} ± {tolerance}");
 }
 

@@ -7,18 +7,34 @@ pub(super) const ZIGZAG: [usize; 80] = [
     47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
 ];
 
+/// How many there are in a row, and in a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) across: usize,
+    pub(super) down: usize,
+}
+
+/// What the components of a picture share.
+#[derive(Clone, Copy)]
+pub(super) struct Frame {
+    /// Pixels.
+    pub(super) pixels: Extent,
+    /// The largest sampling factors, horizontal and vertical.
+    pub(super) largest: Extent,
+}
+
 /// One component of a picture.
 #[derive(Clone)]
 pub(super) struct Component {
     pub(super) id: u8,
     /// Sampling factors, horizontal and vertical.
-    pub(super) sampling: (usize, usize),
+    pub(super) sampling: Extent,
     /// The number of its quantization table.
     pub(super) table: usize,
     /// Blocks that the picture needs, in a row and in a column.
-    pub(super) needed: (usize, usize),
+    pub(super) needed: Extent,
     /// Blocks in a row and rows of them, with those that fill up the last MCUs.
-    pub(super) stored: (usize, usize),
+    pub(super) stored: Extent,
     /// `[rows][blocks in a row][64]`, in the block's own order.
     pub(super) blocks: Vec<[i16; 64]>,
     /// The table, as it was at the component's first scan.
@@ -29,22 +45,21 @@ pub(super) struct Component {
 }
 
 impl Component {
-    /// Without any coefficient, in a picture of a size whose largest sampling factors are given.
-    pub(super) fn new(
-        id: u8,
-        sampling: (usize, usize),
-        table: usize,
-        ((width, height), largest): ((usize, usize), (usize, usize)),
-    ) -> Self {
-        let (across, down) = (width.div_ceil(8 * largest.0), height.div_ceil(8 * largest.1));
-        let stored = (across * sampling.0, down * sampling.1);
+    /// Without any coefficient.
+    pub(super) fn new(id: u8, sampling: Extent, table: usize, frame: Frame) -> Self {
+        let Frame { pixels, largest } = frame;
+        let (across, down) = (pixels.across.div_ceil(8 * largest.across), pixels.down.div_ceil(8 * largest.down));
+        let stored = Extent { across: across * sampling.across, down: down * sampling.down };
         Self {
             id,
             sampling,
             table,
-            needed: ((width * sampling.0).div_ceil(8 * largest.0), (height * sampling.1).div_ceil(8 * largest.1)),
+            needed: Extent {
+                across: (pixels.across * sampling.across).div_ceil(8 * largest.across),
+                down: (pixels.down * sampling.down).div_ceil(8 * largest.down),
+            },
             stored,
-            blocks: vec![[0; 64]; stored.0 * stored.1],
+            blocks: vec![[0; 64]; stored.across * stored.down],
             quantization: None,
             bits: [-1; 64],
             bits_before: [-1; 64],
@@ -53,7 +68,7 @@ impl Component {
 
     /// Its blocks in an MCU of several components.
     pub(super) fn blocks_of_mcu(&self) -> usize {
-        self.sampling.0 * self.sampling.1
+        self.sampling.across * self.sampling.down
     }
 }
 
@@ -68,7 +83,7 @@ pub(super) struct Mcus {
 
 struct Member {
     place: usize,
-    sampling: (usize, usize),
+    sampling: Extent,
     stored: usize,
 }
 
@@ -76,12 +91,12 @@ struct Member {
 pub(super) fn blocks_of_mcus(components: &[&Component], places: &[usize]) -> Mcus {
     let member = |place: &usize| {
         let component = components[*place];
-        Member { place: *place, sampling: component.sampling, stored: component.stored.0 }
+        Member { place: *place, sampling: component.sampling, stored: component.stored.across }
     };
     let first = components[places[0]];
     let is_interleaved = places.len() > 1;
-    let (across, down) = if is_interleaved {
-        (first.stored.0 / first.sampling.0, first.stored.1 / first.sampling.1)
+    let Extent { across, down } = if is_interleaved {
+        Extent { across: first.stored.across / first.sampling.across, down: first.stored.down / first.sampling.down }
     } else {
         first.needed
     };
@@ -101,10 +116,10 @@ impl Mcus {
         if !self.is_interleaved {
             let member = &self.members[0];
             blocks.push((0, member.place, y * member.stored + x));
-            return y / member.sampling.1;
+            return y / member.sampling.down;
         }
         for (at, member) in self.members.iter().enumerate() {
-            let (across, down) = member.sampling;
+            let Extent { across, down } = member.sampling;
             let rows = (0..down).flat_map(|v| (0..across).map(move |h| (h, v)));
             blocks.extend(rows.map(|(h, v)| (at, member.place, (y * down + v) * member.stored + x * across + h)));
         }

@@ -1,6 +1,6 @@
 //! Coefficients as a sound sequential file: every symbol has an eight-bit code that is its number.
 
-use super::coefficients::{Component, ZIGZAG, blocks_of_mcus};
+use super::coefficients::{Component, Extent, ZIGZAG, blocks_of_mcus};
 
 /// Sizes of DC differences.
 const DC_SYMBOLS: u8 = 16;
@@ -58,7 +58,7 @@ fn size_of(value: i32) -> u32 {
 }
 
 /// A file with these components, which the application segments explain.
-pub(super) fn encode((width, height): (usize, usize), components: &[&Component], applications: &[u8]) -> Vec<u8> {
+pub(super) fn encode(size: Extent, components: &[&Component], applications: &[u8]) -> Vec<u8> {
     let mut out = vec![0xff, 0xd8];
     out.extend_from_slice(applications);
     for (number, component) in components.iter().enumerate() {
@@ -73,11 +73,11 @@ pub(super) fn encode((width, height): (usize, usize), components: &[&Component],
         segment(&mut out, 0xdb, &body);
     }
     let mut frame = vec![8];
-    frame.extend((height as u16).to_be_bytes());
-    frame.extend((width as u16).to_be_bytes());
+    frame.extend((size.down as u16).to_be_bytes());
+    frame.extend((size.across as u16).to_be_bytes());
     frame.push(components.len() as u8);
     for (number, component) in components.iter().enumerate() {
-        frame.extend([component.id, (component.sampling.0 << 4 | component.sampling.1) as u8, number as u8]);
+        frame.extend([component.id, (component.sampling.across << 4 | component.sampling.down) as u8, number as u8]);
     }
     segment(&mut out, 0xc1, &frame);
     let symbols = [(0..DC_SYMBOLS).collect(), ac_symbols()];

@@ -9,7 +9,7 @@ mod order;
 mod recover;
 mod smoothing;
 
-use coefficients::Component;
+use coefficients::{Component, Extent, Frame};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
 use libjpeg_turbo_rs::{DecodeLimits, Decoder, Image, PixelFormat};
@@ -186,8 +186,12 @@ fn separated(bytes: &[u8]) -> Result<(DynamicImage, Option<String>), String> {
         return Err("it has no four components".to_owned());
     };
     let largest = |of: fn(&Component) -> usize| recovery.components.iter().map(of).max().unwrap_or(1);
-    let full = (largest(|component| component.sampling.0), largest(|component| component.sampling.1));
-    let filler = |id: u8| Component { id, ..Component::new(id, full, 0, (size, full)) };
+    let full = Extent {
+        across: largest(|component| component.sampling.across),
+        down: largest(|component| component.sampling.down),
+    };
+    let frame = Frame { pixels: size, largest: full };
+    let filler = |id: u8| Component { id, ..Component::new(id, full, 0, frame) };
     let decode = |components: &[&Component], transform: u8| {
         let ids = [1, 2, 3];
         let renamed: Vec<Component> =

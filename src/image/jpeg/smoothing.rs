@@ -50,13 +50,13 @@ pub(super) fn smooth(components: &mut [Component], scans: usize, last_good_row: 
     }
     for (component, table) in components.iter_mut().zip(&tables) {
         let before = if scans > 1 { component.bits_before } else { [-1; 64] };
-        let down = component.sampling.1;
-        let mcu_rows = component.stored.1 / down;
+        let down = component.sampling.down;
+        let mcu_rows = component.stored.down / down;
         let mut smoothed = component.blocks.clone();
         for row in 0..mcu_rows {
             // Rows that the last scan has not reached know what the one before it has brought.
             let bits = if row > last_good_row { before } else { component.bits };
-            let rest = component.needed.1 % down;
+            let rest = component.needed.down % down;
             let rows = if row + 1 < mcu_rows || rest == 0 { down } else { rest };
             for sub in 0..rows {
                 // libjpeg's own count of rows, which differs from the place in the last row of MCUs.
@@ -65,14 +65,14 @@ pub(super) fn smooth(components: &mut [Component], scans: usize, last_good_row: 
                 let above = if at > 1 { here - 2 } else { up };
                 let below = if at + 1 < total { here + 1 } else { here };
                 let bottom = if at + 2 < total { here + 2 } else { below };
-                let rows = [above, up, here, below, bottom].map(|row| row.min(component.stored.1 - 1));
-                for x in 0..component.needed.0 {
-                    let column = |step: usize| (x + step).saturating_sub(2).min(component.needed.0 - 1);
+                let rows = [above, up, here, below, bottom].map(|row| row.min(component.stored.down - 1));
+                for x in 0..component.needed.across {
+                    let column = |step: usize| (x + step).saturating_sub(2).min(component.needed.across - 1);
                     let around: Weights = std::array::from_fn(|at| {
-                        let block = rows[at / 5] * component.stored.0 + column(at % 5);
+                        let block = rows[at / 5] * component.stored.across + column(at % 5);
                         i64::from(component.blocks[block][0])
                     });
-                    let block = here * component.stored.0 + x;
+                    let block = here * component.stored.across + x;
                     guess(&mut smoothed[block], &around, &bits, table);
                 }
             }

@@ -6,7 +6,7 @@ mod segments;
 
 use std::rc::Rc;
 
-use super::coefficients::{Component, blocks_of_mcus};
+use super::coefficients::{Component, Extent, blocks_of_mcus};
 use super::huffman::{STANDARD_TABLES, Table};
 
 /// Pillow's `ImageFile.MAXBLOCK`.
@@ -49,7 +49,7 @@ type StoredTable = ([u8; 16], Vec<u8>);
 /// What the frame's header says of a component.
 struct Head {
     id: u8,
-    sampling: (usize, usize),
+    sampling: Extent,
     table: usize,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Recovery<'a> {
     quantization: [Option<[u16; 64]>; 4],
     tables: [[Option<StoredTable>; 4]; 2],
     pub(super) interval: usize,
-    pub(super) size: Option<(usize, usize)>,
+    pub(super) size: Option<Extent>,
     pub(super) components: Vec<Component>,
     pub(super) is_progressive: bool,
     pub(super) scans: usize,

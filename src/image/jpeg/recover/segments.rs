@@ -1,6 +1,6 @@
 //! Marker segments (`jdmarker.c`), with what Pillow refuses of them.
 
-use super::super::coefficients::{Component, ZIGZAG};
+use super::super::coefficients::{Component, Extent, Frame, ZIGZAG};
 use super::{Head, MOST_PIXELS, MOST_SCANS, Next, Recovery, Scan, Step, Stop, refused};
 
 impl Recovery<'_> {
@@ -79,23 +79,26 @@ impl Recovery<'_> {
         let mut heads = Vec::new();
         for _ in 0..count {
             let (id, sampling, table) = (self.byte()?, self.byte()?, self.byte()?);
-            let sampling = (usize::from(sampling >> 4), usize::from(sampling & 15));
-            if !(1..=4).contains(&sampling.0) || !(1..=4).contains(&sampling.1) {
+            let sampling = Extent { across: usize::from(sampling >> 4), down: usize::from(sampling & 15) };
+            if !(1..=4).contains(&sampling.across) || !(1..=4).contains(&sampling.down) {
                 return refused("sampling factors that cannot be");
             }
             heads.push(Head { id, sampling, table: usize::from(table) });
         }
         let most = |of: fn(&Head) -> usize| heads.iter().map(of).max().unwrap_or(1);
-        let largest = (most(|head| head.sampling.0), most(|head| head.sampling.1));
-        let divides =
-            |head: &Head| largest.0.is_multiple_of(head.sampling.0) && largest.1.is_multiple_of(head.sampling.1);
+        let largest = Extent { across: most(|head| head.sampling.across), down: most(|head| head.sampling.down) };
+        let divides = |head: &Head| {
+            largest.across.is_multiple_of(head.sampling.across) && largest.down.is_multiple_of(head.sampling.down)
+        };
         if !heads.iter().all(divides) {
             return refused("fractional sampling factors");
         }
-        let component = |head: &Head| Component::new(head.id, head.sampling, head.table, ((width, height), largest));
+        let pixels = Extent { across: width, down: height };
+        let frame = Frame { pixels, largest };
+        let component = |head: &Head| Component::new(head.id, head.sampling, head.table, frame);
         self.components = heads.iter().map(component).collect();
         self.is_progressive = marker == 0xc2;
-        self.size = Some((width, height));
+        self.size = Some(pixels);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use gemmule::image::Size;
 use gemmule::{GenerateOptions, Model};
 use gemmule_metrics::{Part, Scale};
 use gemmule_quant::Format;
@@ -196,11 +197,11 @@ impl Eval {
         let [picture] = &work.pictures[..] else {
             anyhow::bail!("objects need one picture, not {}", work.pictures.len())
         };
-        let size = (picture.width(), picture.height());
+        let size = Size::new(picture.width(), picture.height());
         let answer = self.answer(shown, work, true)?;
         let found = Found::read(&self.objects, &mut shown.session, model, &answer, &work.pictures)?;
         let named = found.detections.objects.into_iter().zip(found.masks).map(|(object, mask)| Named {
-            edges: object.bounds.pixels(size.0, size.1),
+            edges: object.bounds.pixels(size.width, size.height),
             score: Some(f64::from(object.score)),
             label: object.label,
             mask,

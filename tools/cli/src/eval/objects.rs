@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use gemmule::answer::{Mask, overlap, share_within};
+use gemmule::image::Size;
 use gemmule_metrics::{
     Answered, AveragePrecision, Overlap, Part, Scale, Scene, There, average_precision, match_objects,
 };
@@ -40,46 +41,42 @@ impl Seen {
     ///
     /// # Errors
     /// When an object lies outside the picture, or a place that is given by location tokens has no picture.
-    pub(super) fn new(there: &[Object], answered: &[Named], size: Option<(u32, u32)>) -> Result<Self> {
+    pub(super) fn new(there: &[Object], answered: &[Named], size: Option<Size>) -> Result<Self> {
+        let sides = |mask: &Mask| Size::new(mask.width(), mask.height());
         for object in there {
             match (&object.shape, size) {
-                (Shape::Box([.., x_max, y_max]), Some((width, height))) => ensure!(
-                    *x_max <= f64::from(width) + 1.0 && *y_max <= f64::from(height) + 1.0,
-                    "the box of '{}' ends at {x_max}, {y_max}, not within the picture of {width} × {height}: edges are wanted, \
+                (Shape::Box([.., x_max, y_max]), Some(size)) => ensure!(
+                    *x_max <= f64::from(size.width) + 1.0 && *y_max <= f64::from(size.height) + 1.0,
+                    "the box of '{}' ends at {x_max}, {y_max}, not within the picture of {size}: edges are wanted, \
                      not width and height",
                     object.label
                 ),
                 (Shape::Mask(mask), Some(size)) => ensure!(
-                    (mask.width(), mask.height()) == size,
-                    "the mask of '{}' is of {} × {} pixels, the picture of {} × {}",
+                    sides(mask) == size,
+                    "the mask of '{}' is of {} pixels, the picture of {size}",
                     object.label,
-                    mask.width(),
-                    mask.height(),
-                    size.0,
-                    size.1
+                    sides(mask)
                 ),
                 _ => {}
             }
         }
-        let sides = |mask: &Mask| (mask.width(), mask.height());
         let wanted = there
             .iter()
             .find_map(|object| if let Shape::Mask(mask) = &object.shape { Some(sides(mask)) } else { None });
         for mask in answered.iter().filter_map(|named| named.mask.as_ref()) {
             ensure!(
                 wanted.is_none_or(|wanted| wanted == sides(mask)),
-                "an answer's mask is of {} × {} pixels, others are of other sizes",
-                mask.width(),
-                mask.height()
+                "an answer's mask is of {} pixels, others are of other sizes",
+                sides(mask)
             );
         }
         let pixels = |edges: [f64; 4]| -> Result<[f64; 4]> {
-            let (width, height) = size.ok_or_else(|| {
+            let size = size.ok_or_else(|| {
                 anyhow::anyhow!("its places are given by location tokens: give the picture's \"width\" and \"height\"")
             })?;
             let [x_min, y_min, x_max, y_max] = edges;
             let bounds = gemmule::answer::Bounds { x_min, y_min, x_max, y_max };
-            Ok(bounds.pixels(width, height))
+            Ok(bounds.pixels(size.width, size.height))
         };
         let mut overlaps = Vec::new();
         for object in there {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use gemmule::answer::detections_in_text;
+use gemmule::image::Size;
 use serde_json::Value;
 
 use super::objects::Named;
@@ -67,16 +68,16 @@ fn text(value: &Value) -> Result<String> {
 
 impl Prediction {
     /// The objects that it names: those that are listed, or those of its text.
-    pub(super) fn objects(&self, masks: bool, size: Option<(u32, u32)>) -> Result<Vec<Named>> {
+    pub(super) fn objects(&self, masks: bool, size: Option<Size>) -> Result<Vec<Named>> {
         if let Some(objects) = &self.objects {
             return objects.iter().map(|object| named(object, masks)).collect();
         }
         let found = detections_in_text(self.text.as_deref().unwrap_or_default()).objects;
         ensure!(!masks || found.is_empty(), "masks cannot be read from a text: give \"objects\" with a \"mask\"");
         let one = |object: gemmule::answer::Object| {
-            let (width, height) =
+            let size =
                 size.context("its text has location tokens: give the picture's \"width\" and \"height\" in the data")?;
-            let edges = object.bounds.pixels(width, height);
+            let edges = object.bounds.pixels(size.width, size.height);
             Ok(Named { label: object.label, edges, mask: None, score: None })
         };
         found.into_iter().map(one).collect()

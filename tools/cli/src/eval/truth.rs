@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use gemmule::answer::{Mask, detections_in_text};
+use gemmule::image::Size;
 use serde_json::Value;
 
 use super::metric::Metric;
@@ -43,7 +44,7 @@ pub(super) enum Shape {
 /// The row, and the size that it gives its picture.
 pub(super) struct Row {
     pub(super) truth: Truth,
-    pub(super) size: Option<(u32, u32)>,
+    pub(super) size: Option<Size>,
 }
 
 /// Reads what is right in every row, and what was read of the file.
@@ -61,6 +62,7 @@ pub(super) fn read(path: &Path, metric: Metric, asks: bool) -> Result<(Vec<Row>,
                 line.row()?;
             }
             let size = side(&value, "width")?.zip(side(&value, "height")?);
+            let size = size.map(|(width, height)| Size::new(width, height));
             let truth = match metric {
                 Metric::Boxes | Metric::Masks => Truth::Objects(objects(&value, metric == Metric::Masks)?),
                 _ => Truth::Texts(texts(&value, metric)?),
