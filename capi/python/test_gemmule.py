@@ -20,7 +20,7 @@ try:
 except ImportError:
     hypothesis = None
 
-PICTURE = Path(__file__).resolve().parents[2] / "examples" / "pictures" / "shape.png"
+PICTURE = Path(os.environ.get("GEMMULE_TEST_PICTURE") or Path(__file__).resolve().parents[2] / "examples" / "pictures" / "shape.png")
 
 
 def raises(kind, call):
@@ -69,6 +69,8 @@ def main():
     assert color(frame) == color(frame[..., ::-1], format="bgr8") == color(wide[:, 10:74]) == color(frame[::-1]) == "blue"
     assert color(np.dstack([frame, frame[..., :1]])) == "blue"
     assert "zero" in raises(ValueError, lambda: session.ask("describe en\0 and more"))
+    streams(session, answer)
+    frames(session, color, frame)
     assert "channels" in raises(ValueError, lambda: session.show(frame[..., :2]))
     assert "uint8" in raises(ValueError, lambda: session.show(frame.astype(float)))
     assert "nowhere" in raises(gemmule.Error, lambda: session.show("/nowhere.png"))
@@ -79,6 +81,74 @@ def main():
     sequences()
     masks()
     print(f"Python {sys.version.split()[0]}, gemmule {gemmule.version()}: fine")
+
+
+def streams(session, answer):
+    """An answer piece by piece is the answer."""
+    session.show(PICTURE)
+    stream = session.stream("describe en")
+    assert stream.answer is None and "stream" in raises(gemmule.Error, lambda: session.ask("caption en"))
+    pieces = list(stream)
+    assert len(pieces) > 2 and "".join(pieces) == answer.text == stream.answer.text
+    assert (stream.answer.tokens == answer.tokens).all() and stream.answer.finish == "end_token"
+    assert list(stream) == [] and session.ask("describe en").text == answer.text
+    for piece in session.stream("describe en"):
+        break
+    # Nobody reads it any more.
+    assert session.ask("describe en").text == answer.text
+    with session.stream("describe en") as stream:
+        next(stream)
+    assert stream.answer.finish in ("stopped", "end_token") and session.ask("describe en").text == answer.text
+    assert "max_tokens" in raises(ValueError, lambda: session.stream("describe en", max_tokens=-1))
+    assert "pattern" in raises(gemmule.Error, lambda: list(session.stream("describe en", pattern="(")))
+    with gemmule.Model() as model, model.session(threads=1) as other:
+        other.show(PICTURE)
+        left = other.stream("describe en")
+        next(left)
+    assert "closed" in raises(gemmule.Error, model.session) and "closed" in raises(gemmule.Error, other.features)
+    assert list(left) == []
+
+
+def frames(session, color, frame):
+    """What cameras and PIL have."""
+    # A blue square on white, in YUV of BT.601: the same pixels in each layout.
+    yuv = np.array([[235, 128, 128], [41, 240, 110]], np.uint8)
+    inside = (frame[..., 0] == 0).astype(int)
+    y, u, v = np.moveaxis(yuv[inside], -1, 0)
+    halves = [plane[::2, ::2] for plane in (u, v)]
+    packed = np.stack([y[:, ::2], u[:, ::2], y[:, 1::2], v[:, ::2]], -1)
+    size = {"width": 64, "height": 64}
+    nv12 = np.concatenate([y.ravel(), np.stack(halves, -1).ravel()])
+    i420 = np.concatenate([plane.ravel() for plane in (y, *halves)])
+    of = lambda data, format, **more: gemmule.Frame(data, **size, format=format, **more)
+    kinds = [of(nv12.tobytes(), "nv12"), of(memoryview(i420), "i420"), of(packed, "yuyv"), of(packed[..., [1, 0, 3, 2]].copy(), "uyvy"),
+             of(np.pad(packed.reshape(64, 128), ((0, 0), (0, 32))).copy(), "yuyv", row_step=160), of(frame, "rgb8")]
+    assert [color(kind) for kind in kinds] == ["blue"] * len(kinds)
+    # Other weights give other colours.
+    session.show(kinds[0])
+    one = session.features()
+    session.show(of(nv12, "nv12", matrix="bt2020", range="full"))
+    assert (session.features() != one).any()
+    session.show(kinds[0], kinds[2], frame)
+    assert session.features().shape[0] == 3
+    for what, name in [({"format": "nv21"}, "nv12"), ({"matrix": "bt2100"}, "bt709"), ({"range": "all"}, "limited"),
+                       ({"width": -1}, "width"), ({"row_step": 2**64}, "row_step")]:
+        wrong = {"data": nv12, **size, "format": "nv12", **what}
+        assert name in raises(ValueError, lambda: session.show(gemmule.Frame(**wrong))), what
+    assert raises(gemmule.Error, lambda: session.show(of(nv12[:-1], "nv12")))
+    assert "all paths" in raises(ValueError, lambda: session.show(PICTURE, frame))
+    assert "no picture" in raises(ValueError, lambda: session.show(3))
+    assert "rgb8" in raises(ValueError, lambda: session.show(frame, format="nv12"))
+    try:
+        import PIL.Image
+    except ImportError:
+        return print("no PIL: its pictures were not shown")
+    picture = PIL.Image.fromarray(frame)
+    assert color(picture) == color(picture.convert("RGBA")) == color(picture.convert("P")) == "blue"
+    session.show(PIL.Image.open(PICTURE))
+    one = session.features()
+    session.show(PICTURE)
+    assert (session.features() == one).all()
 
 
 def misuse():
@@ -117,7 +187,7 @@ def misuse():
     session.close()
     session.close()
     session.__del__()
-    for call in (lambda: session.ask("describe en"), session.cancel, session.features, session.__enter__):
+    for call in (lambda: session.ask("describe en"), session.cancel, session.features, session.__enter__, session.hold().__enter__):
         assert "closed" in raises(gemmule.Error, call)
     other = model.session(threads=1)
     model.close()
@@ -140,7 +210,7 @@ def shared():
 
     def work(name):
         for _ in range(25):
-            with session:
+            with session.hold():
                 text = answer(name)
             if text != alone[name]:
                 wrong.append((name, text))
@@ -166,7 +236,7 @@ def sequences():
         alone.show(picture)
         expected[name] = alone.ask("describe en").text
     kinds = ["make", "close", "show frame", "show file", "show nothing", "show wrong", "ask", "ask limits", "ask inside", "cancel", "resume",
-             "features", "score", "mask", "hold", "copy", "collect", "again"]
+             "features", "score", "mask", "hold", "with", "stream", "stream dropped", "stream closed", "copy", "collect", "again"]
 
     @hypothesis.settings(max_examples=int(os.environ.get("GEMMULE_SEQUENCES", "60")), deadline=None)
     @hypothesis.given(st.lists(st.tuples(st.sampled_from(kinds), st.integers(0, 2), st.booleans()), max_size=25))
@@ -211,8 +281,22 @@ def sequences():
             elif kind == "mask":
                 session.ask("segment circle", masks=True, max_tokens=3)
             elif kind == "hold":
+                with session.hold():
+                    attempt("ask", at)
+            elif kind == "with":
                 with session:
                     attempt("ask", at)
+            elif kind == "stream":
+                stream = session.stream("describe en")
+                attempt("ask", at)
+                text = "".join(stream)
+                assert stream.answer.text == text and (shows[at] not in expected or text == expected[shows[at]])
+            elif kind == "stream dropped":
+                next(session.stream("describe en"), None)
+            elif kind == "stream closed":
+                with session.stream("describe en") as stream:
+                    next(stream, None)
+                assert next(stream, None) is None
             elif kind == "copy":
                 copy.copy(session)
             elif kind == "again":
