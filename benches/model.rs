@@ -4,6 +4,9 @@
 #[path = "../src/ops/mod.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 mod ops;
+#[path = "../src/platform.rs"]
+#[allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
+mod platform;
 #[path = "../src/sched/mod.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 mod sched;

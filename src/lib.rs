@@ -27,6 +27,7 @@ pub mod image;
 mod memory;
 pub mod model;
 mod ops;
+mod platform;
 mod sched;
 pub mod session;
 pub mod text;
@@ -37,3 +38,8 @@ pub use image::Picture;
 pub use model::Model;
 pub use sched::{CancelHandle, MOST_THREADS};
 pub use session::{Answer, AnswerStream, FinishReason, GenerateOptions, GeneratedToken, Session, SessionOptions};
+
+/// The guide's code, which tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/rust.md")]
+pub struct Guide;

@@ -6,6 +6,9 @@
 //! - [`Kernels`]: the arithmetic; [`Kernels::select`] picks the best instruction set that the CPU has.
 //! - [`vector`]: normalization, softmax, GELU and rotary embedding on `f32`.
 
+// What only kernels with an instruction set of their own use.
+#![cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code, unused_imports, unused_macros))]
+
 pub mod activation;
 pub mod formats;
 pub mod isa;

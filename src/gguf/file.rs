@@ -7,7 +7,7 @@ use std::path::Path;
 use memmap2::{Mmap, MmapMut};
 
 use super::Gguf;
-use crate::{Error, Result};
+use crate::{Error, Result, platform};
 
 #[derive(Debug)]
 enum Bytes {
@@ -137,7 +137,7 @@ impl GgufFile {
     pub fn lock(&self) -> Result<()> {
         let Bytes::Mapped(map) = &self.bytes else { return Ok(()) };
         log::info!("{}: {} bytes are locked in memory", self.gguf.name(), map.len());
-        map.lock().map_err(|error| {
+        platform::lock(map).map_err(|error| {
             let megabytes = map.len().div_ceil(1_000_000);
             let reason = format!(
                 "cannot be locked in memory: {error}; allow {megabytes} MB (`ulimit -l`, systemd's LimitMEMLOCK) or do \

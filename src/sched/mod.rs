@@ -4,7 +4,6 @@ mod cancel;
 mod sync;
 mod team;
 
-use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -12,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 pub use cancel::CancelHandle;
 use team::Team;
 
-use crate::{Error, Result};
+use crate::{Error, Result, platform};
 
 /// A pool of worker threads: rayon's, which work as a team while somebody has entered.
 #[derive(Debug)]
@@ -30,30 +29,7 @@ pub const MOST_THREADS: usize = 1024;
 /// fill a core's units with one thread; a second one on it only shares its caches.
 pub(crate) fn default_threads() -> usize {
     let logical = std::thread::available_parallelism().map_or(1, usize::from);
-    physical_cores().map_or(logical, |cores| cores.min(logical))
-}
-
-/// Physical cores among the CPUs that this process may run on, where the system tells.
-#[cfg(target_os = "linux")]
-fn physical_cores() -> Option<usize> {
-    use nix::sched::{CpuSet, sched_getaffinity};
-    let allowed = sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
-    let cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    count_cores(cpus, |cpu| {
-        std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).ok()
-    })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn physical_cores() -> Option<usize> {
-    None
-}
-
-/// Cores that `cpus` belong to: those of one core name the same `siblings`. Nothing where one is unknown.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-fn count_cores(cpus: impl Iterator<Item = usize>, siblings: impl Fn(usize) -> Option<String>) -> Option<usize> {
-    let cores: Option<BTreeSet<String>> = cpus.map(siblings).collect();
-    cores.map(|cores| cores.len()).filter(|cores| *cores > 0)
+    platform::physical_cores().map_or(logical, |cores| cores.min(logical))
 }
 
 /// A row-major output that a parallel region divides into blocks.
@@ -305,16 +281,10 @@ impl<T: Default> PerWorker<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Interleaved, Output, Pool, count_cores, default_threads};
+    use super::{Interleaved, Output, Pool, default_threads};
 
     #[test]
-    fn cpus_of_one_core_count_once() {
-        let siblings = |cpu: usize| (cpu < 4).then(|| ["0,2", "1,3"][cpu % 2].to_owned());
-        assert_eq!(count_cores(0..4, siblings), Some(2));
-        assert_eq!(count_cores([0, 2].into_iter(), siblings), Some(1));
-        assert_eq!(count_cores([0, 1].into_iter(), siblings), Some(2));
-        assert_eq!(count_cores([0, 4].into_iter(), siblings), None, "an unknown CPU");
-        assert_eq!(count_cores(std::iter::empty(), siblings), None);
+    fn threads_are_as_many_as_cpus_at_most() {
         let logical = std::thread::available_parallelism().map_or(1, usize::from);
         assert!((1..=logical).contains(&default_threads()));
     }

@@ -16,12 +16,13 @@ const LIBRARY: Rooms = &[
     ("answer", &["config", "error", "image", "session", "text"]),
     ("config", &["error", "gguf"]),
     ("error", &[]),
-    ("gguf", &["error"]),
+    ("gguf", &["error", "platform"]),
     ("image", &["config", "error", "memory"]),
     ("memory", &["error"]),
     ("model", &["config", "error", "gguf", "memory", "ops", "text", "weights"]),
     ("ops", &["error", "sched"]),
-    ("sched", &["error"]),
+    ("platform", &[]),
+    ("sched", &["error", "platform"]),
     ("session", &["config", "error", "image", "memory", "model", "ops", "sched", "text"]),
     ("text", &["config", "error", "memory"]),
     ("weights", &["error", "gguf"]),
@@ -68,7 +69,7 @@ const PROGRAM: Rooms = &[
 const METRICS: Rooms =
     &[("captions", &["penn"]), ("interval", &[]), ("objects", &[]), ("penn", &[]), ("precision", &[]), ("text", &[])];
 
-const COMMON: Rooms = &[("files", &[]), ("memory", &[]), ("process", &[]), ("progress", &[])];
+const COMMON: Rooms = &[("files", &[]), ("memory", &[]), ("platform", &[]), ("process", &[]), ("progress", &[])];
 
 const CONVERTER: Rooms = &[
     ("advice", &["hub", "json"]),

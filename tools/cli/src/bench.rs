@@ -3,10 +3,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 use gemmule::{GenerateOptions, Picture, Session};
+use gemmule_common::platform::peak_memory;
 use serde_json::{Value, json};
 
 use crate::arguments::{ComputeArguments, ModelArguments, WrongUsage};
-use crate::interrupt::{anonymous_memory, peak_memory};
+use crate::interrupt::anonymous_memory;
 use crate::output::{print_json, print_line};
 
 /// Measure vision, prefill, generation, and how fast the weights can be read at most.

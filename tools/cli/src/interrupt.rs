@@ -71,12 +71,6 @@ fn interrupt() {
     });
 }
 
-/// The most physical memory this process has held, in bytes.
-pub(super) fn peak_memory() -> Option<u64> {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;
-    Some(usage.max_rss() as u64 * 1024)
-}
-
 /// Memory of this process that is no file's pages, in bytes (Linux).
 pub(super) fn anonymous_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("no /proc").ok()?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use gemmule::{CancelHandle, Picture, Session};
+use gemmule_common::platform::open_at_once;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
@@ -355,10 +356,7 @@ struct Pictures {
 /// Opens a picture that is a regular file, or a link to one. What else may bear its name (a pipe, a device) might never send a byte, and
 /// nobody could end that.
 pub(super) fn open_regular(path: &Path) -> Result<Picture> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // Opening a pipe does not wait for a writer then.
-    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    let Ok(file) = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path) else {
+    let Ok(file) = open_at_once(path) else {
         return Ok(Picture::open(path)?);
     };
     let kind = file.metadata().with_context(|| path.display().to_string())?;

@@ -2,5 +2,6 @@
 
 pub mod files;
 pub mod memory;
+pub mod platform;
 pub mod process;
 pub mod progress;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use gemmule_common::platform;
 use gemmule_quant::{Format, Kernels};
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
@@ -296,7 +296,7 @@ impl Checkpoint {
     fn read_run(&self, source: &Source, offset: u64, bytes: &mut Vec<u8>, values: &mut [f32]) -> Result<()> {
         bytes.resize(values.len() * source.format.info().block_bytes, 0);
         let (path, file) = &self.files[source.file];
-        file.read_exact_at(bytes, offset)
+        platform::read_exact_at(file, bytes, offset)
             .with_context(|| format!("{}: reading tensor '{}'", path.display(), source.name))?;
         Kernels::select(None)?.decode_row(source.format, bytes, values);
         Ok(())

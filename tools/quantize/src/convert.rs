@@ -9,9 +9,8 @@ use std::thread::ScopedJoinHandle;
 use anyhow::{Context, Result, ensure};
 use gemmule::CancelHandle;
 use gemmule::gguf::writer::{TensorPlan, Writer, planned_size};
-use gemmule_common::files;
+use gemmule_common::{files, platform};
 use gemmule_quant::{EncodeError, Kernels};
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use rayon::prelude::*;
 
 use crate::checkpoint::{Checkpoint, Source};
@@ -127,13 +126,13 @@ pub(crate) fn write(
 /// A file that the system begins to store while more is written, so that little is left to wait for at its end.
 struct WriteBehind {
     file: files::OutputFile,
-    written: i64,
-    begun: i64,
+    written: u64,
+    begun: u64,
 }
 
 impl WriteBehind {
     /// Bytes whose storing is begun together.
-    const STEP: i64 = 32 << 20;
+    const STEP: u64 = 32 << 20;
 
     fn new(file: files::OutputFile) -> Self {
         Self { file, written: 0, begun: 0 }
@@ -143,11 +142,9 @@ impl WriteBehind {
 impl Write for WriteBehind {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count = self.file.write(bytes)?;
-        self.written += count as i64;
+        self.written += count as u64;
         if self.written - self.begun >= Self::STEP {
-            // Advice only: where it is not taken, the end takes longer.
-            let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
-            let _ = posix_fadvise(self.file.as_file(), self.begun, self.written - self.begun, advice);
+            platform::begin_to_store(self.file.as_file(), self.begun, self.written - self.begun);
             self.begun = self.written;
         }
         Ok(count)
@@ -185,10 +182,7 @@ impl Watch<'_, '_> {
 /// Fails before the work where the disk cannot hold the result.
 fn check_space(path: &Path, needed: u64) -> Result<()> {
     let directory = files::directory_of(path);
-    let Ok(stat) = nix::sys::statvfs::statvfs(directory) else { return Ok(()) };
-    // On 32-bit machines these are narrower.
-    #[allow(clippy::unnecessary_cast)]
-    let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+    let Some(free) = platform::free_space(directory) else { return Ok(()) };
     ensure!(
         needed <= free,
         "{}: the output needs {} MB, the disk has {} MB left: make room, or name another place (checkpoints that are run are converted into GEMMULE_CACHE)",

@@ -60,7 +60,7 @@ fn parse_resolution(text: &str) -> Result<usize, String> {
 }
 
 /// Most bytes of a shard, as in the released checkpoints.
-const SHARD: usize = 5_000_000_000;
+const SHARD: u64 = 5_000_000_000;
 /// Values made by one task.
 const STRETCH: usize = 1 << 20;
 
@@ -81,7 +81,7 @@ fn shards(tensors: Vec<Tensor>) -> Vec<Vec<Tensor>> {
     let mut shards: Vec<Vec<Tensor>> = vec![Vec::new()];
     let mut bytes = 0;
     for tensor in tensors {
-        let size = tensor.2 * 2;
+        let size = 2 * tensor.2 as u64;
         if bytes + size > SHARD && bytes > 0 {
             shards.push(Vec::new());
             bytes = 0;

@@ -13,6 +13,7 @@ use gemmule::image::{Camera, CameraOptions};
 use gemmule::image::{FrameStream, StreamFormat, StreamFrame, pictures_in};
 use gemmule::{CancelHandle, Picture};
 
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 use crate::output::print_note;
 use crate::rows::open_regular;
 

@@ -102,6 +102,8 @@ impl FrameArguments {
         if Camera::is_one(source) {
             return Ok(Input::Camera(self.camera(every_frame)?));
         }
+        // Other sources wait, if they have to.
+        let _ = every_frame;
         let format = self.stream_format()?;
         Ok(if source.is_dir() { Input::Directory } else { Input::Stream(format) })
     }
