@@ -303,6 +303,29 @@ mod tests {
         assert!(Filter::from_pil(6).is_none());
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(96))]
+
+        /// Filters without negative weights stay between the darkest and the lightest value; all fill the square.
+        #[test]
+        fn any_picture_stays_within_its_values(
+            width in 1u32..70,
+            height in 1u32..70,
+            side in 1usize..50,
+            seed in proptest::prelude::any::<u8>(),
+            low in 0u8..120,
+        ) {
+            let count = 3 * (width * height) as usize;
+            let rgb: Vec<u8> = (0..count).map(|at| low + (at as u8).wrapping_mul(seed) % 100).collect();
+            let (least, most) = (rgb.iter().min().unwrap(), rgb.iter().max().unwrap());
+            for rule in [ResizeRule::Pillow, ResizeRule::Torchvision] {
+                let made = to_square(&rgb, Size::new(width, height), side, Filter::Bilinear, rule);
+                proptest::prop_assert_eq!(made.len(), 3 * side * side);
+                proptest::prop_assert!(made.iter().all(|value| (least..=most).contains(&value)));
+            }
+        }
+    }
+
     #[test]
     fn the_same_size_is_the_same_picture() {
         let rgb: Vec<u8> = (0..28 * 28 * 3).map(|i| (i * 7 % 256) as u8).collect();

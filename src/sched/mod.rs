@@ -343,6 +343,31 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        /// However outputs are divided, each value belongs to one block, and blocks are not higher than asked for.
+        #[test]
+        fn any_division_covers_every_value_once(
+            sizes in proptest::collection::vec((0usize..40, 1usize..130, 1usize..33, 0.0f64..1.0), 2),
+            height in 1usize..20,
+            threads in 1usize..4,
+        ) {
+            let pool = Pool::new(threads).unwrap();
+            let mut values: Vec<Vec<u32>> = sizes.iter().map(|size| vec![0; size.0 * size.1]).collect();
+            let mut outputs = values.iter_mut().zip(&sizes).map(|(values, (_, row_len, step, share))| {
+                let most = row_len.div_ceil(*step);
+                Output::new(values, *row_len).divided(1 + ((most - 1) as f64 * share) as usize, *step)
+            });
+            let outputs = [outputs.next().unwrap(), outputs.next().unwrap()];
+            pool.blocks(outputs, height, |_, _, mut block| {
+                assert!(block.rows().len() <= height);
+                block.rows().for_each(|row| block.row_mut(row).iter_mut().for_each(|value| *value += 1));
+            });
+            proptest::prop_assert!(values.iter().flatten().all(|value| *value == 1));
+        }
+    }
+
     /// A task that wants its worker's value twice ends with a panic, not with a wait for ever.
     #[test]
     fn a_workers_value_is_taken_once() {

@@ -30,6 +30,14 @@ pub(crate) fn all_kernels() -> Vec<Kernels> {
     let kernels: Vec<Kernels> = Kernels::available().filter(|kernels| chosen(kernels.isa())).collect();
     let found = |name: &String| kernels.iter().any(|kernels| kernels.isa().name() == name);
     assert!(wanted.as_ref().is_none_or(found), "GEMMULE_ISA names {wanted:?}, which this machine lacks");
+    // What a machine lacks is not tested, without a word: whoever counts on it says so.
+    let required = std::env::var("GEMMULE_REQUIRE_ISA").unwrap_or_default();
+    for name in required.split(',').filter(|name| !name.is_empty()) {
+        assert!(
+            found(&name.to_owned()),
+            "GEMMULE_REQUIRE_ISA names {name}, which this machine lacks, or GEMMULE_ISA leaves out"
+        );
+    }
     kernels
 }
 
