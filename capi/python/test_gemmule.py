@@ -107,6 +107,25 @@ def streams(session, answer):
         next(left)
     assert "closed" in raises(gemmule.Error, model.session) and "closed" in raises(gemmule.Error, other.features)
     assert list(left) == []
+    with session.hold():
+        session.show(PICTURE)
+        assert "".join(session.stream("describe en")) == answer.text
+        for piece in session.stream("describe en"):
+            break
+        held = session.stream("describe en")
+    assert "".join(held) == answer.text
+    # Two readers share the pieces, and both come to an end.
+    shared, parts = session.stream("describe en"), [[], []]
+    readers = [threading.Thread(target=part.extend, args=(shared,)) for part in parts]
+    [reader.start() for reader in readers]
+    [reader.join() for reader in readers]
+    assert sorted(parts[0] + parts[1]) == sorted(pieces)
+    with_error = session.stream("describe en", pattern="(")
+    assert "pattern" in raises(gemmule.Error, with_error.close) and session.ask("describe en").text == answer.text
+    # The end of a program whose stream is open.
+    program = "import gemmule, sys; s = gemmule.Model().session(threads=1); s.show(sys.argv[1]); t = s.stream('x', pattern='(a|b){400}', max_tokens=5000)\n"
+    for end, code in (("next(t)", 0), ("raise SystemExit(3)", 3), ("for p in t: 1 / 0", 1)):
+        assert subprocess.run([sys.executable, "-c", program + end, str(PICTURE)], stderr=subprocess.DEVNULL).returncode == code, end
 
 
 def frames(session, color, frame):
@@ -136,6 +155,10 @@ def frames(session, color, frame):
         wrong = {"data": nv12, **size, "format": "nv12", **what}
         assert name in raises(ValueError, lambda: session.show(gemmule.Frame(**wrong))), what
     assert raises(gemmule.Error, lambda: session.show(of(nv12[:-1], "nv12")))
+    assert "bytes" in raises(ValueError, lambda: session.show(of(frame.astype(np.float32), "rgb8")))
+    assert "bytes" in raises(ValueError, lambda: session.show(of(frame[:, ::2], "rgb8")))
+    assert "format" in raises(ValueError, lambda: session.show(of(frame, "rgb8"), format="bgr8"))
+    raises(TypeError, lambda: session.score("describe en", "red"))
     assert "all paths" in raises(ValueError, lambda: session.show(PICTURE, frame))
     assert "no picture" in raises(ValueError, lambda: session.show(3))
     assert "rgb8" in raises(ValueError, lambda: session.show(frame, format="nv12"))

@@ -73,10 +73,12 @@ def _of_array(image: np.ndarray[Any, Any], format: str | None) -> Frame:
 
 
 def _frame(image: Any, format: str | None) -> Frame:
-    if isinstance(image, Frame):
-        return image
     if isinstance(image, np.ndarray):
         return _of_array(image, format)
+    if format is not None:
+        raise ValueError("format is for arrays: other pictures say themselves what they are")
+    if isinstance(image, Frame):
+        return image
     if hasattr(image, "convert") and hasattr(image, "getbands"):
         # PIL's; transformers takes them as RGB, too.
         return _of_array(np.asarray(image.convert("RGB")), None)
@@ -94,7 +96,10 @@ def frames(images: Sequence[Any], format: str | None) -> tuple[ctypes.Array[Fram
     for one, image in zip(fields, images):
         frame = _frame(image, format)
         # A copy of our own: whoever has the bytes may change them while they are read.
-        data = np.frombuffer(frame.data, np.uint8).copy()
+        view = memoryview(frame.data)
+        if view.format not in ("B", "b", "c") or not view.contiguous:
+            raise ValueError("a frame's data must be bytes that follow each other: no wider numbers, no slice with gaps")
+        data = np.frombuffer(view, np.uint8).copy()
         kept.append(data)
         library.gemmule_frame_init_sized(ctypes.byref(one), ctypes.sizeof(one))
         one.data, one.bytes = data.ctypes.data, data.size

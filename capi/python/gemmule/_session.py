@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _library, _pictures
-from ._library import Error, check, c_path, c_text, library, real_number, whole_number
+from ._library import Cancelled, Error, check, c_path, c_text, library, real_number, whole_number
 
 if TYPE_CHECKING:
     from ._pictures import Image
@@ -200,21 +201,20 @@ class Session(_Owner):
     def _use(self) -> Iterator[ctypes.c_void_p]:
         """The handle, for one call at a time."""
         self._check_thread()
-        with self._lock, self._used() as handle:
-            yield handle
-
-    @contextlib.contextmanager
-    def _used(self) -> Iterator[ctypes.c_void_p]:
-        """As `_use`, for a thread that answers for the one that has been checked."""
         with self._lock:
-            handle = self._give()
-            if self._busy:
-                raise Error("the session is answering: it must not be used meanwhile")
-            self._busy = True
+            handle = self._begin()
             try:
                 yield handle
             finally:
                 self._busy = False
+
+    def _begin(self) -> ctypes.c_void_p:
+        """The handle, for who sets `_busy` back."""
+        handle = self._give()
+        if self._busy:
+            raise Error("the session is answering: it must not be used meanwhile")
+        self._busy = True
+        return handle
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[Session]:
@@ -347,7 +347,12 @@ class Session(_Owner):
         self._check_thread()
         with self._lock:
             self._check_thread()
-            return Stream(self, question)
+            handle = self._begin()
+            try:
+                return Stream(self, handle, question)
+            except BaseException:
+                self._busy = False
+                raise
 
     def _answer(self, handle: ctypes.c_void_p, question: _Question, on_text: Callable[[str], bool | None] | None) -> Answer:
         raised: list[BaseException] = []
@@ -405,6 +410,8 @@ class Session(_Owner):
 
     def score(self, prompt: str, choices: Sequence[str]) -> npt.NDArray[np.float32]:
         """The probabilities of given answers among each other."""
+        if isinstance(choices, str):
+            raise TypeError("choices are several texts, not one")
         texts = (ctypes.c_char_p * len(choices))(*[c_text(choice) for choice in choices])
         probabilities = np.zeros(len(choices), np.float32)
         text = c_text(prompt)
@@ -425,7 +432,7 @@ class Stream(Iterator[str]):
     answer: Answer | None = None
     """The whole answer, once the last piece has been read. One that was closed before ends with what there was."""
 
-    def __init__(self, session: Session, question: _Question) -> None:
+    def __init__(self, session: Session, handle: ctypes.c_void_p, question: _Question) -> None:
         self._session: Session | None = session
         # The thread must not keep the stream: who drops it closes it.
         made: queue.SimpleQueue[str | Answer | BaseException] = queue.SimpleQueue()
@@ -436,16 +443,19 @@ class Stream(Iterator[str]):
             return not stop.is_set()
 
         def work() -> None:
+            end: Answer | BaseException
             try:
-                with session._used() as handle:
-                    made.put(session._answer(handle, question, hand_over))
+                end = session._answer(handle, question, hand_over)
             except BaseException as error:
-                made.put(error)
+                end = error
+            session._busy = False
+            made.put(end)
 
         self._made, self._stop = made, stop
         self._thread = threading.Thread(target=work, name="gemmule stream", daemon=True)
-        session._streams = weakref.ref(self)
         self._thread.start()
+        session._streams = weakref.ref(self)
+        _open_streams.add(self)
 
     def __next__(self) -> str:
         if self._session is None:
@@ -453,6 +463,8 @@ class Stream(Iterator[str]):
         piece = self._made.get()
         if isinstance(piece, str):
             return piece
+        # For others that wait here.
+        self._made.put(piece)
         self._end()
         if isinstance(piece, BaseException):
             raise piece
@@ -460,12 +472,13 @@ class Stream(Iterator[str]):
         raise StopIteration
 
     def _end(self) -> None:
-        session, self._session = self._session, None
-        # Not where the collector of garbage runs in that thread.
+        # Not where the collector of garbage runs in that thread. An interruption leaves the stream open: it may be closed again.
         if self._thread is not threading.current_thread():
             self._thread.join()
+        session, self._session = self._session, None
         if session is not None:
             session._streams = None
+        _open_streams.discard(self)
 
     def close(self) -> None:
         """Ends the answer; the session can be used again."""
@@ -477,6 +490,8 @@ class Stream(Iterator[str]):
             made = self._made.get()
             if isinstance(made, Answer):
                 self.answer = made
+            elif isinstance(made, BaseException) and not isinstance(made, Cancelled):
+                raise made
 
     def __enter__(self) -> Stream:
         return self
@@ -485,4 +500,20 @@ class Stream(Iterator[str]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        with contextlib.suppress(Error):
+            self.close()
+
+
+_open_streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_streams() -> None:
+    """A thread that calls back while the interpreter ends would end the process with it."""
+    for stream in list(_open_streams):
+        session = stream._session
+        if session is not None:
+            with contextlib.suppress(Error):
+                session.cancel()
+        with contextlib.suppress(BaseException):
+            stream.close()

@@ -27,8 +27,8 @@ impl std::error::Error for WrongUsage {}
 /// Which model to open.
 #[derive(Args, Clone)]
 pub(super) struct ModelArguments {
-    /// A GGUF file; or a checkpoint, which is converted once: its directory, or its name in Hugging Face's local cache
-    /// (google/paligemma2-3b-mix-224). Without it the bundled easy-VQA model answers.
+    /// A GGUF file; or a checkpoint, which is converted once: its directory, its name in Hugging Face's local cache
+    /// (google/paligemma2-3b-mix-224), or an .npz file of big_vision. Without it the bundled easy-VQA model answers.
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Type that a checkpoint's matrices are converted to, as of gemmule-quantize [default: q4_0].

@@ -23,6 +23,8 @@ pub(super) struct Cached {
     given: PathBuf,
     /// Its directory, or its `.npz` file.
     checkpoint: PathBuf,
+    /// Where its files lie.
+    directory: PathBuf,
     body: Format,
     /// Where the file lies.
     path: PathBuf,
@@ -39,8 +41,8 @@ impl Cached {
         let is_npz = given.extension().is_some_and(|ending| ending == "npz");
         let checkpoint = if is_npz { given.to_owned() } else { find_checkpoint(given)? };
         let whole = checkpoint.canonicalize().with_context(|| given.display().to_string())?;
-        let directory = if is_npz { whole.parent().unwrap_or(&whole) } else { &whole };
-        let source = source_of(directory, body).with_context(|| directory.display().to_string())?;
+        let directory = if is_npz { whole.parent().unwrap_or(&whole) } else { &whole }.to_owned();
+        let source = source_of(&directory, body)?;
         // Its name, for people, and what tells it from others of that name.
         let mut names = whole.components().rev().filter_map(|part| part.as_os_str().to_str());
         let name = names.find(|name| !is_commit(name) && *name != "snapshots").unwrap_or("checkpoint");
@@ -50,7 +52,7 @@ impl Cached {
             crc32fast::hash(whole.as_os_str().as_encoded_bytes())
         );
         let path = root()?.join(folder).join(format!("{body}.gguf"));
-        Ok(Self { given: given.to_owned(), checkpoint, body, path, source })
+        Ok(Self { given: given.to_owned(), checkpoint, directory, body, path, source })
     }
 
     /// The file.
@@ -70,7 +72,8 @@ impl Cached {
         self.found().with_context(|| format!("{}: the checkpoint changes while it is read", self.given.display()))
     }
 
-    fn directory(&self) -> &Path {
+    /// The folder in the cache.
+    fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("."))
     }
 
@@ -82,11 +85,16 @@ impl Cached {
     }
 
     fn convert(&self) -> Result<()> {
+        let conversion = Conversion::of(&self.checkpoint).body(self.body).source(self.source.clone());
+        if self.checkpoint.is_dir() {
+            // What is wrong shows before anything is written.
+            conversion.check()?;
+        }
         let stop = CancelHandle::default();
         let _guard = interrupt::end_for_now(&stop)?;
         let _lock = self.lock(&stop).with_context(|| {
-            let directory = self.directory().display();
-            format!("{directory}: no place for what checkpoints are converted to; GEMMULE_CACHE names another")
+            let folder = self.folder().display();
+            format!("{folder}: no place for what checkpoints are converted to; GEMMULE_CACHE names another")
         })?;
         if self.found().is_some() {
             // Somebody else has made it.
@@ -104,18 +112,25 @@ impl Cached {
             bar.show(progress.done, progress.total, progress.tensor);
         };
         let mut watcher = Watcher { cancel: stop, progress: Some(&mut show) };
-        let conversion = Conversion::of(&self.checkpoint).body(self.body).source(self.source.clone());
         let target = Target::file(&self.path).replace(true);
         conversion.run(&target, &mut watcher).inspect_err(|_| bar.abandon())?;
         bar.finish();
+        if source_of(&self.directory, self.body)? != self.source {
+            // Some of it may be of what the checkpoint was, some of what it is.
+            std::fs::remove_file(&self.path)?;
+            bail!(
+                "{}: the checkpoint has changed while it was converted: try again when it is whole",
+                self.given.display()
+            );
+        }
         Ok(())
     }
 
     /// Waits until nobody else converts into this directory.
     fn lock(&self, stop: &CancelHandle) -> Result<File> {
         const WAIT: Duration = Duration::from_millis(100);
-        std::fs::create_dir_all(self.directory())?;
-        let file = File::create(self.directory().join("lock"))?;
+        std::fs::create_dir_all(self.folder())?;
+        let file = File::create(self.folder().join("lock"))?;
         let mut told = false;
         loop {
             match file.try_lock() {
@@ -136,7 +151,7 @@ impl Cached {
 
     /// Removes what conversions left that were killed. Who holds the lock is the only one that writes here.
     fn remove_leftovers(&self) {
-        let entries = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(self.folder()).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".partial")) {
             let _ = std::fs::remove_file(entry.path());
         }
@@ -165,8 +180,9 @@ fn root() -> Result<PathBuf> {
 /// What a file is made from: each file of the directory that may be read, by its name, length and time of change, and who converts.
 fn source_of(directory: &Path, body: Format) -> Result<String> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
+    let context = || directory.display().to_string();
+    for entry in std::fs::read_dir(directory).with_context(context)? {
+        let entry = entry.with_context(context)?;
         // What links lead to; Hugging Face's snapshots consist of links.
         let Ok(found) = entry.path().metadata() else { continue };
         let path = entry.path();
@@ -178,7 +194,8 @@ fn source_of(directory: &Path, body: Format) -> Result<String> {
         }
     }
     files.sort();
-    Ok(format!("gemmule {} {VERSION} {body}\n{}", env!("CARGO_PKG_VERSION"), files.join("\n")))
+    let (version, files) = (env!("CARGO_PKG_VERSION"), files.join("\n"));
+    Ok(format!("gemmule {version} {VERSION} {body} {}\n{files}", directory.display()))
 }
 
 /// Whether a folder is named as snapshots are: by the hash of a commit.

@@ -176,7 +176,11 @@ fn what_is_no_checkpoint_is_told() {
     let weights = place.snapshot().join("model.safetensors");
     let empty = place.0.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    let cases: [(&str, &[&str], i32, &str); 10] = [
+    let half = place.0.path().join("hub/models--somebody--half/snapshots").join("main");
+    std::fs::create_dir_all(&half).unwrap();
+    std::fs::copy(place.snapshot().join("config.json"), half.join("config.json")).unwrap();
+    let cases: [(&str, &[&str], i32, &str); 11] = [
+        ("somebody/half", &[], 1, "its weights are not in"),
         ("somebody/other", &[], 1, "`hf download somebody/other`"),
         ("somebody/some-model@v2", &[], 1, "`hf download somebody/some-model --revision v2`"),
         ("https://huggingface.co/somebody/some-model", &[], 1, "it is a URL"),
@@ -195,10 +199,28 @@ fn what_is_no_checkpoint_is_told() {
         assert!(message.contains(part), "{model}: {message}");
         assert!(output.stdout.is_empty());
     }
+    // Nothing was made for what is no checkpoint.
+    assert_eq!(std::fs::read_dir(place.cache()).unwrap().count(), 1);
     // No place: a file where the folder would be.
     std::fs::write(place.0.path().join("file"), "").unwrap();
     let output = place.command(NAME, &[]).env("GEMMULE_CACHE", place.0.path().join("file")).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(message.contains("GEMMULE_CACHE names another"), "{message}");
+}
+
+/// What is made of two states of a checkpoint is of neither.
+#[test]
+fn a_checkpoint_that_changes_meanwhile_is_not_taken() {
+    let place = Place::new();
+    stdout(&place.run(NAME, &[]));
+    let lock = place.lock();
+    let (child, stderr) = waiting(&place);
+    std::fs::write(place.snapshot().join("added_tokens.json"), "{}").unwrap();
+    drop(lock);
+    let said: Vec<_> = stderr.lines().map(|line| line.unwrap()).collect();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));
+    assert!(said.last().unwrap().contains("has changed while it was converted"), "{said:?}");
+    assert_eq!(place.cached(), ["lock", "q4_0.gguf"]);
+    stdout(&place.run(NAME, &["--type", "q8_0"]));
 }

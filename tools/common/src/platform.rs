@@ -76,6 +76,19 @@ pub fn open_at_once(path: &Path) -> std::io::Result<File> {
     options.read(true).open(path)
 }
 
+/// Opens a regular file, or a link to one, to read. Anything else that bears its name (a pipe, a device) might never send a byte.
+///
+/// # Errors
+/// When it cannot be opened, or is something else.
+pub fn open_regular(path: &Path) -> std::io::Result<File> {
+    let file = open_at_once(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +102,19 @@ mod tests {
         assert_eq!(&bytes, b"3456");
         assert_eq!(read_exact_at(&file, &mut bytes, 7).unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
         begin_to_store(&file, 0, 10);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(open_at_once(&pipe).is_ok());
+        assert!(open_regular(&pipe).unwrap_err().to_string().contains("no regular file"));
+        assert!(open_regular(folder.path()).is_err());
+        std::fs::write(folder.path().join("file"), "text").unwrap();
+        assert!(open_regular(&folder.path().join("file")).is_ok());
     }
 
     #[cfg(unix)]

@@ -130,7 +130,7 @@ impl Checkpoint {
     /// Adds a file's tensors; with `listed`, exactly those that the index lists for it.
     fn add(&mut self, path: &Path, listed: Option<&[String]>) -> Result<()> {
         let context = || path.display().to_string();
-        let mut file = File::open(path).with_context(context)?;
+        let mut file = platform::open_regular(path).with_context(context)?;
         let length = file.metadata().with_context(context)?.len();
         ensure!(length >= 8, "{}: only {length} bytes long: truncated, fetch it again", path.display());
         let mut size = [0; 8];

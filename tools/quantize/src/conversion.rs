@@ -155,6 +155,13 @@ impl Conversion {
         let beside = if is_npz { source.parent().unwrap_or(Path::new("")) } else { &source };
         let directory = self.config.as_deref().map(advice::directory).transpose()?;
         let directory = directory.as_deref().unwrap_or(beside);
+        ensure!(
+            !is_npz || directory.join("config.json").exists(),
+            "{}: config.json is not in {}: put the model's config.json and tokenizer.json there, or name their directory (`gemmule-quantize \
+             --config`)",
+            source.display(),
+            directory.display()
+        );
         let has = |name: &str| source.join(name).exists();
         let is_empty = !directory.join("config.json").exists()
             && !has("model.safetensors")

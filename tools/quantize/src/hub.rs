@@ -60,6 +60,15 @@ impl<'a> ModelName<'a> {
         let commit = commit.as_deref().map_or(revision, str::trim);
         let snapshot = entry.join("snapshots").join(commit);
         if snapshot.join("config.json").exists() {
+            let files = std::fs::read_dir(&snapshot).into_iter().flatten().flatten();
+            let names: Vec<_> = files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+            let is_weights =
+                |name: &String| [".safetensors", ".index.json", ".bin"].iter().any(|end| name.ends_with(end));
+            ensure!(
+                names.iter().any(is_weights),
+                "{self}: its weights are not in {}: fetch them with {fetch}",
+                entry.display()
+            );
             return Ok(snapshot);
         }
         // Fetched by commits only, or the branch has moved and its files have not come.
@@ -121,6 +130,9 @@ mod tests {
         for (commit, branch) in [("0a", "main"), ("1b", "float16")] {
             std::fs::create_dir_all(entry.join("snapshots").join(commit)).unwrap();
             std::fs::write(entry.join("snapshots").join(commit).join("config.json"), "{}").unwrap();
+            let missing = find(&format!("org/name@{commit}")).unwrap_err().to_string();
+            assert!(missing.contains("its weights are not in") && missing.contains("hf download"), "{missing}");
+            std::fs::write(entry.join("snapshots").join(commit).join("model.safetensors.index.json"), "{}").unwrap();
             std::fs::create_dir_all(entry.join("refs")).unwrap();
             std::fs::write(entry.join("refs").join(branch), format!("{commit}\n")).unwrap();
         }

@@ -1,13 +1,16 @@
 //! JSON files as Python's tools write and read them.
 
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use gemmule_common::platform::open_regular;
 use serde_json::Value;
 
 /// A file's text, without the mark that some editors put before it.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let mut bytes = Vec::new();
+    open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes)).with_context(|| path.display().to_string())?;
     anyhow::ensure!(
         !bytes.starts_with(&[0xff, 0xfe]) && !bytes.starts_with(&[0xfe, 0xff]),
         "{}: it is UTF-16; save it as UTF-8, as `iconv -f utf-16 -t utf-8` does",

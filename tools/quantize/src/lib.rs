@@ -26,6 +26,7 @@ mod made;
 mod mask_decoder;
 mod npz;
 mod plan;
+pub mod program;
 mod summary;
 mod target;
 mod tokens;

@@ -44,7 +44,7 @@ pub(crate) struct Stored {
 impl Npz {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let context = || path.display().to_string();
-        let file = File::open(path).with_context(context)?;
+        let file = gemmule_common::platform::open_regular(path).with_context(context)?;
         let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
         let read = || -> Result<(ZipArchive<FileReader>, HashMap<String, Member>), rawzip::Error> {
             let archive = ZipArchive::from_file(file, &mut buffer)?;
