@@ -276,7 +276,7 @@ impl Checkpoint {
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
         if values.is_empty() {
-            // A stretch may lie wholly in what a tensor is filled up with.
+            // A chunk may lie wholly in what a tensor is filled up with.
             return Ok(());
         }
         match &source.data {

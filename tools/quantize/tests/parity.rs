@@ -184,9 +184,16 @@ fn quantized_formats_stay_close() {
     let directory = tempfile::tempdir().unwrap();
     // Random weights are the hardest case: no format can hide behind structure. The bounds are what the formats' bits
     // allow, so that a mistake in a kernel or a layout is far outside.
-    for (kind, bound) in
-        [("f16", 0.01), ("bf16", 0.02), ("q8_0", 0.04), ("q6_k", 0.07), ("q5_k", 0.12), ("q4_k", 0.2), ("q4_0", 0.25)]
-    {
+    for info in gemmule_quant::FORMATS.iter().filter(|info| info.encodes) {
+        let kind = info.name;
+        let bound = match info.format.bits_per_weight() as u32 {
+            16.. if kind == "bf16" => 0.02,
+            16.. => 0.01,
+            8.. => 0.04,
+            6.. => 0.07,
+            5.. => 0.12,
+            _ => 0.25,
+        };
         let mut worst = 0.0f64;
         for case in ["sharded-bf16", "uncapped-f32"] {
             let model = Model::open(convert(case, directory.path(), &["--type", kind, "--force"])).unwrap();
@@ -206,7 +213,7 @@ fn quantized_formats_stay_close() {
 #[test]
 fn threads_do_not_change_a_bit() {
     let directory = tempfile::tempdir().unwrap();
-    for kind in ["q4_k", "q8_0", "f32"] {
+    for kind in ["q4_k", "iq4_nl", "q8_0", "f32"] {
         let model = Model::open(convert("uncapped-f32", directory.path(), &["--type", kind, "--force"])).unwrap();
         let golden = load("uncapped-f32").pop().unwrap();
         let bits_of = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();

@@ -62,7 +62,7 @@ fn parse_resolution(text: &str) -> Result<usize, String> {
 /// Most bytes of a shard, as in the released checkpoints.
 const SHARD: u64 = 5_000_000_000;
 /// Values made by one task.
-const STRETCH: usize = 1 << 20;
+const CHUNK: usize = 1 << 20;
 
 /// A tensor of the checkpoint: name, shape, number of values.
 type Tensor = (String, Vec<usize>, usize);
@@ -95,9 +95,9 @@ fn shards(tensors: Vec<Tensor>) -> Vec<Vec<Tensor>> {
 }
 
 /// Values around zero with the spread of trained weights (norm weights: around zero too, Gemma adds one).
-fn random_values(seed: u64, stretch: u64, count: usize, columns: usize) -> Vec<u8> {
+fn random_values(seed: u64, chunk: u64, count: usize, columns: usize) -> Vec<u8> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream(stretch);
+    random.set_stream(chunk);
     let spread = 1.0 / (columns as f32).sqrt();
     let mut bytes = Vec::with_capacity(count * 2);
     for _ in 0..count {
@@ -126,11 +126,11 @@ fn write_shard(path: &Path, tensors: &[Tensor], seed: u64, bar: &ProgressBar) ->
     out.write_all(&header)?;
     for (index, (_, shape, count)) in tensors.iter().enumerate() {
         let columns = shape.iter().skip(1).product::<usize>().max(1);
-        let stretches: Vec<usize> = (0..*count).step_by(STRETCH).collect();
-        for batch in stretches.chunks(rayon::current_num_threads() * 4) {
+        let chunks: Vec<usize> = (0..*count).step_by(CHUNK).collect();
+        for batch in chunks.chunks(rayon::current_num_threads() * 4) {
             let made: Vec<Vec<u8>> = batch
                 .par_iter()
-                .map(|start| random_values(seed + index as u64, *start as u64, STRETCH.min(count - start), columns))
+                .map(|start| random_values(seed + index as u64, *start as u64, CHUNK.min(count - start), columns))
                 .collect();
             for bytes in made {
                 out.write_all(&bytes)?;
