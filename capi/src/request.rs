@@ -57,8 +57,8 @@ pub struct gemmule_generate_options {
 const FIRST_SESSION_OPTIONS: usize = offset_of!(gemmule_session_options, generation_threads);
 const FIRST_GENERATE_OPTIONS: usize = offset_of!(gemmule_generate_options, objects_only) + align_of::<usize>();
 
-// What was added later lies behind; on 64-bit machines in the padding that the first header's options for generation end with, which their init function
-// has cleared, lies the time limit.
+// What was added later lies behind. On 64-bit machines the time limit lies in the padding that the first header's options for generation
+// end with, which their init function has cleared.
 const _: () = assert!(FIRST_SESSION_OPTIONS == 3 * size_of::<usize>());
 const _: () =
     assert!(cfg!(target_pointer_width = "32") || FIRST_GENERATE_OPTIONS == size_of::<gemmule_generate_options>());

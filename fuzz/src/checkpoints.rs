@@ -47,14 +47,14 @@ pub(super) fn gguf(data: &[u8]) {
 }
 
 pub(super) fn safetensors(data: &[u8]) {
-    let _ = Conversion::of(checkpoint_with("safetensors", "model.safetensors", data)).check();
+    let _ = Conversion::of(checkpoint_with("safetensors", "model.safetensors", data)).prepare(&std::env::temp_dir());
 }
 
 pub(super) fn index(data: &[u8]) {
     let directory = checkpoint_with("index", "model.safetensors.index.json", data);
     let single = directory.join("model.safetensors");
     let _ = std::fs::rename(&single, directory.join("model-00001-of-00001.safetensors"));
-    let _ = Conversion::of(directory).check();
+    let _ = Conversion::of(directory).prepare(&std::env::temp_dir());
 }
 
 /// The first byte chooses the file.
@@ -71,12 +71,12 @@ pub(super) fn settings(data: &[u8]) {
     ];
     let Some((first, rest)) = data.split_first() else { return };
     let file = FILES[usize::from(*first) % FILES.len()];
-    let _ = Conversion::of(checkpoint_with("settings", file, rest)).check();
+    let _ = Conversion::of(checkpoint_with("settings", file, rest)).prepare(&std::env::temp_dir());
 }
 
 pub(super) fn npz(data: &[u8]) {
     let directory = checkpoint_with("npz", "checkpoint.npz", data);
-    let _ = Conversion::of(directory.join("checkpoint.npz")).check();
+    let _ = Conversion::of(directory.join("checkpoint.npz")).prepare(&std::env::temp_dir());
     let _ = gemmule_quantize::read_mask_decoder(&directory.join("checkpoint.npz"));
 }
 
@@ -92,5 +92,5 @@ pub(super) fn lora(data: &[u8]) {
     let (config, tensors) = if first % 2 == 0 { (rest, &ADAPTER[1][..]) } else { (&ADAPTER[0][..], rest) };
     std::fs::write(adapter.join("adapter_config.json"), config).expect("a file");
     std::fs::write(adapter.join("adapter_model.safetensors"), tensors).expect("a file");
-    let _ = Conversion::of(golden()).adapter(adapter, 1.0).check();
+    let _ = Conversion::of(golden()).adapter(adapter, 1.0).prepare(&std::env::temp_dir());
 }

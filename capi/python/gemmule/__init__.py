@@ -15,7 +15,7 @@ it keeps it. The C library is found in GEMMULE_LIBRARY, beside this file, or whe
 
 from ._library import Cancelled, Error
 from ._pictures import Frame
-from ._session import Answer, Model, Object, Options, Session, Stream, version
+from ._session import Answer, Model, Object, Session, Stream, version
 
-__all__ = ["Answer", "Cancelled", "Error", "Frame", "Model", "Object", "Options", "Session", "Stream", "version"]
+__all__ = ["Answer", "Cancelled", "Error", "Frame", "Model", "Object", "Session", "Stream", "version"]
 __version__ = version()

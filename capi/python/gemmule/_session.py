@@ -62,33 +62,30 @@ class Answer:
     prompt_tokens: int
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `Session.ask` and `Session.stream` take."""
-
-    max_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int
-    pattern: str | None
-    objects_only: bool
-    time_limit: int
-    masks: bool
-
-
 class _Question:
     """A prompt and options, as the library takes them."""
 
-    def __init__(self, prompt: str, given: Options) -> None:
-        self.prompt, self.masks = c_text(prompt), given.masks
+    def __init__(
+        self,
+        prompt: str,
+        max_tokens: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        seed: int,
+        pattern: str | None,
+        objects_only: bool,
+        time_limit: int,
+        masks: bool,
+    ) -> None:
+        self.prompt, self.masks = c_text(prompt), masks
         self.options = options = _library.GenerateOptions()
         library.gemmule_generate_options_init_sized(ctypes.byref(options), ctypes.sizeof(options))
-        options.max_tokens, options.top_k = whole_number("max_tokens", given.max_tokens), whole_number("top_k", given.top_k)
-        options.temperature, options.top_p = real_number("temperature", given.temperature), real_number("top_p", given.top_p)
-        options.seed, options.time_limit = whole_number("seed", given.seed, 64), whole_number("time_limit", given.time_limit)
-        options.objects_only = bool(given.objects_only)
-        options.pattern = None if given.pattern is None else c_text(given.pattern)
+        options.max_tokens, options.top_k = whole_number("max_tokens", max_tokens), whole_number("top_k", top_k)
+        options.temperature, options.top_p = real_number("temperature", temperature), real_number("top_p", top_p)
+        options.seed, options.time_limit = whole_number("seed", seed, 64), whole_number("time_limit", time_limit)
+        options.objects_only = bool(objects_only)
+        options.pattern = None if pattern is None else c_text(pattern)
 
 
 class _Owner:
@@ -322,9 +319,9 @@ class Session(_Owner):
         `on_text` takes each piece as soon as it is certain; if it returns False the answer ends. An exception in it ends the answer and
         is raised here.
         """
-        options = Options(max_tokens, temperature, top_k, top_p, seed, pattern, objects_only, time_limit, masks)
+        question = _Question(prompt, max_tokens, temperature, top_k, top_p, seed, pattern, objects_only, time_limit, masks)
         with self._use() as handle:
-            return self._answer(handle, _Question(prompt, options), on_text)
+            return self._answer(handle, question, on_text)
 
     def stream(
         self,
@@ -342,8 +339,7 @@ class Session(_Owner):
     ) -> Stream:
         """The pieces of an answer, each as soon as it is certain; the options are those of `ask`. Until its end, or until it is
         closed, the session does nothing else."""
-        options = Options(max_tokens, temperature, top_k, top_p, seed, pattern, objects_only, time_limit, masks)
-        question = _Question(prompt, options)
+        question = _Question(prompt, max_tokens, temperature, top_k, top_p, seed, pattern, objects_only, time_limit, masks)
         self._check_thread()
         with self._lock:
             self._check_thread()

@@ -131,9 +131,7 @@ pub(super) struct NamedModel<'a> {
 impl NamedModel<'_> {
     /// Maps the files, or copies them into memory. A checkpoint is converted first, where it has not been before.
     pub(super) fn open(&self, copy: bool) -> Result<Model> {
-        self.check()?;
-        if is_checkpoint(self.model) {
-            let cached = Cached::of(self.model, self.body())?;
+        if let Some(cached) = self.cached()? {
             let file = cached.open()?;
             return Ok(if copy { Model::copy(&[cached.path()])? } else { Model::from_files(vec![file])? });
         }
@@ -146,24 +144,26 @@ impl NamedModel<'_> {
 
     /// Maps the file that is named, or that a checkpoint is converted to.
     pub(super) fn file(&self) -> Result<GgufFile> {
-        self.check()?;
-        if is_checkpoint(self.model) {
-            return Cached::of(self.model, self.body())?.open();
+        match self.cached()? {
+            Some(cached) => cached.open(),
+            None => Ok(GgufFile::open(self.model)?),
         }
-        Ok(GgufFile::open(self.model)?)
     }
 
-    fn check(&self) -> Result<()> {
-        let is_checkpoint = is_checkpoint(self.model);
-        if self.body.is_some() && !is_checkpoint {
-            bail!(WrongUsage(
-                "--type says what a checkpoint is converted to: the model named is a file of a type already"
-            ));
+    /// The place in the cache, where a checkpoint is named.
+    fn cached(&self) -> Result<Option<Cached>> {
+        if !is_checkpoint(self.model) {
+            if self.body.is_some() {
+                bail!(WrongUsage(
+                    "--type says what a checkpoint is converted to: the model named is a file of a type already"
+                ));
+            }
+            return Ok(None);
         }
-        if self.mmproj.is_some() && is_checkpoint {
+        if self.mmproj.is_some() {
             bail!(WrongUsage("--mmproj goes with a GGUF file: a checkpoint has both halves"));
         }
-        Ok(())
+        Cached::of(self.model, self.body()).map(Some)
     }
 
     fn body(&self) -> Format {

@@ -86,10 +86,9 @@ impl Cached {
 
     fn convert(&self) -> Result<()> {
         let conversion = Conversion::of(&self.checkpoint).body(self.body).source(self.source.clone());
-        if self.checkpoint.is_dir() {
-            // What is wrong shows before anything is written.
-            conversion.check()?;
-        }
+        // What is wrong shows before anything is written. (What an .npz file is unpacked to lies in the cache.)
+        let read = || conversion.prepare(&std::env::temp_dir());
+        let early = self.checkpoint.is_dir().then(read).transpose()?;
         let stop = CancelHandle::default();
         let _guard = interrupt::end_for_now(&stop)?;
         let _lock = self.lock(&stop).with_context(|| {
@@ -113,7 +112,8 @@ impl Cached {
         };
         let mut watcher = Watcher { cancel: stop, progress: Some(&mut show) };
         let target = Target::file(&self.path).replace(true);
-        conversion.run(&target, &mut watcher).inspect_err(|_| bar.abandon())?;
+        let prepared = early.map_or_else(|| conversion.prepare(self.folder()), Ok)?;
+        prepared.write(&target, &mut watcher).inspect_err(|_| bar.abandon())?;
         bar.finish();
         if source_of(&self.directory, self.body)? != self.source {
             // Some of it may be of what the checkpoint was, some of what it is.

@@ -120,36 +120,16 @@ impl Conversion {
     /// # Errors
     /// When the checkpoint cannot be read or is none of PaliGemma, the files cannot be written, or `watcher` cancels.
     pub fn run(&self, target: &Target, watcher: &mut Watcher<'_>) -> Result<Summary> {
-        let outputs = target.paths()?;
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
-        let pool = pool.context("cannot start the threads; choose another --threads")?;
-        let Prepared { checkpoint, model, plan, tokenizer, tokenizer_path } = self.prepared(target.directory())?;
-        let context = || tokenizer_path.display().to_string();
-        std::thread::scope(|scope| {
-            let (config, copy) = (&model.config, tokenizer.clone());
-            let check = std::thread::Builder::new()
-                .spawn_scoped(scope, move || vocabulary::check(&copy, config).with_context(context))
-                .context("cannot start a thread that checks the tokenizer")?;
-            let vocabulary = vocabulary::metadata(tokenizer, config).with_context(context)?;
-            let mut files = plan.files(&model, vocabulary, &outputs);
-            if let Some(source) = &self.source {
-                files.iter_mut().for_each(|file| file.note_source(source));
-            }
-            pool.install(|| convert::convert(&checkpoint, &files, watcher, check))
-        })
+        target.paths()?;
+        self.prepare(target.directory())?.write(target, watcher)
     }
 
-    /// Reads all of the checkpoint but its weights' values, with adapters merged, and writes nothing.
+    /// Reads all of the checkpoint but its weights' values, with adapters merged, and writes nothing, but that `.npz` files that are
+    /// compressed are unpacked into the directory `scratch` meanwhile.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
-    pub fn check(&self) -> Result<()> {
-        self.prepared(&std::env::temp_dir()).map(|_| ())
-    }
-
-    /// Reads everything but the weights' values.
-    /// What has to be unpacked lies in `scratch` meanwhile.
-    fn prepared(&self, scratch: &Path) -> Result<Prepared> {
+    /// When the checkpoint cannot be read or is none of PaliGemma.
+    pub fn prepare(&self, scratch: &Path) -> Result<Prepared> {
         let is_npz = self.checkpoint.extension().is_some_and(|extension| extension == "npz");
         let source = if is_npz { self.checkpoint.clone() } else { advice::directory(&self.checkpoint)? };
         let beside = if is_npz { source.parent().unwrap_or(Path::new("")) } else { &source };
@@ -202,18 +182,54 @@ impl Conversion {
             plan.check(&checkpoint)?;
         }
         let tokenizer = tokens::read(directory, &mut model.config)?;
-        Ok(Prepared { checkpoint, plan, tokenizer, tokenizer_path: directory.join("tokenizer.json"), model })
+        Ok(Prepared {
+            checkpoint,
+            plan,
+            tokenizer,
+            tokenizer_path: directory.join("tokenizer.json"),
+            model,
+            threads: self.threads,
+            source: self.source.clone(),
+        })
     }
 }
 
-/// A checkpoint that can be converted.
-struct Prepared {
+/// A checkpoint that has been read but for its weights' values, and can be written.
+pub struct Prepared {
     checkpoint: checkpoint::Checkpoint,
     model: hf_config::HfModel,
     plan: plan::Plan,
     /// The text of `tokenizer.json`, completed.
     tokenizer: String,
     tokenizer_path: PathBuf,
+    threads: usize,
+    source: Option<String>,
+}
+
+impl Prepared {
+    /// Converts, as [`Conversion::run`].
+    ///
+    /// # Errors
+    /// When weights cannot be read, the files cannot be written, or `watcher` cancels.
+    pub fn write(self, target: &Target, watcher: &mut Watcher<'_>) -> Result<Summary> {
+        let outputs = target.paths()?;
+        let Self { checkpoint, model, plan, tokenizer, tokenizer_path, threads, source } = self;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.context("cannot start the threads; choose another --threads")?;
+        let context = || tokenizer_path.display().to_string();
+        std::thread::scope(|scope| {
+            let (config, copy) = (&model.config, tokenizer.clone());
+            let check = std::thread::Builder::new()
+                .spawn_scoped(scope, move || vocabulary::check(&copy, config).with_context(context))
+                .context("cannot start a thread that checks the tokenizer")?;
+            let vocabulary = vocabulary::metadata(tokenizer, config).with_context(context)?;
+            let mut files = plan.files(&model, vocabulary, &outputs);
+            if let Some(source) = &source {
+                files.iter_mut().for_each(|file| file.note_source(source));
+            }
+            pool.install(|| convert::convert(&checkpoint, &files, watcher, check))
+        })
+    }
 }
 
 /// Reads big_vision's decoder of masks, to see whether it can be converted.

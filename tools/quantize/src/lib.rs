@@ -34,7 +34,7 @@ mod types;
 mod vocabulary;
 
 pub use advice::{directory as find_checkpoint, is_checkpoint};
-pub use conversion::{Conversion, read_mask_decoder};
+pub use conversion::{Conversion, Prepared, read_mask_decoder};
 pub use convert::{Progress, Watcher};
 pub use made::{MadeModel, RowsToMake, checkpoint_tensors, write_made};
 pub use summary::Summary;

@@ -4,13 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::{Conversion, Progress, Target, Watcher, format_names, parse_format};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use gemmule::MOST_THREADS;
 use gemmule::config::ResizeRule;
 use gemmule_common::progress::BytesBar;
 use gemmule_quant::Format;
+
+use crate::{Conversion, Progress, Target, Watcher, format_names, parse_format};
 
 /// Convert a PaliGemma 1 or 2 checkpoint to GGUF.
 ///
