@@ -99,6 +99,14 @@ impl Store {
         Ok((file, tensor, info, format))
     }
 
+    /// How many numbers a tensor holds.
+    ///
+    /// # Errors
+    /// When it is missing, or of a type that cannot be computed with.
+    pub(crate) fn elements(&self, name: &str) -> Result<usize> {
+        self.find(name).map(|(_, _, info, _)| info.elements() as usize)
+    }
+
     fn shape_error(&self, file: usize, name: &str, found: &[u64], expected: &[usize]) -> Error {
         let reason = format!("tensor '{name}' has shape {found:?}, the model's configuration asks for {expected:?}");
         Error::model(self.files[file].gguf().name(), reason)

@@ -1,4 +1,5 @@
-//! Sizes of the decoder of masks: the VQ-VAE of big_vision's `segmentation.py` (<https://arxiv.org/abs/2301.02229>), which has no others.
+//! Sizes of the decoder of masks: the VQ-VAE of big_vision's `segmentation.py` (<https://arxiv.org/abs/2301.02229>). Its widths are
+//! those of its tensors, so that smaller ones can be trained; everything else is fixed.
 
 /// Codes of a mask.
 pub const CODES: usize = 16;
@@ -6,12 +7,6 @@ pub const CODES: usize = 16;
 pub const CODEBOOK: usize = 128;
 /// Pixels of a decoded mask's side.
 pub const SIDE: usize = 64;
-/// Width of a codebook entry.
-pub const CODE_LEN: usize = 512;
-/// Channels of the residual blocks.
-pub const CHANNELS: usize = 128;
-/// Channels after each doubling of the side.
-pub const UPSAMPLED: [usize; 4] = [128, 64, 32, 16];
 /// Residual blocks.
 pub const BLOCKS: usize = 2;
 /// Sides of the kernels of a residual block's convolutions.
@@ -20,3 +15,27 @@ pub const BLOCK_KERNELS: [usize; 3] = [3, 3, 1];
 pub const UP_KERNEL: usize = 4;
 /// Side of the picture that the codes make.
 pub const CODES_SIDE: usize = 4;
+
+/// How many channels the decoder's parts have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Widths {
+    /// Values of a codebook entry; 512 in big_vision's.
+    pub code: usize,
+    /// Channels of the residual blocks; 128 in big_vision's.
+    pub blocks: usize,
+    /// Channels after each doubling of the side; 128, 64, 32, 16 in big_vision's.
+    pub upsampled: [usize; 4],
+}
+
+impl Widths {
+    /// Most channels that a part may have: eight times big_vision's.
+    pub const MOST: usize = 1024;
+
+    /// The first width that is not from 1 to [`MOST`](Self::MOST), if there is one.
+    pub fn out_of_range(&self) -> Option<usize> {
+        let [first, second, third, fourth] = self.upsampled;
+        [self.code, self.blocks, first, second, third, fourth]
+            .into_iter()
+            .find(|width| !(1..=Self::MOST).contains(width))
+    }
+}

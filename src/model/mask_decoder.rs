@@ -3,9 +3,7 @@
 
 use gemmule_quant::Kernels;
 
-use crate::config::masks::{
-    BLOCK_KERNELS, BLOCKS, CHANNELS, CODE_LEN, CODEBOOK, CODES, CODES_SIDE, UP_KERNEL, UPSAMPLED,
-};
+use crate::config::masks::{BLOCK_KERNELS, BLOCKS, CODEBOOK, CODES, CODES_SIDE, UP_KERNEL, Widths};
 use crate::gguf::keys::tensor::mask;
 use crate::ops::Compute;
 use crate::ops::input::{InputBuffer, Needs};
@@ -39,6 +37,7 @@ impl MaskWeights {
         if !store.contains(mask::CODEBOOK) {
             return Ok(None);
         }
+        let widths = widths(store)?;
         let convolution = |name: &str, rows: usize, columns: usize, outputs: usize| -> Result<Convolution> {
             let weight = store.matrix(&format!("{name}.weight"), rows, columns)?;
             if weight.format().info().integer {
@@ -49,23 +48,42 @@ impl MaskWeights {
         };
         let block = |block: usize| -> Result<[Convolution; 3]> {
             let part = |part: usize| {
-                let columns = BLOCK_KERNELS[part].pow(2) * CHANNELS;
-                convolution(&mask::block(block, part), CHANNELS, columns, CHANNELS)
+                let columns = BLOCK_KERNELS[part].pow(2) * widths.blocks;
+                convolution(&mask::block(block, part), widths.blocks, columns, widths.blocks)
             };
             Ok([part(0)?, part(1)?, part(2)?])
         };
         let up = |(index, outputs): (usize, usize)| {
-            let inputs = if index == 0 { CHANNELS } else { UPSAMPLED[index - 1] };
+            let inputs = if index == 0 { widths.blocks } else { widths.upsampled[index - 1] };
             convolution(&mask::up(index), UP_KERNEL.pow(2) * outputs, inputs, outputs)
         };
         Ok(Some(Self {
-            codebook: store.vector(mask::CODEBOOK, CODEBOOK * CODE_LEN)?,
-            input: convolution(mask::INPUT, CHANNELS, CODE_LEN, CHANNELS)?,
+            codebook: store.vector(mask::CODEBOOK, CODEBOOK * widths.code)?,
+            input: convolution(mask::INPUT, widths.blocks, widths.code, widths.blocks)?,
             blocks: (0..BLOCKS).map(block).collect::<Result<_>>()?,
-            up: UPSAMPLED.into_iter().enumerate().map(up).collect::<Result<_>>()?,
-            output: convolution(mask::OUTPUT, 1, UPSAMPLED[3], 1)?,
+            up: widths.upsampled.into_iter().enumerate().map(up).collect::<Result<_>>()?,
+            output: convolution(mask::OUTPUT, 1, widths.upsampled[3], 1)?,
         }))
     }
+}
+
+/// The widths that the tensors have. Only their elements are counted here: [`MaskWeights::find`] checks the shapes.
+fn widths(store: &Store) -> Result<Widths> {
+    let elements = |name: &str| store.elements(name);
+    let mut upsampled = [0; 4];
+    for (index, width) in upsampled.iter_mut().enumerate() {
+        *width = elements(&format!("{}.bias", mask::up(index)))?;
+    }
+    let widths = Widths {
+        code: elements(mask::CODEBOOK)? / CODEBOOK,
+        blocks: elements(&format!("{}.bias", mask::INPUT))?,
+        upsampled,
+    };
+    widths.out_of_range().map_or(Ok(widths), |width| {
+        let reason =
+            format!("its mask decoder has {width} channels in a place, which can have from 1 to {}", Widths::MOST);
+        Err(Error::model(store.files()[0].gguf().name(), reason))
+    })
 }
 
 /// Sixteen codes to `[64][64]` values around −1 (outside) … 1 (inside). Each stage's result, `[pixels][channels]`, is shown
@@ -86,8 +104,8 @@ pub(crate) fn forward(
     let mut buffer = InputBuffer::default();
     let mut side = CODES_SIDE;
     let codebook = store.values(&weights.codebook);
-    let x: Vec<f32> =
-        codes.iter().flat_map(|code| &codebook[usize::from(*code) * CODE_LEN..][..CODE_LEN]).copied().collect();
+    let len = codebook.len() / CODEBOOK;
+    let x: Vec<f32> = codes.iter().flat_map(|code| &codebook[usize::from(*code) * len..][..len]).copied().collect();
     stage(&x);
     let mut convolve = |x: &[f32], side: usize, layer: &Convolution| {
         let channels = x.len() / (side * side);

@@ -32,14 +32,26 @@ class Residual(nn.Module):
         return x + self.net(x)
 
 
-def decoder():
-    """Numbered as the keys of vae-oid.npz are."""
-    layers = [nn.Conv2d(512, 128, 1), nn.ReLU(), Residual(128), Residual(128)]
-    width = 128
-    for outputs in (128, 64, 32, 16):
+def decoder(code=512, width=128, upsampled=(128, 64, 32, 16)):
+    """Numbered as the keys of vae-oid.npz are, whose widths these are."""
+    layers = [nn.Conv2d(code, width, 1), nn.ReLU(), Residual(width), Residual(width)]
+    for outputs in upsampled:
         layers += [nn.ConvTranspose2d(width, outputs, 4, stride=2, padding=1), nn.ReLU()]
         width = outputs
     return nn.Sequential(*layers, nn.Conv2d(width, 1, 1))
+
+
+def small(folder):
+    """A decoder of other widths: its last stage for one mask."""
+    torch.manual_seed(7)
+    model = decoder(48, 24, (32, 16, 8, 4))
+    codes = torch.arange(16) * 7 % 128
+    book = torch.randn(128, 48)
+    with torch.no_grad():
+        values = model(book[codes].reshape(4, 4, 48).permute(2, 0, 1)[None])[0, 0]
+    arrays = {"decoder." + name: value.detach().numpy() for name, value in model.named_parameters()}
+    np.savez_compressed(folder / "small.npz", **arrays, **{"_vq_vae._embedding": book.numpy()})
+    save_file({"codes": codes.numpy(), "values": np.ascontiguousarray(values.numpy())}, folder / "small.safetensors")
 
 
 def main():
@@ -97,6 +109,7 @@ def main():
             counts = coco.encode(np.asfortranarray(whole))["counts"].decode()
             masks.append({"size": [height, width], "locations": location.tolist(), "counts": counts, "area": int(whole.sum())})
     save_file(tensors, folder / "golden.safetensors")
+    small(folder)
     (folder / "masks.json").write_text(json.dumps(masks, indent=1) + "\n")
 
 

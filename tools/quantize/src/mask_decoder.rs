@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-use gemmule::config::masks::{BLOCK_KERNELS, BLOCKS, CHANNELS, CODE_LEN, CODEBOOK, UP_KERNEL, UPSAMPLED};
+use anyhow::{Result, bail};
+use gemmule::config::masks::{BLOCK_KERNELS, BLOCKS, CODEBOOK, UP_KERNEL, Widths};
 use gemmule::gguf::keys::tensor::mask;
 
 use crate::npz::Npz;
@@ -23,7 +23,8 @@ enum Layout {
 /// Reads the decoder's tensors, input channels turned to the innermost place.
 pub(crate) fn read(path: &Path) -> Result<Vec<Tensor>> {
     let archive = Npz::open(path)?;
-    let shape = vec![CODEBOOK, CODE_LEN];
+    let widths = widths(&archive)?;
+    let shape = vec![CODEBOOK, widths.code];
     let codebook = archive.array("_vq_vae._embedding", &shape)?;
     let mut tensors: Vec<Tensor> = vec![(mask::CODEBOOK.to_owned(), shape, codebook)];
     let mut add =
@@ -52,22 +53,40 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Tensor>> {
             tensors.push((format!("{name}.bias"), vec![outputs], values));
             Ok(())
         };
-    add(mask::INPUT, "decoder.0", (CHANNELS, CODE_LEN, 1), Layout::Straight)?;
+    add(mask::INPUT, "decoder.0", (widths.blocks, widths.code, 1), Layout::Straight)?;
     for block in 0..BLOCKS {
         for (part, kernel) in BLOCK_KERNELS.into_iter().enumerate() {
             let source = format!("decoder.{}.net.{}", 2 + block, 2 * part);
-            add(&mask::block(block, part), &source, (CHANNELS, CHANNELS, kernel), Layout::Straight)?;
+            add(&mask::block(block, part), &source, (widths.blocks, widths.blocks, kernel), Layout::Straight)?;
         }
     }
-    let mut inputs = CHANNELS;
-    for (index, outputs) in UPSAMPLED.into_iter().enumerate() {
-        let source = format!("decoder.{}", 2 + BLOCKS + 2 * index);
+    let mut inputs = widths.blocks;
+    for (index, outputs) in widths.upsampled.into_iter().enumerate() {
+        let source = up(index);
         add(&mask::up(index), &source, (outputs, inputs, UP_KERNEL), Layout::Transposed)?;
         inputs = outputs;
     }
-    let source = format!("decoder.{}", 2 + BLOCKS + 2 * UPSAMPLED.len());
-    add(mask::OUTPUT, &source, (1, inputs, 1), Layout::Straight)?;
+    add(mask::OUTPUT, &up(widths.upsampled.len()), (1, inputs, 1), Layout::Straight)?;
     Ok(tensors)
+}
+
+/// The name of the layer that doubles the side for the `index`-th time; the output layer follows the last.
+fn up(index: usize) -> String {
+    format!("decoder.{}", 2 + BLOCKS + 2 * index)
+}
+
+/// The widths that the archive's arrays have.
+fn widths(archive: &Npz) -> Result<Widths> {
+    let innermost = |name: &str| archive.shape(name).map(|shape| shape.last().copied().unwrap_or(0));
+    let mut upsampled = [0; 4];
+    for (index, width) in upsampled.iter_mut().enumerate() {
+        *width = innermost(&format!("{}.bias", up(index)))?;
+    }
+    let widths = Widths { code: innermost("_vq_vae._embedding")?, blocks: innermost("decoder.0.bias")?, upsampled };
+    if let Some(width) = widths.out_of_range() {
+        bail!("{}: a layer has {width} channels, and can have from 1 to {}", archive.path().display(), Widths::MOST);
+    }
+    Ok(widths)
 }
 
 /// For each `outer` and `middle` the `inputs` values from the place on and at the distance that `place` gives.

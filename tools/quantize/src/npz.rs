@@ -106,6 +106,15 @@ impl Npz {
         locate().context(context)
     }
 
+    /// The shape of the array of this name.
+    pub(crate) fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        let read = || -> Result<Vec<usize>> {
+            let (member, entry) = self.member(name)?;
+            Ok(Header::read(&mut unpacked(member, &entry)?, member.size)?.shape)
+        };
+        read().with_context(|| format!("{}: array '{name}'", self.path.display()))
+    }
+
     /// The array of this name in row-major order, checked to have `shape` before its data is read.
     pub(crate) fn array(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let context = format!("{}: array '{name}'", self.path.display());
