@@ -7,12 +7,12 @@ use noto_sans_mono_bitmap::{FontWeight, RasterHeight, RasterizedChar, get_raster
 use super::{Mask, Object};
 use crate::image::Picture;
 
-/// Colours that are far apart, also for eyes that see fewer (Okabe and Ito's, without black).
+/// Colours that are easy to tell apart, also for colour-blind people (Okabe and Ito's, without black).
 const COLOURS: [[u8; 3]; 7] =
     [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [213, 94, 0], [204, 121, 167], [0, 114, 178]];
-/// Share of a mask's colour in its pixels.
+/// Opacity of a mask, 0 … 1.
 const MASK_OPACITY: f32 = 0.5;
-/// Pictures are enlarged by a whole factor until their longer side has as many pixels: labels need them.
+/// Pictures are enlarged by a whole factor until their longer side has at least this many pixels: labels need them.
 const LEAST_SIDE: u32 = 512;
 /// Shown for a character that the font lacks.
 const REPLACEMENT: char = '?';

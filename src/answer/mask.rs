@@ -45,7 +45,8 @@ impl Mask {
         mask
     }
 
-    /// A mask from COCO's compressed runs, see [`counts`](Self::counts); none where they do not fill the picture exactly.
+    /// A mask from COCO's compressed runs, see [`counts`](Self::counts); none where they do not fill the picture exactly, or it has more
+    /// than 2²⁸ pixels.
     pub fn from_counts(counts: &str, width: u32, height: u32) -> Option<Self> {
         let total = (width as usize).checked_mul(height as usize).filter(|total| *total <= LARGEST)?;
         let mut runs: Vec<i64> = Vec::new();
@@ -106,7 +107,7 @@ impl Mask {
         if union == 0 { 0.0 } else { count(|(a, b)| *a && *b) as f64 / union as f64 }
     }
 
-    /// The share of its pixels that are another mask's, too; zero for masks of another size, or without a pixel.
+    /// The share of its pixels, 0 … 1, that another mask has, too; zero for masks of another size, or without a pixel.
     pub fn share_within(&self, other: &Self) -> f64 {
         if (self.width, self.height) != (other.width, other.height) || self.area() == 0 {
             return 0.0;
@@ -157,8 +158,8 @@ impl Mask {
         runs
     }
 
-    /// The runs as COCO's tools compress them into a string (`counts` beside `size`: [height, width]): from the third run
-    /// on the difference to the one before the last, in groups of five bits, the lowest first.
+    /// The runs as COCO's tools compress them into a string (`counts` beside `size`: [height, width]). From the fourth run on, each is
+    /// stored as the difference to the run two before it. Numbers are in groups of five bits, the lowest first.
     pub fn counts(&self) -> String {
         let runs = self.runs();
         let mut text = String::new();

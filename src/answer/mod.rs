@@ -42,7 +42,7 @@ impl Bounds {
         [whole(x_min, width), whole(y_min, height), whole(x_max, width), whole(y_max, height)]
     }
 
-    /// The part of the picture that it covers.
+    /// The share of the picture that it covers, 0 … 1.
     pub fn area(&self) -> f64 {
         area(self.normalized())
     }
@@ -59,7 +59,7 @@ impl Bounds {
     }
 }
 
-/// A share of a side in pixels. The share of a location gives that location's pixel, not one rounding beside it.
+/// A share of a side, in pixels. The share of a location gives exactly that location's pixel, without a rounding error.
 fn pixel(share: f64, side: u32) -> f64 {
     let far = f64::from(FAR_EDGE);
     let location = (share * far).round();
@@ -171,7 +171,7 @@ pub fn detections_in_text(text: &str) -> Detections {
     found.expect("parts of a text are text")
 }
 
-/// Sorts an answer's pieces into objects. `text` and `score` are of pieces in a range; the score leaves one out.
+/// Sorts an answer's pieces into objects. `text` and `score` take a range of pieces; `score` leaves one of them, the separator, out.
 fn collect(
     kinds: &[TokenKind],
     text: impl Fn(Range<usize>) -> Result<String>,
@@ -222,15 +222,15 @@ fn starts(kinds: &[TokenKind]) -> Vec<usize> {
     starts
 }
 
-/// Of at least one probability.
+/// The geometric mean of at least one probability.
 fn geometric_mean(probabilities: impl Iterator<Item = f32>) -> f32 {
     let (count, sum) =
         probabilities.fold((0, 0.0), |(count, sum), probability| (count + 1, sum + f64::from(probability).ln()));
     (sum / f64::from(count)).exp() as f32
 }
 
-/// Merges what an answer names twice: of objects of one label whose boxes overlap by more than `overlap` (intersection over
-/// union, 0 … 1) the one with the highest score stays. The order is kept.
+/// Non-maximum suppression: where boxes of objects with one label overlap by more than `overlap` (intersection over union, 0 … 1),
+/// only the object with the highest score stays. The order is kept.
 pub fn merge_duplicates(objects: &mut Vec<Object>, overlap: f32) {
     let least = f64::from(overlap);
     let mut best: Vec<usize> = (0..objects.len()).collect();

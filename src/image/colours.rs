@@ -1,6 +1,6 @@
-//! What brightness and colour apart (YUV) mean as red, green and blue.
+//! Conversion of YUV (brightness and colour apart) to red, green and blue.
 
-/// Whose weights make brightness out of red, green and blue.
+/// The standard whose weights make brightness (Y) out of red, green and blue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Matrix {
@@ -8,7 +8,7 @@ pub enum Matrix {
     Bt601,
     /// ITU-R BT.709: high definition.
     Bt709,
-    /// ITU-R BT.2020, with constant luminance not used.
+    /// ITU-R BT.2020, non-constant luminance.
     Bt2020,
 }
 
@@ -42,12 +42,12 @@ impl Range {
     pub const NAMES: [(&'static str, Self); 2] = [("limited", Self::Limited), ("full", Self::Full)];
 }
 
-/// What YUV means.
+/// How YUV numbers are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Colours {
-    /// The weights.
+    /// The weights of red, green and blue.
     pub matrix: Matrix,
-    /// The numbers.
+    /// The numbers that stand for black and white.
     pub range: Range,
 }
 
@@ -55,7 +55,7 @@ pub struct Colours {
 const STANDARD_ROWS: u32 = 576;
 
 impl Colours {
-    /// What is meant where nobody says so, as players take it: BT.601 up to 576 rows and BT.709 above, limited range.
+    /// What video players assume for a picture of `height` rows that does not say: BT.601 up to 576 rows, BT.709 above, limited range.
     pub fn of_height(height: u32) -> Self {
         let matrix = if height > STANDARD_ROWS { Matrix::Bt709 } else { Matrix::Bt601 };
         Self { matrix, range: Range::Limited }
@@ -82,7 +82,7 @@ impl Conversion {
             Range::Limited => (16, 255.0 / 219.0, 255.0 / 224.0),
             Range::Full => (0, 1.0, 1.0),
         };
-        // Colours reach 1 − K on both sides of red's and blue's brightness.
+        // V is (R − Y) / (2 · (1 − K)), where K is the weight of red; U is the same with blue.
         let (red, blue) = colours.matrix.weights();
         let (to_red, to_blue) = (2.0 * (1.0 - red) * chroma, 2.0 * (1.0 - blue) * chroma);
         let green = 1.0 - red - blue;

@@ -7,8 +7,8 @@ use super::{Colours, Picture};
 use crate::memory::check_room;
 use crate::{Error, Result};
 
-/// How a frame's bytes stand for pixels. In the formats with brightness and colour apart (YUV) pixels that share a colour sample all take
-/// it as it is; what they mean say [`Colours`].
+/// How a frame's bytes stand for pixels. In YUV formats (brightness and colour apart), pixels that share a colour sample all take it as
+/// it is; [`Colours`] says how the numbers are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PixelFormat {
@@ -52,7 +52,7 @@ impl PixelFormat {
         ("i444", Self::I444),
     ];
 
-    /// Bytes of a row of so many pixels, of the first plane where there are several; none where a row cannot have so many.
+    /// Bytes of a row of `width` pixels, of the first plane where there are several; none where a row cannot have that width.
     pub fn row_len(self, width: u32) -> Option<usize> {
         let (width, even) = (width as usize, width.is_multiple_of(2));
         match self {
@@ -63,7 +63,7 @@ impl PixelFormat {
         }
     }
 
-    /// Whether it is brightness and colour apart.
+    /// Whether it is a YUV format.
     pub fn is_yuv(self) -> bool {
         self.chroma().is_some() || matches!(self, Self::Yuyv | Self::Uyvy)
     }
@@ -121,7 +121,7 @@ pub struct FrameShape {
     pub size: Size,
     /// Where rows lie.
     pub layout: FrameLayout,
-    /// What YUV means; other formats take no notice, but grey of limited range is stretched.
+    /// How YUV is to be read. Other formats ignore it, except grey: its limited range is stretched to 0 … 255.
     pub colours: Colours,
 }
 
@@ -137,7 +137,8 @@ impl FrameShape {
         Some(Self::new(format, size, FrameLayout { row_step, chroma_step, luma_rows: size.height as usize }))
     }
 
-    /// Rows so many bytes apart, those of colours in proportion: the convention of Linux's cameras (V4L2).
+    /// Rows `row_step` bytes apart, those of colours in proportion: the convention of Linux's cameras (V4L2). None for sizes and steps
+    /// that the format cannot have.
     pub fn v4l2(format: PixelFormat, size: Size, row_step: usize) -> Option<Self> {
         format.row_len(size.width)?;
         let in_proportion = |chroma: Chroma| {
@@ -148,7 +149,8 @@ impl FrameShape {
         Some(Self::new(format, size, FrameLayout { row_step, chroma_step, luma_rows: size.height as usize }))
     }
 
-    /// Rows of every plane padded to four bytes, and an even number of them in the first: the convention of GStreamer.
+    /// Rows of every plane padded to four bytes; with colours at half the height, the first plane has an even number of rows. This is the
+    /// convention of GStreamer. None for sizes that the format cannot have.
     pub fn gstreamer(format: PixelFormat, size: Size) -> Option<Self> {
         const PADDING: usize = 4;
         let tight = Self::tight(format, size)?;
@@ -162,19 +164,18 @@ impl FrameShape {
         Some(Self { layout, ..tight })
     }
 
-    /// Bytes from a frame's beginning to its end, without what lies behind the pixels of its last row; none for sizes that
-    /// cannot be.
+    /// Bytes of a frame without the padding after its last row; none for impossible sizes.
     pub fn least_len(&self) -> Option<usize> {
         self.measure(|rows, step, row| rows.checked_sub(1)?.checked_mul(step)?.checked_add(row))
     }
 
-    /// Bytes of a frame that another one follows: every row takes its whole step.
+    /// Bytes of a frame that another one follows: every row takes its whole step. None for impossible sizes.
     pub fn whole_len(&self) -> Option<usize> {
         self.least_len()?;
         self.measure(|rows, step, _| rows.checked_mul(step))
     }
 
-    /// Bytes of all planes, the last of which is measured as told from its rows, their step and their bytes.
+    /// Bytes of all planes; `last` gives those of the last plane by its number of rows, their step and their bytes.
     fn measure(&self, last: impl Fn(usize, usize, usize) -> Option<usize>) -> Option<usize> {
         let Self { format, size: Size { width, height }, layout, .. } = *self;
         let row = format.row_len(width).filter(|row| *row > 0 && *row <= layout.row_step)?;
@@ -203,11 +204,12 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// A frame of `height` rows, each `row_step` bytes behind the one before (what lies behind a row's pixels is ignored), those of
-    /// colours in proportion. The last row may end with its pixels.
+    /// A frame whose rows begin `row_step` bytes apart, those of colours in proportion. Padding after a row's pixels is ignored, and the
+    /// last row may lack it.
     ///
     /// # Errors
-    /// When the size is zero, beyond 65536 pixels a side, odd where the format packs pairs, or does not fit the data.
+    /// When the size is zero, beyond 65536 pixels a side, odd where the format packs pairs, or does not fit the data; or when there is no
+    /// memory for the picture.
     pub fn new(data: &'a [u8], size: Size, row_step: usize, format: PixelFormat) -> Result<Self> {
         let shape = FrameShape::v4l2(format, size, row_step);
         shape.map_or_else(|| Err(misfit(format, size, row_step, data.len())), |shape| Self::of(data, shape))
@@ -216,7 +218,7 @@ impl<'a> Frame<'a> {
     /// A frame of a shape.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and when there is no memory for its picture.
+    /// As [`new`](Self::new).
     pub fn of(data: &'a [u8], shape: FrameShape) -> Result<Self> {
         let too_long = shape.size.longer() > LONGEST_SIDE;
         if too_long || shape.least_len().is_none_or(|needed| needed > data.len()) {
@@ -277,7 +279,7 @@ impl<'a> Frame<'a> {
             PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::I422 | PixelFormat::I444 => {
                 let chroma = format.chroma().expect("of these formats");
                 let (first, last) = (self.chroma_row(chroma, 0, row), self.chroma_row(chroma, chroma.planes - 1, row));
-                // By turns in one plane, or each in its own.
+                // U and V alternate in one plane, or each has its own.
                 let second = &last[chroma.samples - 1..];
                 let step = chroma.samples;
                 rgb.extend(bytes.iter().enumerate().flat_map(|(x, luma)| {

@@ -13,11 +13,11 @@ use crate::{Error, Result};
 /// Endings of the files that count as frames of a directory.
 const ENDINGS: [&str; 8] = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 
-/// `count` frames of a film, evenly spaced: the middles of so many equal parts. The film is an animated GIF or WebP file, or
-/// a directory whose pictures are its frames in the order of their names. Of a film with fewer frames, all.
+/// `count` frames of a film, evenly spaced: the middles of `count` equal parts. The film is an animated GIF or WebP file, or
+/// a directory whose pictures are its frames in the order of their names. A film with fewer frames gives all of them.
 ///
 /// # Errors
-/// When it cannot be read or has no frame.
+/// When it cannot be read, has no frame, or the frames chosen of a file take more than 1 GiB as RGB.
 pub fn frames(path: impl AsRef<Path>, count: usize) -> Result<Vec<Picture>> {
     let path = path.as_ref();
     if path.is_dir() {

@@ -1,4 +1,4 @@
-//! What files that are no pictures are, so that an error says what to do.
+//! Recognizes files that cannot be read as pictures, so that an error says what to do.
 
 use std::path::Path;
 

@@ -29,8 +29,8 @@ pub(super) fn of_decoders() -> Limits {
     limits
 }
 
-/// Checks the size of a picture of so many pixels and, as it is stored, bytes; and that there is memory for it, since a decoder that gets
-/// none ends the program.
+/// Checks that a picture of `size` pixels, which takes `stored` bytes as it is decoded (0: as RGB), is within the limits, and that there
+/// is memory for it: a decoder that gets none ends the program.
 pub(super) fn check_size(size: Size, stored: u64) -> std::result::Result<(), String> {
     let rgb = 3 * size.pixels();
     let bytes = stored.max(rgb);
@@ -42,10 +42,10 @@ pub(super) fn check_size(size: Size, stored: u64) -> std::result::Result<(), Str
     check_memory(size, needed)
 }
 
-/// How a picture fails that there is no memory for.
+/// The words by which an error says that memory is short.
 pub(super) const MEMORY: &str = "more memory than there is";
 
-/// Checks that there are so many bytes for a picture.
+/// Checks that there are `needed` bytes of memory for a picture.
 pub(super) fn check_memory(size: Size, needed: u64) -> std::result::Result<(), String> {
     if is_there(needed) {
         return Ok(());

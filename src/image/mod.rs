@@ -39,7 +39,7 @@ use crate::config::{PreprocessConfig, VisionConfig};
 use crate::memory::check_room;
 use crate::{Error, Result};
 
-/// Largest picture file that is read.
+/// Largest picture file that is read, in bytes.
 const LARGEST_FILE: u64 = 1 << 30;
 /// A picture as 8-bit RGB, upright.
 #[derive(Clone, Debug)]
@@ -54,7 +54,8 @@ impl Picture {
     /// Reads a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF (first page) file.
     ///
     /// # Errors
-    /// When it cannot be read, is damaged so that PIL refuses it, or is larger than the limits.
+    /// When it cannot be read, is damaged so that PIL refuses it, or is larger than the limits (1 GiB as a file and as pixels, 65536 pixels a
+    /// side) or than memory.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if let Some(reason) = kinds::of_path(path) {
@@ -109,8 +110,7 @@ impl Picture {
         picture.map(|picture| Self { damage, ..picture }).map_err(|_| "it has no pixels".to_owned())
     }
 
-    /// What is wrong with the file, where it is damaged and was read all the same, as PIL reads it: some of the pixels are not
-    /// those that were photographed.
+    /// What is wrong with the file, if it is damaged and was read all the same, as PIL does: some pixels may then be wrong.
     pub fn damage(&self) -> Option<&str> {
         self.damage.as_deref()
     }
@@ -128,7 +128,7 @@ impl Picture {
         Ok(Self { width, height, rgb, damage: None })
     }
 
-    /// Width and height.
+    /// Width and height in pixels.
     pub fn size(&self) -> Size {
         Size { width: self.width, height: self.height }
     }
@@ -151,7 +151,7 @@ impl Picture {
     /// A part of the picture: `size` pixels from (`left`, `top`) on.
     ///
     /// # Errors
-    /// When the part is empty or goes beyond the picture.
+    /// When the part is empty or goes beyond the picture, or there is no memory for it.
     pub fn crop(&self, left: u32, top: u32, size: Size) -> Result<Self> {
         let Size { width, height } = size;
         let within = |start: u32, len: u32, side: u32| len > 0 && start.checked_add(len).is_some_and(|end| end <= side);
@@ -175,7 +175,7 @@ impl Picture {
     /// The tower's input, `[3][size][size]`: stretched to a square, rounded to bytes, normalized.
     ///
     /// # Errors
-    /// When the model asks for a resampling filter that is not known.
+    /// When the model asks for a resampling filter that is not known, or there is no memory.
     pub fn to_pixel_values(&self, vision: &VisionConfig, preprocess: &PreprocessConfig) -> Result<Vec<f32>> {
         let size = vision.image_size;
         let filter = Filter::from_pil(preprocess.resample).ok_or_else(|| {
@@ -208,7 +208,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     read_all(&path.display().to_string(), std::fs::File::open(path).map_err(io)?)
 }
 
-/// What a reader gives, which must end in time.
+/// All bytes that a reader gives, up to the limit.
 fn read_all(name: &str, reader: impl Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = reader.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
@@ -238,7 +238,7 @@ pub(crate) fn encode_png(samples: &[u8], size: Size, kind: ExtendedColorType) ->
     bytes
 }
 
-/// PNG, WebP, BMP or TIFF. What is refused is mended first, if it is a PNG file that PIL reads.
+/// Decodes PNG, WebP, BMP or TIFF. A PNG file that the decoder refuses and PIL reads is repaired and decoded again.
 fn decode_other(bytes: &[u8]) -> std::result::Result<Decoded, String> {
     let (decoded, damage) = match decode_sound(bytes) {
         Err(reason) => match png::repaired(bytes) {
@@ -323,8 +323,8 @@ fn failed(error: image::ImageError) -> String {
     }
 }
 
-/// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte. (Grey levels of 16 bits, too,
-/// as OpenCV has them; PIL makes all of them white that are above 255.)
+/// 8-bit RGB as PIL's `convert("RGB")` makes it: alpha dropped, 16-bit samples cut to their upper byte. (16-bit grey is cut, too, as in
+/// OpenCV; PIL makes every level above 255 white.)
 fn to_rgb(picture: DynamicImage) -> image::RgbImage {
     let (width, height) = (picture.width(), picture.height());
     let upper = |sample: u16| (sample >> 8) as u8;

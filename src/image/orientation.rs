@@ -9,7 +9,7 @@ const ORIENTATION: u16 = 0x0112;
 /// TIFF's tag of XMP.
 const XMP: u16 = 700;
 
-/// By what a file holds of the two. What is damaged says nothing: it is no reason to refuse a sound picture.
+/// The orientation that a file's Exif or XMP gives. Damaged tags are ignored: they are no reason to refuse a sound picture.
 pub(super) fn of(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
     let exif =
         exif.map(|exif| exif.strip_prefix(MARK).unwrap_or(exif)).map(|exif| exif.strip_prefix(MARK).unwrap_or(exif));

@@ -1,10 +1,10 @@
 //! PNG files that PIL reads and the decoder refuses: wrong checksums of the pixels' chunks, and files that end behind them.
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
-/// What is kept of a file: without any other chunk its pixels, and how they are turned, are the same.
+/// The chunks that are kept: no other one changes the pixels or the orientation.
 const KEPT: [&[u8; 4]; 5] = [b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt"];
 
-/// A file's last chunk of Exif, which may lie behind the pixels.
+/// A file's last Exif chunk, which may lie after the pixels.
 pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes.strip_prefix(SIGNATURE)?;
     let mut found = None;
@@ -80,7 +80,7 @@ fn chunk(out: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
     out.extend(checksum(kind, data).to_be_bytes());
 }
 
-/// A chunk's checksum, which its length is no part of.
+/// A chunk's checksum, over its kind and its data.
 fn checksum(kind: &[u8; 4], data: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(kind);

@@ -5,8 +5,8 @@
 use super::size::Size;
 use crate::config::ResizeRule;
 
-/// Bits of Pillow's coefficients behind the binary point: 32, less 8 for the result and 2 for overshoot. PyTorch's are of 16 bits,
-/// and take as many of them as the largest one leaves, up to these.
+/// Fraction bits of Pillow's coefficients: 32, less 8 for the result and 2 for overshoot. PyTorch's coefficients have 16 bits; their
+/// fraction takes as many as the largest one leaves, up to this number.
 const PRECISION: u32 = 22;
 
 /// A resampling filter, by PIL's numbering.
@@ -121,7 +121,7 @@ fn taps(filter: Filter, from: usize, to: usize, rule: ResizeRule) -> Vec<Tap<f64
     (0..to).map(tap).collect()
 }
 
-/// Pillow adds the step up, with what rounding that brings (`ImagingScaleAffine`).
+/// Pillow adds the step again and again, and its rounding errors with it (`ImagingScaleAffine`).
 fn pillow_nearest(from: usize, to: usize) -> Vec<usize> {
     let step = from as f64 / to as f64;
     let mut at = step * 0.5;

@@ -14,11 +14,12 @@ pub enum StreamFormat {
     Raw(FrameShape),
     /// JPEG pictures one behind the other; what lies between them is skipped.
     Mjpeg,
-    /// YUV4MPEG2 (4:2:0, 4:2:2, 4:4:4 or grey), which tells its size itself. What it does not say of its colours say these, or its height.
+    /// YUV4MPEG2 (4:2:0, 4:2:2, 4:4:4 or grey), which tells its size itself. Where it does not say how its colours are to be read, these
+    /// do, or else its height.
     Y4m {
-        /// The weights.
+        /// The weights of red, green and blue.
         matrix: Option<Matrix>,
-        /// The numbers.
+        /// The numbers that stand for black and white.
         range: Option<Range>,
     },
 }
@@ -95,7 +96,7 @@ impl StreamFrame {
 }
 
 impl<R: BufRead> FrameStream<R> {
-    /// A stream; without a format, one that tells itself what it is (Motion JPEG or YUV4MPEG2).
+    /// A stream. Without `format`, its beginning has to show what it is: Motion JPEG or YUV4MPEG2.
     ///
     /// # Errors
     /// When its beginning cannot be read, is of no kind that is known, or has a size that cannot be.
@@ -104,11 +105,11 @@ impl<R: BufRead> FrameStream<R> {
             Some(format) => format,
             // One byte has to do: a pipe may give no more at first.
             None => match reader.fill_buf().map_err(|error| failed(0, error.to_string()))?.first().copied() {
-                // A picture, or a boundary or an answer's header before one.
+                // A picture, or a multipart boundary or an HTTP header before one.
                 Some(0xff | b'-' | b'\r' | b'\n' | b'H') => StreamFormat::Mjpeg,
                 Some(b'Y') => StreamFormat::Y4m { matrix: None, range: None },
                 None => return Err(failed(0, "the stream is empty".to_owned())),
-                // Within a picture, with the next one in sight.
+                // The rest of a picture, with the next one in the buffer.
                 Some(_) if holds_picture(&mut reader)? => StreamFormat::Mjpeg,
                 Some(_) => {
                     let reason = "the stream is neither Motion JPEG nor YUV4MPEG2; raw frames need a format and a size";
@@ -135,7 +136,7 @@ impl<R: BufRead> FrameStream<R> {
         Ok(stream)
     }
 
-    /// The next frame as it lies in the stream, to be decoded by whoever wants it; none at the end of the stream.
+    /// The next frame as it lies in the stream, not decoded yet; none at the end of the stream.
     ///
     /// # Errors
     /// When the stream cannot be read or ends within a frame; nothing more can be read then.
@@ -174,7 +175,7 @@ impl<R: BufRead> FrameStream<R> {
         Ok(Some(StreamFrame { bytes, kind: self.kind, number: self.frames - 1 }))
     }
 
-    /// Frames that were read.
+    /// How many frames were read.
     pub fn frames(&self) -> u64 {
         self.frames
     }
@@ -265,7 +266,7 @@ impl<R: BufRead> FrameStream<R> {
     /// before the stream, is passed over. False at the end of the stream.
     ///
     /// Previews within application data have markers of their own, which do not count. Where such a segment's length leads to no
-    /// marker and another picture begins in it, the length was wrong: the next picture is read from there, and this one is lost alone.
+    /// marker and another picture begins in it, the length was wrong: the next picture is read from there, and only this one is lost.
     fn read_jpeg(&mut self) -> Result<bool> {
         let mut before = 0;
         while !std::mem::take(&mut self.begun) {
@@ -305,7 +306,7 @@ impl<R: BufRead> FrameStream<R> {
                     self.begun = true;
                     return Ok(true);
                 }
-                // Data, fillings and restarts.
+                // Stuffed data bytes, fill bytes and restart markers.
                 0x00 | 0x01 | 0xff | 0xd0..=0xd7 => {}
                 0xda => in_scan = true,
                 // Application data and comments, where a preview may be; in a scan there is none.
@@ -332,8 +333,8 @@ impl<R: BufRead> FrameStream<R> {
         Ok(available.first() == Some(&0xff))
     }
 
-    /// Goes back to where another picture begins in what was read from a place on, if one does. What has been gone back over is not
-    /// gone back over again, so that no byte is read more than twice.
+    /// Goes back to the first picture that begins at `from` or after it in what was read; false where none does. It never goes back
+    /// within bytes that are read a second time, so that none is read more than twice.
     fn rewind(&mut self, from: usize) -> bool {
         if !self.pending.is_empty() {
             return false;

@@ -46,7 +46,7 @@ impl<'a> Directory<'a> {
         Some(if self.is_little { bytes.iter().rev().fold(0, digit) } else { bytes.iter().fold(0, digit) })
     }
 
-    /// A tag's first entry that can be read. Further ones of a tag are passed over. Where an entry's values lie beyond the file, what follows is not read (Pillow 13,
+    /// A tag's first entry that can be read; further ones are skipped. Reading ends at an entry whose values lie beyond the file (Pillow 13,
     /// `TiffImagePlugin.py`).
     pub(super) fn entry(&self, wanted: u16) -> Option<Entry<'a>> {
         let (count_len, entry_len, field) = if self.is_big { (8, 20, 8) } else { (2, 12, 4) };
@@ -84,7 +84,7 @@ impl<'a> Directory<'a> {
         None
     }
 
-    /// Puts a number in the place of an entry's first one, in a copy of the file.
+    /// Overwrites an entry's first number in `file`, a copy of the file.
     pub(super) fn replace(&self, file: &mut [u8], entry: Entry<'_>, number: u64) {
         let bytes = number.to_le_bytes();
         let Some(len) = unit(entry.kind).map(|unit| unit as usize) else { return };

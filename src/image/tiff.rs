@@ -1,5 +1,5 @@
-//! TIFF files of kinds that `image` does not read, or reads otherwise than Pillow: palettes, grey levels of two and four bits, alpha
-//! beside grey levels and palettes, bits in the other order, inks, colours multiplied by their opacity.
+//! TIFF files of kinds that `image` does not read, or reads differently from Pillow: palettes, grey levels of two and four bits, alpha
+//! with grey levels and palettes, bits in the other order, CMYK, colours premultiplied by their opacity.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -32,7 +32,7 @@ pub(super) fn is_big(file: &[u8]) -> bool {
     Directory::first(file).is_some_and(|directory| directory.is_big())
 }
 
-/// Whether tiles in planes reach beyond the picture: the decoder does not come back from these.
+/// Whether tiles in planes reach beyond the picture: the decoder never returns from such files.
 pub(super) fn is_misaligned(file: &[u8]) -> bool {
     let Some(directory) = Directory::first(file) else { return false };
     let is_cut = |side: Tag, tile: Tag| {
@@ -43,7 +43,7 @@ pub(super) fn is_misaligned(file: &[u8]) -> bool {
     is_in_planes && (is_cut(Tag::ImageWidth, Tag::TileWidth) || is_cut(Tag::ImageLength, Tag::TileLength))
 }
 
-/// Colours that were stored multiplied by their opacity, as Pillow divides them (`Unpack.c`).
+/// Divides premultiplied colours by their opacity, as Pillow does (`Unpack.c`).
 pub(super) fn without_opacity(file: &[u8], picture: DynamicImage) -> DynamicImage {
     const MULTIPLIED: u64 = 1;
     let is_multiplied = |directory| integer(directory, Tag::ExtraSamples, 0) == MULTIPLIED;
@@ -61,7 +61,7 @@ pub(super) fn without_opacity(file: &[u8], picture: DynamicImage) -> DynamicImag
     }
 }
 
-/// The file with its bits in the order that decoders know, and a fourth sample of whatever meaning as opacity.
+/// The file with its bits in the order that decoders know, and a fourth sample of no stated meaning declared as opacity.
 pub(super) fn in_order(file: &[u8]) -> Cow<'_, [u8]> {
     const OF_NO_MEANING: u64 = 0;
     const OPACITY: u64 = 2;
@@ -95,7 +95,7 @@ pub(super) fn in_order(file: &[u8]) -> Cow<'_, [u8]> {
     turned.into()
 }
 
-/// A picture that `image` does not read; none where it is another.
+/// Decodes the kinds that `image` does not read; none for others.
 pub(super) fn decode(file: &[u8]) -> Option<Result<DynamicImage, String>> {
     let directory = Directory::first(file)?;
     let kind =
@@ -121,7 +121,7 @@ pub(super) fn decode(file: &[u8]) -> Option<Result<DynamicImage, String>> {
     })
 }
 
-/// What a pixel's number looks like.
+/// The colour of each number that a pixel may have.
 fn levels(directory: Directory<'_>, kind: PhotometricInterpretation, bits: u32) -> Result<Vec<[u8; 3]>, String> {
     let count = 1_usize << bits;
     if kind == PhotometricInterpretation::RGBPalette {
@@ -172,9 +172,9 @@ fn rows(file: &[u8], as_grey: Option<Directory<'_>>) -> Result<Rows, String> {
 }
 
 impl Rows {
-    /// Of four inks for each pixel.
+    /// The picture, from four inks for each pixel.
     fn inks(self) -> Result<DynamicImage, String> {
-        // JPEG's are stored inverted.
+        // `rgb_of_cmyk` takes inks inverted, as JPEG stores them.
         let inverted = self.bytes.as_chunks::<4>().0.iter().map(|inks| inks.map(|ink| !ink));
         let picture = RgbImage::from_raw(self.width, self.height, rgb_of_cmyk(inverted));
         picture.map(DynamicImage::from).ok_or_else(|| "its pixels are fewer than its size".to_owned())

@@ -9,9 +9,9 @@ use crate::{Error, Result};
 pub struct Choice {
     /// The answer.
     pub text: String,
-    /// Logarithm of the model's probability of exactly this answer, end token included, over the whole vocabulary.
+    /// Natural logarithm of the model's probability of exactly this answer, end token included, over the whole vocabulary.
     pub log_probability: f32,
-    /// The same as a probability among the choices, which sum to one.
+    /// Its probability among the choices; those of all choices sum to one.
     pub probability: f32,
 }
 
@@ -20,7 +20,7 @@ impl Session {
     /// the tokens of the choices; nothing is generated.
     ///
     /// # Errors
-    /// When there are no choices, two are the same, or as [`generate`](Self::generate).
+    /// When there are no choices, one is empty, or two are the same; and as [`generate`](Self::generate).
     pub fn score(&mut self, prompt: &str, choices: &[impl AsRef<str>]) -> Result<Vec<Choice>> {
         let model = self.model.clone();
         let tokenizer = model.tokenizer()?;
@@ -50,7 +50,7 @@ impl Session {
         }
         let mut log_probabilities = vec![0.0f32; answers.len()];
         let mut path: Vec<u32> = Vec::new();
-        // After each part of the path: the sum so far, and what it goes on with where another choice parts there.
+        // After each token of the path: the sum so far, and the logarithms for the next token, for choices that branch off there.
         let mut places = vec![(0.0, log_softmax(&self.logits, used)?)];
         for (position, (tokens, index)) in answers.iter().enumerate() {
             let common = |other: &[u32]| other.iter().zip(tokens).take_while(|(a, b)| a == b).count();

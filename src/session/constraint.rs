@@ -1,4 +1,4 @@
-//! Answers of a given form: of the tokens only those are chosen that can still lead to one.
+//! Answers of a given form: a token is chosen only if the answer can still get the form with it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,7 +27,7 @@ pub enum Constraint {
 }
 
 impl Constraint {
-    /// Whether answers can be bound to it.
+    /// Checks that answers can be held to it.
     ///
     /// # Errors
     /// When a pattern cannot be used, or there are no choices.
@@ -57,14 +57,14 @@ impl Constraint {
     }
 }
 
-/// Largest automaton that a pattern may need, in bytes, and most memory to make it.
+/// Largest automaton that a pattern may need, in bytes. Making it may take twice as many.
 const LARGEST_AUTOMATON: usize = 32 << 20;
 
 /// A constraint, and how far an answer has come.
 #[derive(Debug)]
 pub(super) struct Matcher {
     form: Form,
-    /// The logits with those of forbidden tokens out of reach.
+    /// The logits, −∞ for forbidden tokens.
     masked: Vec<f32>,
 }
 
@@ -93,7 +93,7 @@ impl Matcher {
 
     /// The next of `tokenizer`'s tokens among those that the form allows.
     pub(super) fn next(&mut self, tokenizer: &Tokenizer, sampler: &mut Sampler, logits: &[f32]) -> Result<u32> {
-        // The likeliest token is mostly allowed, and then no other has to be looked at.
+        // The likeliest token is mostly allowed; then no other one has to be checked.
         let likeliest = if sampler.is_greedy() { Some(sampler.next(logits)?) } else { None };
         let token = if let Some(token) = likeliest.filter(|token| self.allows(tokenizer, *token)) {
             token
@@ -108,7 +108,7 @@ impl Matcher {
         Ok(token)
     }
 
-    /// The logits, with those of tokens that the form forbids out of reach.
+    /// The logits, −∞ for tokens that the form forbids.
     pub(super) fn admitted(&mut self, tokenizer: &Tokenizer, logits: &[f32]) -> &[f32] {
         self.mask(tokenizer, logits);
         &self.masked
@@ -150,8 +150,8 @@ impl Matcher {
     }
 }
 
-/// How far a text has come on its way to match a pattern. Where it has the text of a location or a segment, that is the token,
-/// never its characters one by one, which the model was not taught to read.
+/// How far a text has come on its way to match a pattern. A location or a segment in it is always one token, never spelled in
+/// characters, which the model was not trained on.
 #[derive(Debug)]
 struct TextForm {
     automaton: dense::DFA<Vec<u32>>,
@@ -315,7 +315,7 @@ fn escape(text: &str) -> String {
     text.chars().flat_map(|char| ['\\', char].into_iter().skip(usize::from(!special(char)))).collect()
 }
 
-/// The first cause of an error, and of a message that draws the place only what it says.
+/// The root cause of an error. Where its message draws the place in the pattern, only the last line.
 fn deepest(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -7,10 +7,10 @@ use crate::memory::check_room;
 
 const F32: usize = size_of::<f32>();
 
-/// A value prepared for products, whichever way: three pieces of bf16 at most.
+/// Bytes of a value that is prepared for products: three pieces of bf16 at most.
 const PREPARED: usize = 6;
 
-/// Whole tiles, panels and blocks: what is added to a row's end is less than a third of the narrowest rows, heads of 72 values.
+/// `bytes` with padding to whole tiles, panels and blocks, which adds less than a third even to the narrowest rows, heads of 72 values.
 fn padded(bytes: usize) -> usize {
     bytes.saturating_add(bytes / 3)
 }
@@ -18,7 +18,7 @@ fn padded(bytes: usize) -> usize {
 /// What does not grow with the tokens: the workers' tiles and weights decoded for them.
 const OF_A_WORKER: usize = 2 << 20;
 
-/// Whether there is memory for buffers that grow from `room` bytes; those there are stay.
+/// Checks that there is memory for buffers that grow from `room` bytes to `needed`. They never shrink.
 pub(super) fn grow(room: &mut usize, needed: usize, what: impl FnOnce() -> String) -> Result<()> {
     if needed > *room {
         check_room(needed - *room, what())?;

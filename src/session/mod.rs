@@ -100,8 +100,8 @@ impl Session {
         self.generation_compute().pool.threads()
     }
 
-    /// Reads every weight that a generated token needs once, with the threads that generate, and gives their bytes. The time that
-    /// takes is the least a token can take: generation is bound by memory.
+    /// Reads every weight that a generated token needs, once, with the threads that generate. Returns the number of bytes. No token can
+    /// take less time than this reading: generation is bound by memory bandwidth.
     pub fn read_weights(&self) -> usize {
         const PIECE: usize = 1 << 20;
         let pieces: Vec<&[u8]> = self.model.decoder_bytes().flat_map(|bytes| bytes.chunks(PIECE)).collect();
@@ -125,7 +125,7 @@ impl Session {
     /// # Errors
     /// When the request is impossible, the sequence is longer than the model's context, or it is cancelled before the first token.
     pub fn generate(&mut self, pictures: &[Picture], prompt: &str, options: &GenerateOptions) -> Result<Answer> {
-        // What the pictures alone exceed is known before the work.
+        // Pictures that alone exceed the context fail before the work.
         self.check_length(pictures.len() * self.config().vision.tokens(), options.max_tokens)?;
         self.show(pictures)?;
         self.ask(prompt, options)
@@ -134,7 +134,7 @@ impl Session {
     /// Encodes the pictures that prompts are about from now on; that costs the same for one prompt and for many.
     ///
     /// # Errors
-    /// When they are more than the model's context holds, or it is cancelled. Prompts are about no pictures then.
+    /// When they are more than the model's context or memory holds, or it is cancelled. Then no pictures are shown.
     pub fn show(&mut self, pictures: &[Picture]) -> Result<()> {
         self.features.clear();
         self.pixels.clear();
@@ -188,16 +188,16 @@ impl Session {
         Ok(out)
     }
 
-    /// The mask that sixteen codes of a `segment` answer stand for, `[64][64]` values from −1 (outside) to 1 (inside);
-    /// `answer::Mask` lays them over the picture.
+    /// The mask that sixteen codes of a `segment` answer stand for: `[64][64]` values around −1 (outside) … 1 (inside), which
+    /// `answer::Mask::paste` puts in their place in the picture.
     ///
     /// # Errors
-    /// When the file holds no mask decoder, or these are no codes.
+    /// When the file holds no mask decoder, or `codes` are not sixteen numbers below 128.
     pub fn decode_mask(&mut self, codes: &[u16]) -> Result<Vec<f32>> {
         self.trace_mask(codes, |_| ())
     }
 
-    /// As [`decode_mask`](Self::decode_mask), showing each stage's result to `stage`, to compare with the reference.
+    /// As [`decode_mask`](Self::decode_mask); each stage's result, `[pixels][channels]`, is shown to `stage`, to compare with the reference.
     ///
     /// # Errors
     /// As [`decode_mask`](Self::decode_mask).
@@ -259,7 +259,7 @@ impl Session {
         // After the pictures: a large tokenizer is read while they are encoded.
         let tokenizer = model.tokenizer()?;
         let pictures = image_tokens / tokens_of_picture;
-        // What cannot fit is not tokenised. The marks of pictures, each a token at most, may be part of the prompt.
+        // A prompt that cannot fit is not tokenized. It may hold the marks of pictures, each one token at most.
         if prompt.len() > config.text.context
             && tokenizer.fewest_tokens(prompt.len()).saturating_sub(pictures) > config.text.context
         {

@@ -60,7 +60,7 @@ impl SessionOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProbabilityBase {
-    /// Every row of the model's output, as for `transformers`, padding rows that stand for no token included: the model's own.
+    /// All rows of the model's output, as in `transformers`. Padding rows, which stand for no token, count, too.
     #[default]
     Full,
     /// The tokens that the tokenizer has: those that can be chosen.
@@ -249,7 +249,7 @@ pub struct Timings {
 pub struct Alternative {
     /// Its id.
     pub id: u32,
-    /// The logarithm of its probability, over what [`probability_base`](GenerateOptions::probability_base) says.
+    /// The natural logarithm of its probability, over what [`probability_base`](GenerateOptions::probability_base) says.
     pub log_probability: f32,
 }
 
@@ -259,10 +259,10 @@ pub struct Alternative {
 pub struct GeneratedToken {
     /// Its id.
     pub id: u32,
-    /// What became certain of the answer's text with it: nothing where a character lacks bytes that later tokens bring.
+    /// The part of the answer's text that is complete with it: empty where a character lacks bytes that later tokens bring.
     pub text: String,
-    /// Its probability before temperature and cuts, over what [`probability_base`](GenerateOptions::probability_base) says; there
-    /// where [`probabilities`](GenerateOptions::probabilities) or [`alternatives`](GenerateOptions::alternatives) were asked for.
+    /// Its probability before temperature and cuts, over what [`probability_base`](GenerateOptions::probability_base) says; none unless
+    /// [`probabilities`](GenerateOptions::probabilities) or [`alternatives`](GenerateOptions::alternatives) were asked for.
     pub probability: Option<f32>,
     /// The likeliest tokens in its place, best first; as many as were [asked for](GenerateOptions::alternatives).
     pub alternatives: Vec<Alternative>,
@@ -287,7 +287,7 @@ pub struct Answer {
     pub prompt_tokens: usize,
     /// Why it ended.
     pub finish: FinishReason,
-    /// Whether it has the form that it had to have; cut off, it may be a part of that only.
+    /// Whether it has the form of its constraint. An answer that was cut off may have only a part of it.
     pub complete: bool,
     /// How long it took.
     pub timings: Timings,
@@ -310,6 +310,6 @@ pub struct Trace {
     pub image_features: Vec<f32>,
     /// `[tokens]`.
     pub input_ids: Vec<u32>,
-    /// `[vocabulary]`, after the cap.
+    /// `[vocabulary]`, after the softcap.
     pub logits: Vec<f32>,
 }

@@ -95,7 +95,7 @@ fn penalize(ids: &[u32], penalty: f32, logits: &mut [f32]) {
     }
 }
 
-/// No run of `size` tokens of `seen` is said again behind `ids`.
+/// Forbids tokens that would repeat, at the end of `ids`, a run of `size` tokens of `seen`.
 fn forbid_repetition(seen: &[u32], ids: &[u32], size: usize, logits: &mut [f32]) {
     if size == 0 || ids.len() < size {
         return;

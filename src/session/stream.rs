@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 /// The tokens of an answer, each made when it is asked for. Together their texts are the answer's.
 ///
-/// After an error there is no further token. Whoever drops the stream, or [finishes](Self::finish) it, ends the answer where it is.
+/// After an error there is no further token. Dropping the stream, or [finishing](Self::finish) it, ends the answer where it is.
 #[derive(Debug)]
 pub struct AnswerStream<'s> {
     session: &'s mut Session,
@@ -144,7 +144,7 @@ impl AnswerStream<'_> {
         Ok(self.answer.tokens.last().cloned())
     }
 
-    /// What keeps the answer from another token.
+    /// The limit that is reached, if one is.
     fn limit(&self) -> Option<FinishReason> {
         if self.answer.tokens.len() >= self.options.max_tokens {
             return Some(FinishReason::MaxTokens);
@@ -201,7 +201,7 @@ impl AnswerStream<'_> {
         };
         let mut token = GeneratedToken::new(id, None);
         if let Some((normalizer, likeliest)) = report {
-            // Over a form, of what the model's rules have left of the logits.
+            // Over a form, the logits are those that the model's rules have changed.
             let logit = if over_form { logits[id as usize] } else { all[id as usize] };
             token.probability = Some((logit - normalizer).exp());
             let alternative = |candidate: sampling::Candidate| Alternative {

@@ -1,4 +1,4 @@
-//! What a session leaves out changes nothing.
+//! What a session does not compute changes nothing.
 
 use gemmule_quant::isa;
 

@@ -1,4 +1,4 @@
-//! Frames straight from a camera of Linux (Video4Linux 2): a device with one plane a picture that maps its buffers.
+//! Frames from a Linux camera (Video4Linux 2), whose pictures have one plane and whose buffers can be mapped.
 
 mod video4linux;
 
@@ -19,7 +19,7 @@ use super::stream::{Kind, frame_len};
 use super::{Colours, FrameShape, Matrix, PixelFormat, Range, Size, StreamFrame};
 use crate::{Error, Result};
 
-/// What a camera may be asked for, and what the kernel calls it, best first: pixels before JPEG, which has lost some, and colour
+/// The formats that a camera may be asked for, by the kernel's names, best first: raw pixels before JPEG, which is lossy, and colour
 /// before grey.
 const CODES: [(&[u8; 4], Option<PixelFormat>); 11] = [
     (b"YUYV", Some(PixelFormat::Yuyv)),
@@ -51,8 +51,8 @@ impl CameraOptions {
         Self::default()
     }
 
-    /// How pixels come. By default the first that the camera has, in the size wanted and with colours that are known, of yuyv,
-    /// uyvy, nv12, i420, rgb8, bgr8, rgba8, bgra8, JPEG, mono8.
+    /// How pixels come. By default the first of yuyv, uyvy, nv12, i420, rgb8, bgr8, rgba8, bgra8, JPEG and mono8 that the camera has in
+    /// the size wanted and, for YUV, with known colours.
     #[must_use]
     pub fn format(mut self, format: impl Into<Option<CameraFormat>>) -> Self {
         self.format = format.into();
@@ -120,7 +120,7 @@ macro_rules! call {
 }
 
 impl Camera {
-    /// Whether a path is a camera's: a device of that class.
+    /// Whether a path is a Video4Linux device.
     pub fn is_one(path: impl AsRef<Path>) -> bool {
         let path = path.as_ref();
         std::fs::metadata(path).is_ok_and(|metadata| {
@@ -131,7 +131,7 @@ impl Camera {
     /// Opens a camera and lets it begin.
     ///
     /// # Errors
-    /// When it cannot be opened, is no camera that frames can be read from, is in use, or has not what is asked for.
+    /// When it cannot be opened, is no camera that frames can be read from, is in use, or lacks the format or size asked for.
     pub fn open(path: impl AsRef<Path>, options: &CameraOptions) -> Result<Self> {
         let path = path.as_ref();
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
@@ -153,8 +153,8 @@ impl Camera {
         format!("{}, {} pixels as {}", self.name, self.size, format.name())
     }
 
-    /// The next frame, to be decoded by whoever wants it; none where none of use comes in time. Frames that the driver knows to be
-    /// damaged, and JPEG pictures that are none (the first ones of some cameras), are passed over.
+    /// The next frame, not decoded yet; none where no usable one comes within `timeout`. Skips frames that the driver marks as damaged,
+    /// and frames that should be JPEG and are not (the first ones of some cameras).
     ///
     /// # Errors
     /// When the camera is gone or fails; nothing more can be read then.
@@ -315,7 +315,7 @@ fn code_name(code: u32) -> String {
     String::from_utf8_lossy(&code.to_le_bytes()).trim_end().to_owned()
 }
 
-/// The best format that gives what is asked for, set.
+/// Sets the best format that fits the options.
 fn choose(path: &Path, file: &File, options: &CameraOptions) -> Result<(kernel::PixelLayout, Kind)> {
     let known = known_formats(path, file)?;
     let wanted = |code: &&u32| options.format.is_none_or(|format| CameraFormat::of(**code) == Some(format));
@@ -342,7 +342,7 @@ fn current_layout(path: &Path, file: &File) -> Result<kernel::PixelLayout> {
     Ok(format.layout)
 }
 
-/// Sets a layout; that the camera sets something else is an error.
+/// Sets a layout; an error where the camera takes another one instead.
 fn set_layout(path: &Path, file: &File, code: u32, size: Size) -> Result<kernel::PixelLayout> {
     let (field, extended) = (kernel::field::NONE, kernel::EXTENDED);
     let layout =
@@ -370,7 +370,7 @@ fn set_layout(path: &Path, file: &File, code: u32, size: Size) -> Result<kernel:
     Ok(set)
 }
 
-/// How frames of this layout lie in memory, if their colours are such as are known.
+/// How frames of this layout lie in memory; an error where their colours are not known.
 fn stream_kind(path: &Path, layout: &kernel::PixelLayout) -> Result<Kind> {
     let Some(CameraFormat::Raw(format)) = CameraFormat::of(layout.code) else { return Ok(Kind::Mjpeg) };
     let size = Size::new(layout.width, layout.height);
@@ -396,8 +396,8 @@ fn stream_kind(path: &Path, layout: &kernel::PixelLayout) -> Result<Kind> {
     Ok(Kind::Raw { shape, announced: false })
 }
 
-/// What the camera says that YUV means. What it leaves open follows from the colour space (`V4L2_MAP_YCBCR_ENC_DEFAULT`,
-/// `V4L2_MAP_QUANTIZATION_DEFAULT`).
+/// The matrix and the range of the camera's YUV. What it leaves open follows from the colour space (`V4L2_MAP_YCBCR_ENC_DEFAULT`,
+/// `V4L2_MAP_QUANTIZATION_DEFAULT`); none for those that are not known.
 fn colours(layout: &kernel::PixelLayout) -> Option<Colours> {
     use kernel::colour::*;
     let matrix = match layout.colour_encoding {

@@ -8,7 +8,7 @@ pub(super) const MAJOR: u64 = 81;
 
 /// Pictures of one plane, taken by the device.
 pub(super) const CAPTURE: u32 = 1;
-/// Buffers of the driver's, mapped.
+/// Buffers that the driver owns and the program maps.
 pub(super) const MAPPED: u32 = 1;
 /// `enum v4l2_field`.
 pub(super) mod field {
@@ -20,7 +20,7 @@ pub(super) mod field {
     /// Those that are whole pictures.
     pub(in super::super) const WHOLE: [u32; 5] = [NONE, ANY, INTERLACED, INTERLACED_TOP_FIRST, INTERLACED_BOTTOM_FIRST];
 }
-/// The fields of `PixelLayout` behind it are meant.
+/// Says that the fields of `PixelLayout` after `extended` are set (`V4L2_PIX_FMT_PRIV_MAGIC`).
 pub(super) const EXTENDED: u32 = 0xfeed_cafe;
 
 /// What a device can do.

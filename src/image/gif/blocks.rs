@@ -13,7 +13,7 @@ pub(super) struct Extent {
     pub(super) height: usize,
 }
 
-/// A table of colours or pixels follow.
+/// Flag of the file and of each frame: a table of colours follows.
 const HAS_TABLE: u8 = 0x80;
 const INTERLACED: u8 = 0x40;
 const EXTENSION: u8 = b'!';
@@ -23,12 +23,12 @@ const CONTROL: u8 = 249;
 const COMMENT: u8 = 254;
 const APPLICATION: u8 = 255;
 
-/// Colours of indices; grey levels where there are none.
+/// Colours by index. Where there are none, an index is a grey level.
 #[derive(Clone)]
 pub(super) struct Palette(Vec<Rgb>);
 
 impl Palette {
-    /// Of no colours but black.
+    /// Black alone.
     pub(super) fn black() -> Self {
         Self(vec![[0; 3]])
     }
@@ -101,7 +101,7 @@ impl<'a> Blocks<'a> {
         Ok(blocks)
     }
 
-    /// The file's own.
+    /// The file's palette.
     pub(super) fn palette(&self) -> &Palette {
         &self.palette
     }
@@ -172,7 +172,7 @@ impl<'a> Blocks<'a> {
         Ok(*taken)
     }
 
-    /// A table of colours. Grey levels in their order are none, as in Pillow.
+    /// Reads a table of colours. A table of grey levels in order counts as none, as in Pillow.
     fn table(&mut self, flags: u8) -> Palette {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let len = (6 << (flags & 7)).min(rest.len());
@@ -182,7 +182,7 @@ impl<'a> Blocks<'a> {
         Palette(if is_grey { Vec::new() } else { colours.to_vec() })
     }
 
-    /// The next block; none at the end of a row of blocks.
+    /// The next sub-block; none at the end of a series of them.
     fn block(&mut self) -> Option<&'a [u8]> {
         let len = usize::from(self.byte()?);
         let rest = &self.bytes[self.at..];
@@ -191,7 +191,7 @@ impl<'a> Blocks<'a> {
         (len != 0).then_some(block)
     }
 
-    /// Goes to the end of a row of blocks.
+    /// Skips to the end of a series of sub-blocks.
     fn skip(&mut self) {
         while self.block().is_some() {}
     }

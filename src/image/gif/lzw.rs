@@ -1,9 +1,9 @@
-//! A frame's packed pixels, as Pillow 13 unpacks them (`GifDecode.c`, `ImageFile.py`): what it makes of damaged data is made here, too.
+//! Unpacks a frame's pixels (LZW) as Pillow 13 does (`GifDecode.c`, `ImageFile.py`), those of damaged data included.
 
-/// Largest code has so many bits.
+/// Bits of the largest code.
 const LARGEST_BITS: u32 = 12;
 const TABLE: usize = 1 << LARGEST_BITS;
-/// Pillow hands a file to its decoder in such parts.
+/// Bytes that Pillow hands to its decoder at once.
 const PART: usize = 1 << 16;
 
 /// How a frame's pixels lie in the file.
@@ -47,7 +47,7 @@ pub(super) fn unpack(file: &[u8], packed: &Packed, width: usize, height: usize) 
 enum Step {
     /// Nothing: the frame is full.
     Done,
-    /// More of the file, behind so many bytes.
+    /// More of the file; this many of the bytes are used up.
     More(usize),
 }
 
@@ -118,7 +118,7 @@ impl Decoder {
         }
     }
 
-    /// Unpacks what can be of `bytes`. An end ends only the call, as in Pillow: with more of the file it goes on behind it.
+    /// Unpacks as much of `bytes` as it can. An end code ends only this call, as in Pillow: a call with more of the file goes on after it.
     fn take(&mut self, bytes: &[u8]) -> Result<Step, String> {
         let broken = || Err("its packed pixels are damaged".to_owned());
         let mut at = 0;
@@ -174,7 +174,7 @@ impl Decoder {
         }
     }
 
-    /// Puts a code's pixels into the string, and the entry that it makes into the table; false where the code is none.
+    /// Puts a code's pixels into `string`, and the entry that it makes into the table. False where the code is invalid.
     fn expand(&mut self, code: usize, mask: usize) -> bool {
         if code > self.next {
             return false;
@@ -203,7 +203,7 @@ impl Decoder {
         true
     }
 
-    /// Puts a code's pixels behind the others; whether the frame is full.
+    /// Appends a code's pixels. True where the frame is then full.
     fn put(&mut self) -> bool {
         let Self { last_pixel, string, pixels, .. } = self;
         let mut of_code = std::iter::once(*last_pixel).chain(string.iter().rev().copied());
@@ -220,14 +220,14 @@ struct Pixels {
 }
 
 impl Pixels {
-    /// Puts the next pixel; whether it is the last.
+    /// Appends a pixel. True where it is the last.
     fn put(&mut self, pixel: u8) -> bool {
         self.indices.push(pixel);
         self.indices.len() == self.wanted
     }
 }
 
-/// Rows from above to below, of rows that lie in four passes: every eighth, those in the middle between, and so on.
+/// Puts interlaced rows in order, from top to bottom. The file has them in four passes: every eighth row, those halfway between, and so on.
 fn in_order(indices: &[u8], width: usize, height: usize) -> Vec<u8> {
     const PASSES: [(usize, usize); 4] = [(0, 8), (4, 8), (2, 4), (1, 2)];
     let mut ordered = vec![0; indices.len()];

@@ -1,5 +1,5 @@
-//! GIF as Pillow gives it (`GifImagePlugin.py`): frames of any place and size on a canvas that grows with them, no pixel of it
-//! transparent.
+//! GIF as Pillow reads it (`GifImagePlugin.py`): frames of any size at any place of a canvas that grows with them and has no
+//! transparent pixels.
 
 mod blocks;
 mod lzw;
@@ -13,7 +13,7 @@ use super::size::Size;
 /// Pixels of the largest canvas, as in Pillow: few bytes can ask for a large one.
 const LARGEST_CANVAS: usize = 178_956_970;
 
-/// Ways of disposal, as a file gives them; those above the last are as the last.
+/// Disposal methods by their numbers in a file. Larger numbers mean the last one.
 const FILL: u8 = 2;
 const RESTORE: u8 = 3;
 
@@ -46,8 +46,8 @@ impl<P: Copy> Canvas<P> {
         }
     }
 
-    /// Notes what becomes of a frame's place before the next one: nothing, a filling, or what there is now, with one pixel for what lies
-    /// beyond the canvas.
+    /// Notes what is put in a frame's place before the next one: nothing, `filling`, or what is there now. `beyond` stands for pixels
+    /// outside the canvas.
     fn note_disposal(&mut self, way: u8, extent: Extent, filling: P, beyond: P) -> Result<(), String> {
         match way {
             ..FILL => {}
@@ -57,7 +57,7 @@ impl<P: Copy> Canvas<P> {
         Ok(())
     }
 
-    /// What there is before a frame is drawn, to come back after it.
+    /// Saves a part of the canvas before a frame is drawn over it.
     fn keep(&mut self, extent: Extent, beyond: P) -> Result<(), String> {
         check_size(Size::new(extent.width as u32, extent.height as u32), 0)?;
         let at = |x: usize, y: usize| {
@@ -70,7 +70,7 @@ impl<P: Copy> Canvas<P> {
         Ok(())
     }
 
-    /// Makes the canvas so large; what is new of it has one pixel. False where it is so large already.
+    /// Gives the canvas a larger size; new places get `pixel`. False where it has that size already.
     fn grow(&mut self, width: usize, height: usize, pixel: P) -> bool {
         if (width, height) == (self.width, self.height) {
             return false;
@@ -84,7 +84,7 @@ impl<P: Copy> Canvas<P> {
         true
     }
 
-    /// Draws a frame's pixels where there is one for its index.
+    /// Draws a frame's indices as pixels, except those that `pixel` gives none for.
     fn draw(&mut self, shown: Extent, indices: &[u8], stride: usize, pixel: impl Fn(u8) -> Option<P>) {
         self.each_row(shown, |row, at| {
             for (target, index) in row.iter_mut().zip(&indices[at * stride..]) {
@@ -107,12 +107,12 @@ impl<P: Copy> Canvas<P> {
 /// What a film shows.
 enum Shown {
     Nothing,
-    /// Indices, as of the first frame. A film whose frames have grey tables or none stays so: its frames' indices are drawn, and the
-    /// picture's own palette tells how they look.
+    /// Indices, as in the first frame. A film whose frames have grey tables or none stays in this state: indices are drawn, and
+    /// `palette` gives their colours.
     Indexed {
         canvas: Canvas<u8>,
         palette: Palette,
-        /// Whether the frame had colours: the next one makes colours of all indices.
+        /// Whether the last frame had colours: then the next frame turns all indices into colours.
         had_colours: bool,
     },
     Coloured(Canvas<Rgb>),
@@ -153,7 +153,7 @@ impl<'a> Frames<'a> {
         if part.width == 0 || part.height == 0 {
             return Err("a frame has no pixels".to_owned());
         }
-        // Before there is a canvas: a small file with a large one that it does not fill costs nothing.
+        // Before the canvas is made: a small file that asks for a large canvas and lacks its pixels costs nothing.
         let unpacked = lzw::unpack(self.blocks.bytes(), packed, part.width, part.height)?;
         let is_unknown = |index: &u8| !palette.has(*index) && *transparent != Some(*index);
         let unknown =
@@ -201,7 +201,7 @@ impl<'a> Frames<'a> {
         Ok(true)
     }
 
-    /// Disposes of the frame before, and makes colours of its indices if it had any.
+    /// Disposes of the last frame, and turns all indices into colours if it had any.
     fn dispose(&mut self) {
         match &mut self.shown {
             Shown::Nothing => {}

@@ -39,7 +39,7 @@ pub(super) struct Component {
     pub(super) blocks: Vec<[i16; 64]>,
     /// The table, as it was at the component's first scan.
     pub(super) quantization: Option<[u16; 64]>,
-    /// How many bits of each coefficient are not known yet, −1 where nothing is; and the same before the last scan.
+    /// For each coefficient: how many of its low bits are not known yet, −1 where nothing is; and the same before the last scan.
     pub(super) bits: [i32; 64],
     pub(super) bits_before: [i32; 64],
 }

@@ -1,4 +1,4 @@
-//! Coefficients as a sound sequential file: every symbol has an eight-bit code that is its number.
+//! Writes coefficients as a sound sequential JPEG file. Every Huffman code has eight bits: the symbol's index in its table.
 
 use super::coefficients::{Component, Extent, ZIGZAG, blocks_of_mcus};
 
@@ -89,7 +89,7 @@ pub(super) fn encode(size: Extent, components: &[&Component], applications: &[u8
     }
     let blocks: usize = components.iter().map(|component| component.blocks_of_mcu()).sum();
     let all: Vec<usize> = (0..components.len()).collect();
-    // More blocks than these an MCU may not have.
+    // An MCU may have ten blocks at most.
     let groups: Vec<&[usize]> = if blocks > 10 { all.chunks(1).collect() } else { vec![&all] };
     for group in groups {
         let mut head = vec![group.len() as u8];

@@ -1,4 +1,4 @@
-//! Entropy-coded data, sequential and progressive, with libjpeg's ways of going on after damage.
+//! Decodes entropy-coded data, sequential and progressive. After damage it goes on as libjpeg does.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ type Place = (usize, usize, usize);
 
 /// Bits that the buffer is filled up to (`MIN_GET_BITS` of libjpeg with 64 bits).
 const FILLED: u32 = 57;
-/// Bytes that a block can take at most: where as many are there, libjpeg decodes without looking whether they are.
+/// Most bytes that a block can take. Where this many are left for each block, libjpeg decodes without bounds checks.
 const LARGEST_BLOCK: usize = 512;
 
 /// The number that `size` bits stand for (`HUFF_EXTEND`).
@@ -31,12 +31,12 @@ impl Recovery<'_> {
         }
     }
 
-    /// `jpeg_fill_bit_buffer`: behind the data's end come zeros.
+    /// `jpeg_fill_bit_buffer`: after the end of the data it gives zeros.
     fn fill(&mut self, wanted: u32) -> Step<()> {
         while self.unread == 0 && self.left < FILLED {
             let mut byte = self.byte()?;
             if byte == 0xff {
-                // However many bytes of 255 there are before a zero, they are one.
+                // Any number of bytes of 255 before a zero count as one.
                 while byte == 0xff {
                     byte = self.byte()?;
                 }
@@ -73,7 +73,7 @@ impl Recovery<'_> {
         (self.buffer >> (self.left - 8)) as u8
     }
 
-    /// `HUFF_DECODE` and `jpeg_huff_decode`: of a code that is none seventeen bits are gone, and the symbol is 0.
+    /// `HUFF_DECODE` and `jpeg_huff_decode`: an invalid code uses up seventeen bits, and its symbol is 0.
     fn decode(&mut self, table: &Table) -> Step<u8> {
         if self.left < 8 {
             self.fill(0)?;
@@ -95,7 +95,7 @@ impl Recovery<'_> {
         Ok(table.symbol(code, length as usize))
     }
 
-    /// Bytes as they are, where enough of them are there. A marker gives zeros, and lets the MCU fail.
+    /// Fills the buffer as libjpeg does where enough bytes are left. A marker gives zeros, and the MCU is decoded once more.
     fn fast_fill(&mut self) {
         if self.left > 16 {
             return;
@@ -186,7 +186,7 @@ impl Recovery<'_> {
                 } else if run == 15 {
                     k += 15;
                 } else {
-                    // Every other size of zero ends the block.
+                    // Any other symbol of size zero ends the block.
                     break;
                 }
                 k += 1;
@@ -266,8 +266,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// One more bit of coefficients that are known, and new ones between them, which are noted in `made`. Returns the blocks
-    /// that have no new ones from here on.
+    /// Reads one more bit of known coefficients, and new coefficients between them, whose places it adds to `made`. Returns how many of
+    /// the next blocks have no new coefficients.
     fn refine(&mut self, (at, place, block): Place, made: &mut Vec<usize>) -> Step<u32> {
         let tables = Rc::clone(&self.scan.tables);
         let Some(ac) = &tables[at].1 else { return Err(Stop::Unknown) };

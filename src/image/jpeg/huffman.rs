@@ -31,7 +31,7 @@ pub(super) const STANDARD_TABLES: [[Stored; 2]; 2] = [
     ],
 ];
 
-/// Longest code; one of one bit more is none.
+/// Bits of the longest code.
 const LONGEST: usize = 16;
 
 /// A table made ready for decoding (`jpeg_make_d_derived_tbl`).
@@ -46,7 +46,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// None for counts that no code has, or sizes that no DC difference has.
+    /// None where the counts make no valid code, or a DC table has a size above 15.
     pub(super) fn new(counts: &[u8; 16], stored: &[u8], is_dc: bool) -> Option<Self> {
         let mut symbols = [0; 256];
         symbols[..stored.len().min(256)].copy_from_slice(&stored[..stored.len().min(256)]);
@@ -74,18 +74,18 @@ impl Table {
         (!is_dc || symbols[..place].iter().all(|symbol| *symbol <= 15)).then_some(table)
     }
 
-    /// Length and symbol of the code that these eight bits begin with, if it is as short.
+    /// Length and symbol of the code that these eight bits begin with, if it has eight bits at most.
     pub(super) fn short(&self, bits: u8) -> Option<(u32, u8)> {
         let (length, symbol) = self.short[usize::from(bits)];
         (length > 0).then_some((u32::from(length), symbol))
     }
 
-    /// Whether a code of this length is longer than what was read of it.
+    /// Whether the `length` bits in `code` are only the beginning of a longer code.
     pub(super) fn goes_on(&self, code: u32, length: usize) -> bool {
         code as i32 > self.largest[length]
     }
 
-    /// The symbol of a code; 0 of one that is none.
+    /// The symbol of a code; 0 for an invalid one.
     pub(super) fn symbol(&self, code: u32, length: usize) -> u8 {
         if length > LONGEST { 0 } else { self.symbols[(code as i32 + self.offsets[length]) as usize & 255] }
     }

@@ -1,5 +1,5 @@
-//! JPEG as PIL reads it: the decoder gives libjpeg-turbo's own bytes, so that what follows sees PIL's pixels. What it refuses, or
-//! would read in another way, is recovered first.
+//! JPEG as PIL reads it: the decoder gives the same bytes as libjpeg-turbo, and so PIL's pixels. Files that it refuses, or would
+//! read differently, are recovered first.
 
 mod coefficients;
 mod encode;
@@ -80,7 +80,7 @@ fn decode_sound(bytes: &[u8]) -> Result<DynamicImage, String> {
     let mut sampling = header.components.iter().map(|of| (of.horizontal_sampling, of.vertical_sampling));
     let first = sampling.next();
     if components == 4 && sampling.any(|other| Some(other) != first) {
-        // The decoder reaches behind its rows there.
+        // The decoder reads beyond its rows there.
         return Err(
             "four components of different sampling, which its header does not show, are not supported".to_owned()
         );
@@ -138,7 +138,7 @@ fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
                 _ => {}
             }
             let length = usize::from(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
-            // A length that leaves its own two bytes out is that of an empty segment, as in libjpeg.
+            // The length counts its own two bytes; a smaller one means an empty segment, as in libjpeg.
             let length = length.max(2);
             let body = bytes.get(at + 2..at + length)?;
             at += length;
@@ -166,14 +166,14 @@ fn orientation_of(bytes: &[u8]) -> Orientation {
     orientation::of(Some(&exif[..]).filter(|exif| !exif.is_empty()), xmp)
 }
 
-/// Whether a file has four components in other than the usual sampling, which the decoder does not read as libjpeg does.
+/// Whether a file has four components of different sampling, which the decoder does not read as libjpeg does.
 fn has_small_black(bytes: &[u8]) -> bool {
     let Some((0xc0..=0xc2, [_, _, _, _, _, 4, components @ ..])) = frame(bytes) else { return false };
     components.as_chunks::<3>().0.iter().any(|component| component[1] != components[1]) && components.len() == 12
 }
 
-/// A picture of four components from two files of three, which are decoded as libjpeg does: the colours, and black beside
-/// components that keep the sampling what it was.
+/// Decodes a picture of four components as two files of three components, which the decoder reads as libjpeg does: the colours, and
+/// black with two fillers of the largest sampling, so that black keeps its own.
 fn separated(bytes: &[u8]) -> Result<(DynamicImage, Option<String>), String> {
     let recovery = match Recovery::run(bytes) {
         Ok(recovery) => recovery,
@@ -196,7 +196,7 @@ fn separated(bytes: &[u8]) -> Result<(DynamicImage, Option<String>), String> {
         let ids = [1, 2, 3];
         let renamed: Vec<Component> =
             components.iter().zip(ids).map(|(component, id)| Component { id, ..(*component).clone() }).collect();
-        // Adobe's segment says whether colours are to be turned.
+        // Adobe's segment says whether colours are YCbCr.
         let adobe = [b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0", &[transform][..]].concat();
         decode_sound(&encode::encode(size, &renamed.iter().collect::<Vec<_>>(), &adobe)).map(DynamicImage::into_rgb8)
     };

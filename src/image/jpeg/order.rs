@@ -5,8 +5,8 @@ use super::huffman::Table;
 /// Most bits of a coefficient of eight-bit samples.
 const MOST_BITS: u8 = 10;
 
-/// Whether markers and tables are such as the strict decoder and libjpeg read alike: no filled-up data bytes within scans, restarts in
-/// their order, Huffman tables of codes and sizes that can be. Cheap, since only bytes of 255 matter; it says nothing about the codes.
+/// Whether the strict decoder and libjpeg read the markers and tables alike: no fill bytes within scans, restart markers in order, valid
+/// Huffman tables. Cheap, since only bytes of 255 matter; the entropy-coded data itself is not checked.
 pub(super) fn is_orderly(data: &[u8]) -> bool {
     let byte = |at: usize| data.get(at).copied();
     let (mut at, mut interval) = (2, 0);
@@ -62,7 +62,7 @@ pub(super) fn is_orderly(data: &[u8]) -> bool {
     }
 }
 
-/// Whether the body of a segment of Huffman tables has only such as can be.
+/// Whether the body of a segment of Huffman tables holds valid tables only.
 fn has_sound_tables(mut body: &[u8]) -> bool {
     while let Some((&[kind, ref counts @ ..], rest)) = body.split_first_chunk::<17>() {
         let count = counts.iter().map(|count| usize::from(*count)).sum();

@@ -1,4 +1,4 @@
-//! What libjpeg makes of coefficients that no scan has brought: guesses by the brightness of the blocks around
+//! Guesses coefficients that no scan has brought from the DC values of the blocks around, as libjpeg does
 //! (`smoothing_ok` and `decompress_smooth_data` in `jdcoefct.c`).
 
 use super::coefficients::{Component, ZIGZAG};
@@ -19,7 +19,7 @@ const FROM_DC: [Weights; 9] = [
     [0, 0, 0, 0, 0, 0, 1, 0, -1, 0, 0, -3, 0, 3, 0, 0, 1, 0, -1, 0, 0, 0, 0, 0, 0],
     [0, 0, 0, 0, 0, 0, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, -1, -2, -1, 0, 0, 0, 0, 0, 0],
 ];
-/// For the first five, where something of some is known.
+/// For the first five, where some AC coefficients are known in part.
 #[rustfmt::skip]
 const BESIDE_AC: [Weights; 5] = [
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -7, 50, 0, -50, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -37,7 +37,7 @@ const DC: Weights = [
 /// Coefficients that are guessed, and DC.
 const GUESSED: usize = 10;
 
-/// Fills `components` with guesses after so many scans, the last of which has brought the rows of MCUs up to `last_good_row`.
+/// Fills `components` with guesses after `scans` scans, the last of which has brought the rows of MCUs up to `last_good_row`.
 pub(super) fn smooth(components: &mut [Component], scans: usize, last_good_row: usize) {
     let first_ten = |component: &Component| -> Option<[i64; GUESSED]> {
         let table = component.quantization?;

@@ -66,7 +66,7 @@ pub(super) struct ObjectArguments {
 }
 
 impl ObjectArguments {
-    /// The overlap from which on objects are merged.
+    /// Objects of one label whose boxes overlap by more than this share are merged; none where they are not.
     pub(super) fn nms(&self) -> Option<f32> {
         self.nms
     }
@@ -87,7 +87,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Reads an answer about `pictures`. Masks are made where it is clear of which picture.
+    /// Reads an answer about `pictures`. Masks are made only where there is one picture.
     pub(super) fn read(
         arguments: &ObjectArguments,
         session: &mut Session,
@@ -111,7 +111,7 @@ impl Found {
         Ok(Self { detections, masks })
     }
 
-    /// Objects of a part of a picture, from (`left`, `top`) on, become those of the whole.
+    /// Moves objects found in a part of a picture, which begins at (`left`, `top`), to their places in the whole.
     pub(super) fn move_into(&mut self, part: &Picture, left: u32, top: u32, whole: &Picture) {
         let Size { width, height } = whole.size();
         for (object, mask) in self.detections.objects.iter_mut().zip(&mut self.masks) {
@@ -123,7 +123,7 @@ impl Found {
         }
     }
 
-    /// `objects` and `malformed`; boxes in pixels where it is clear of which picture.
+    /// `objects` and `malformed`; boxes are in pixels only where there is one picture.
     fn to_json(&self, pictures: &[Picture]) -> (Value, Value) {
         let object = |(object, mask): (&Object, &Option<Mask>)| {
             let pixels = match pictures {
@@ -179,14 +179,14 @@ impl Found {
     }
 }
 
-/// A file that a command writes; `-` is stdout. Named before the work, so that a file that cannot be written costs none.
+/// A file that a command writes; `-` is stdout. Made before the work, so that a file that cannot be written fails at once.
 pub(super) struct Output<'a>(&'a Path);
 
 impl<'a> Output<'a> {
     /// # Errors
     /// When the system refuses, or `path` is one of the `inputs`.
     pub(super) fn new<'p>(path: &'a Path, inputs: impl IntoIterator<Item = &'p Path>) -> Result<Self> {
-        // Of a directory any file may be a frame.
+        // Any file of a directory may be a frame.
         let found = path.canonicalize().ok();
         let directory = found.as_deref().map(directory_of);
         let read =

@@ -31,7 +31,7 @@ pub(super) struct ModelArguments {
     /// (google/paligemma2-3b-mix-224), or an .npz file of big_vision. Without it the bundled easy-VQA model answers.
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// Type that a checkpoint's matrices are converted to, as of gemmule-quantize [default: q4_0].
+    /// Type that a checkpoint's matrices are converted to, as for gemmule-quantize [default: q4_0].
     #[arg(long = "type", value_name = "TYPE", requires = "model", value_parser = parse_format)]
     body: Option<Format>,
     /// The vision half, where MODEL is a GGUF file that holds the text half only.
@@ -54,7 +54,7 @@ pub(super) struct ImageArguments {
     /// Take IMAGE as a file of an animated GIF or WebP, or as a directory of pictures, and show N frames of it, evenly spaced.
     #[arg(long, value_name = "N", value_parser = parse_frames)]
     frames: Option<usize>,
-    /// Refuse damaged pictures, which are read as far as they go otherwise, with a note.
+    /// Refuse damaged pictures. Without this they are read as far as they go, with a note.
     #[arg(long)]
     strict: bool,
 }

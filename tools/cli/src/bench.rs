@@ -15,7 +15,7 @@ use crate::output::{print_json, print_line};
 pub(super) struct Bench {
     #[command(flatten)]
     model: ModelArguments,
-    /// What to ask about a made picture.
+    /// What to ask about a synthetic picture.
     #[arg(short, long, default_value = "caption en")]
     prompt: String,
     /// Tokens to generate in each run.
@@ -142,7 +142,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A gradient with some structure, of a usual camera size.
+/// A synthetic picture: a gradient with some structure, 640 × 480 pixels as from a camera.
 fn made_picture() -> Result<Picture> {
     let (width, height) = (640u32, 480u32);
     let pixel = |x: u32, y: u32| [(x * 255 / width) as u8, (y * 255 / height) as u8, ((x ^ y) & 255) as u8];

@@ -86,7 +86,7 @@ impl Cached {
 
     fn convert(&self) -> Result<()> {
         let conversion = Conversion::of(&self.checkpoint).body(self.body).source(self.source.clone());
-        // What is wrong shows before anything is written. (What an .npz file is unpacked to lies in the cache.)
+        // Errors show before anything is written. (An .npz file is read later, since it is unpacked into the cache.)
         let read = || conversion.prepare(&std::env::temp_dir());
         let early = self.checkpoint.is_dir().then(read).transpose()?;
         let stop = CancelHandle::default();
@@ -116,7 +116,7 @@ impl Cached {
         prepared.write(&target, &mut watcher).inspect_err(|_| bar.abandon())?;
         bar.finish();
         if source_of(&self.directory, self.body)? != self.source {
-            // Some of it may be of what the checkpoint was, some of what it is.
+            // The file may mix weights from before and after the change.
             std::fs::remove_file(&self.path)?;
             bail!(
                 "{}: the checkpoint has changed while it was converted: try again when it is whole",
@@ -149,7 +149,7 @@ impl Cached {
         }
     }
 
-    /// Removes what conversions left that were killed. Who holds the lock is the only one that writes here.
+    /// Removes what killed conversions have left. Only the process that holds the lock writes here.
     fn remove_leftovers(&self) {
         let entries = std::fs::read_dir(self.folder()).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".partial")) {
@@ -177,7 +177,8 @@ fn root() -> Result<PathBuf> {
     Ok(cache.join("gemmule"))
 }
 
-/// What a file is made from: each file of the directory that may be read, by its name, length and time of change, and who converts.
+/// What a file is made from: the program's version, the type, and each file of the directory that may be read, by its name, length and
+/// time of change.
 fn source_of(directory: &Path, body: Format) -> Result<String> {
     let mut files = Vec::new();
     let context = || directory.display().to_string();

@@ -19,7 +19,7 @@ pub(super) struct Inspect {
     /// A GGUF file, or a checkpoint, as --model of the other commands.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// Type that a checkpoint's matrices are converted to, as of gemmule-quantize [default: q4_0].
+    /// Type that a checkpoint's matrices are converted to, as for gemmule-quantize [default: q4_0].
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_format)]
     body: Option<Format>,
     /// Print one JSON object.

@@ -13,19 +13,19 @@ const INTERRUPTED: i32 = 130;
 /// What an interruption does, once somebody has asked to be told.
 struct Handler {
     installed: bool,
-    /// The work that it ends; the program at once, where there is none.
+    /// The work that it ends. Where there is none, it ends the program at once.
     stop: Option<CancelHandle>,
 }
 
 static HANDLER: Mutex<Handler> = Mutex::new(Handler { installed: false, stop: None });
 
-/// The handler; whoever held it when it panicked has set one field only.
+/// The handler. After a panic it is still valid: its fields do not depend on each other.
 fn handler() -> MutexGuard<'static, Handler> {
     HANDLER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends work in order at the first interruption, and the program at the second: whoever asks twice does not want to wait. It ends soon
-/// after the first one, too, where work does not: nobody reads stdout, say.
+/// The first interruption ends the work in order, the second one ends the program at once. If the work does not end within three seconds
+/// of the first one, because nobody reads stdout, say, the program ends as well.
 ///
 /// # Errors
 /// When interruptions cannot be watched for.
@@ -71,7 +71,7 @@ fn interrupt() {
     });
 }
 
-/// Memory of this process that is no file's pages, in bytes (Linux).
+/// Memory of this process that does not hold pages of files, in bytes (Linux only).
 pub(super) fn anonymous_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("no /proc").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;

@@ -1,6 +1,6 @@
 //! The `gemmule` program: one module per command. Results go to stdout, everything else to stderr.
 //!
-//! The program is a library for the sake of what is made of its arguments: completions for shells, and manuals.
+//! The program is a library so that completions for shells and manuals can be made from its arguments.
 
 mod answers;
 mod arguments;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 
-/// Whoever read stdout has had enough: no failure of ours.
+/// Whether the reader of stdout has closed it, which is no failure.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
@@ -22,7 +22,7 @@ pub(super) fn print_line(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
-/// Prints a line to stderr, where somebody may read it.
+/// Prints a line to stderr; that it cannot be written is no failure.
 pub(super) fn print_note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -31,7 +31,7 @@ struct Keys {
     image: Option<Value>,
     images: Option<Value>,
     prompt: Option<Value>,
-    /// big_vision's data calls the prompt so.
+    /// The prompt's name in big_vision's data.
     prefix: Option<Value>,
     max_tokens: Option<Value>,
 }
@@ -92,7 +92,7 @@ pub(super) type Asked = (Value, Result<Work>);
 pub(super) enum Line {
     /// What it says.
     Text(Vec<u8>),
-    /// It is as long as no row may be, and was passed over.
+    /// The line was longer than a row may be, and was skipped.
     TooLong,
 }
 
@@ -105,7 +105,7 @@ impl Line {
         }
     }
 
-    /// What the line says as the row that it must be.
+    /// The line as a row; an error where it is none.
     pub(super) fn row(&self) -> Result<Row> {
         let Self::Text(text) = self else {
             bail!("the line has {LONGEST_LINE} bytes or more: name pictures by their paths, and shorten the prompt")
@@ -146,7 +146,7 @@ impl Lines {
     /// The next line; none at the end.
     ///
     /// # Errors
-    /// When the file cannot be read, or is none of rows.
+    /// When the file cannot be read, or does not hold rows.
     pub(super) fn next(&mut self) -> Result<Option<Line>> {
         let line = self.read().with_context(|| self.path.display().to_string())?;
         self.count += usize::from(line.is_some());
@@ -181,7 +181,7 @@ impl Lines {
     }
 }
 
-/// Reads a file of rows once; it has one at least.
+/// Reads a file of rows once; an error where it has none.
 pub(super) fn look_at(path: &Path) -> Result<Seen> {
     let mut lines = Lines::open(path)?;
     while lines.next()?.is_some() {}
@@ -190,7 +190,7 @@ pub(super) fn look_at(path: &Path) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Passes over the mark that some editors put before UTF-8.
+/// Skips the byte order mark that some editors put before UTF-8; an error for UTF-16.
 fn skip_mark(reader: &mut impl BufRead) -> Result<()> {
     let start = reader.fill_buf()?;
     ensure!(
@@ -243,7 +243,7 @@ pub(super) enum Told {
     Fail(String),
 }
 
-/// Nobody.
+/// A watcher that does nothing.
 pub(super) struct Nobody;
 
 impl Watcher for Nobody {}
@@ -353,8 +353,8 @@ struct Pictures {
     pictures: Arc<Vec<Picture>>,
 }
 
-/// Opens a picture that is a regular file, or a link to one. What else may bear its name (a pipe, a device) might never send a byte, and
-/// nobody could end that.
+/// Opens a picture that is a regular file, or a link to one. Anything else of that name (a pipe, a device) might never send a byte, and
+/// waiting for it could not be interrupted.
 pub(super) fn open_regular(path: &Path) -> Result<Picture> {
     let Ok(file) = open_at_once(path) else {
         return Ok(Picture::open(path)?);

@@ -154,7 +154,7 @@ impl Run {
         }
         ensure!(
             !cut_off,
-            "an answer is cut off after {} tokens and has not the form that it must have: raise --max-tokens",
+            "an answer is cut off after {} tokens and does not have the form asked for: raise --max-tokens",
             self.max_tokens
         );
         Ok(())

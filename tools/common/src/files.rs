@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// Most symbolic links that lead from one to the next.
+/// Most symbolic links that are followed in a row.
 const MOST_LINKS: usize = 40;
 
 /// Writes `bytes` as [`OutputFile`] does: on failure nothing is left under `path`, and what was there stays.
@@ -19,7 +19,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     file.finish()
 }
 
-/// A file that is being written. It lies beside the path that it gets when it is finished, and is removed unless it is.
+/// A file that is being written. It lies beside its final path, gets that path when it is finished, and is removed otherwise.
 /// Symbolic links are followed; devices and pipes are written as they are.
 #[derive(Debug)]
 pub struct OutputFile(Place);
@@ -38,7 +38,7 @@ impl OutputFile {
     pub fn create(path: &Path) -> Result<Self> {
         let path = follow_links(path)?;
         if is_stream(&path) {
-            // At the end of what a shell's `>>` has opened.
+            // Appended, since a shell's `>>` may have opened it.
             return Ok(Self(Place::Itself(OpenOptions::new().append(true).open(path)?)));
         }
         let path = destination(&path)?;
@@ -57,12 +57,12 @@ impl OutputFile {
         Ok(Self(Place::Beside(file, path)))
     }
 
-    /// Fails as [`create`](Self::create) would but for devices and pipes, and leaves nothing.
+    /// Fails where [`create`](Self::create) would, and leaves no file. Devices and pipes are not opened.
     ///
     /// # Errors
     /// As there.
     pub fn probe(path: &Path) -> Result<()> {
-        // A pipe's reader would take it for the whole.
+        // A pipe that is opened and closed is a finished, empty file to its reader.
         if is_stream(&follow_links(path)?) { Ok(()) } else { Self::create(path).map(drop) }
     }
 

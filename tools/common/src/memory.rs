@@ -2,7 +2,7 @@
 
 use std::io::{Error, ErrorKind, Result};
 
-/// Whether the system gives `bytes` more memory for what is named. One that promises more than it has says yes.
+/// Checks that the system gives `bytes` more bytes of memory for `what`. A system that overcommits says yes to all.
 ///
 /// # Errors
 /// When it does not.

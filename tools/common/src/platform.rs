@@ -65,7 +65,7 @@ pub fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Res
     }
 }
 
-/// Opens a file to read; a pipe's other end is not waited for.
+/// Opens a file to read, without waiting for the other end of a pipe.
 ///
 /// # Errors
 /// When it cannot be opened.

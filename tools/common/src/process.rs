@@ -35,8 +35,8 @@ fn tell_what_is_logged(name: &str) {
         .init();
 }
 
-/// Tells of a mistake in the program in one line. The standard library's backtrace holds a lock while it allocates: where memory is
-/// short, the process would wait for itself for ever. RUST_BACKTRACE=full brings it back.
+/// Reports a panic in one line. The standard library's backtrace holds a lock while it allocates: where memory is short, that would be
+/// a deadlock. RUST_BACKTRACE=full brings the backtrace back.
 fn tell_of_panics(name: &'static str) {
     if std::env::var_os("RUST_BACKTRACE").is_none_or(|style| style != "full") {
         std::panic::set_hook(Box::new(move |panic| {

@@ -8,15 +8,15 @@ use serde_json::Value;
 
 use crate::hub::ModelName;
 
-/// Whether a path is meant to be a checkpoint that has to be converted, and no GGUF file: a directory, a file of weights as others
-/// write them, or something that is not there and is written as a model's name or a URL is.
+/// Whether a path means a checkpoint to be converted rather than a GGUF file: a directory, an `.npz` or `.safetensors` file, or a path
+/// that does not exist and looks like a model's name or a URL.
 pub fn is_checkpoint(path: &Path) -> bool {
     let is_weights = path.extension().is_some_and(|ending| ending == "npz" || ending == "safetensors");
     path.is_dir() || is_weights || (!path.exists() && (is_url(path) || name_of(path).is_some()))
 }
 
-/// The directory of a checkpoint: what `path` names, or the snapshot in it where that is the root of a Hugging Face cache
-/// entry; or the snapshot of the model in that cache whose name it is (`google/paligemma2-3b-mix-224`).
+/// The directory of a checkpoint. `path` is that directory, the root of an entry of Hugging Face's cache, or the name of a model in
+/// that cache (`google/paligemma2-3b-mix-224`); the latter two give the entry's snapshot.
 ///
 /// # Errors
 /// When it is something else; the message says what, and what to name in its place.
@@ -44,7 +44,7 @@ pub fn directory(path: &Path) -> Result<PathBuf> {
         [] => Ok(path.to_owned()),
         [one] => Ok(one.clone()),
         several => {
-            // What the branch of that name points at is what was fetched last.
+            // The branch `main` points at what was fetched last.
             let main = std::fs::read_to_string(path.join("refs/main")).unwrap_or_default();
             let main = path.join("snapshots").join(main.trim());
             ensure!(
@@ -175,7 +175,7 @@ pub(crate) fn no_weights(directory: &Path) -> String {
     )
 }
 
-/// What a file is whose first bytes are no length of a header.
+/// What a file is that is no safetensors file, by its first eight bytes; none where they do not tell.
 pub(crate) fn not_safetensors(path: &Path, start: &[u8; 8]) -> Option<String> {
     let is = |mark: &[u8]| start.starts_with(mark);
     if is(b"version ") {

@@ -66,8 +66,8 @@ impl Reader<'_> {
 enum Order {
     /// As in Hugging Face's layout.
     Straight,
-    /// Columns before rows: `inner` rows lie together, `column` values before the next column, `outer` before the next
-    /// `inner` rows.
+    /// Column after column, in groups of `inner` rows: within a group, columns lie `column` values apart; groups lie `outer` values
+    /// apart.
     Turned { inner: usize, outer: usize, column: usize },
 }
 

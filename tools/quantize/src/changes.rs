@@ -50,12 +50,12 @@ pub(crate) enum Change {
     ScaledRows(Vec<f32>),
     /// Multiplies each column by its factor.
     ScaledColumns(Vec<f32>),
-    /// Puts other rows in the place of some.
+    /// Replaces some rows.
     Rows(BTreeMap<usize, Vec<f32>>),
 }
 
 impl Change {
-    /// Changes the part that belongs to `values`, which begin with value `start` of a matrix of so many columns.
+    /// Applies the change to `values`, which begin with value `start` of a matrix of `columns` columns.
     pub(crate) fn apply(&self, values: &mut [f32], start: usize, columns: usize) {
         match self {
             Self::Product(delta) => delta.add_to(values, start),

@@ -33,8 +33,8 @@ enum Data {
 pub(crate) enum Place {
     /// In their order, from this byte on.
     Straight(u64),
-    /// Columns before rows, from byte `offset` on: `inner` rows lie together, `column` values before the next column, and
-    /// `outer` before the next `inner` rows.
+    /// From byte `offset` on, column after column, in groups of `inner` rows: within a group, columns lie `column` values apart; groups
+    /// lie `outer` values apart.
     Turned { offset: u64, inner: usize, outer: usize, column: usize },
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn canonical(name: &str) -> String {
 }
 
 impl Checkpoint {
-    /// The weights in a directory. Of a single file and an index the file counts, as for `transformers`.
+    /// The weights in a directory. Where it has a single file and an index, the file counts, as for `transformers`.
     pub(crate) fn open(directory: &Path, named: Option<&str>) -> Result<Self> {
         let mut checkpoint = Self::empty();
         let (mut single, mut index) = (Some("model.safetensors"), Some("model.safetensors.index.json"));
@@ -276,7 +276,7 @@ impl Checkpoint {
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
         if values.is_empty() {
-            // A chunk may lie wholly in what a tensor is filled up with.
+            // A chunk may lie wholly in a tensor's padding.
             return Ok(());
         }
         match &source.data {
@@ -356,7 +356,7 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// Shape and values of a tensor, which is there.
+    /// Shape and values of a tensor that exists; an error where a value is not finite.
     pub(crate) fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         let source = &self.tensors[name];
         let values = self.read(source, 0, source.shape.iter().product())?;
@@ -388,7 +388,7 @@ impl Checkpoint {
         Ok(source)
     }
 
-    /// Changes a tensor, which is there, after what changes it already.
+    /// Adds a change to a tensor that exists, after its earlier changes.
     pub(crate) fn change(&mut self, name: &str, change: Change) {
         self.tensors.get_mut(name).expect("it was found before").changes.push(Arc::new(change));
     }
@@ -420,8 +420,8 @@ impl Checkpoint {
         Ok(squares.into_iter().map(f64::sqrt).collect())
     }
 
-    /// Gemma's output head is its embedding. A checkpoint may hold both, if they are the same, or the head only (safetensors'
-    /// `save_model`); which it is does not follow from names. With `tied` false they are two tensors, and have to be there.
+    /// Gemma's output head is its embedding. A checkpoint may hold both, if they are equal, or the head alone, as safetensors'
+    /// `save_model` may leave it. With `tied` false it has to hold both.
     pub(crate) fn settle_head(&mut self, tied: bool) -> Result<()> {
         let (has_head, has_embedding) = (self.contains(HEAD), self.contains(EMBEDDING));
         if has_head && has_embedding {

@@ -93,14 +93,14 @@ impl Conversion {
         self
     }
 
-    /// Whose resizing of pictures the file asks for; by default what the checkpoint was saved with.
+    /// Which library's resizing of pictures the file asks for; by default the one that the checkpoint was saved with.
     #[must_use]
     pub fn resize(mut self, rule: impl Into<Option<ResizeRule>>) -> Self {
         self.resize = rule.into();
         self
     }
 
-    /// Threads; by default as many as the process may use CPUs.
+    /// Threads; by default one for each CPU that the process may use.
     #[must_use]
     pub fn threads(mut self, threads: impl Into<Option<usize>>) -> Self {
         self.threads = threads.into().unwrap_or(0);
@@ -124,8 +124,8 @@ impl Conversion {
         self.prepare(target.directory())?.write(target, watcher)
     }
 
-    /// Reads all of the checkpoint but its weights' values, with adapters merged, and writes nothing, but that `.npz` files that are
-    /// compressed are unpacked into the directory `scratch` meanwhile.
+    /// Reads the checkpoint except the values of its weights, and notes what adapters change. Writes nothing, except that compressed arrays
+    /// of `.npz` files are unpacked into unnamed files in the directory `scratch`.
     ///
     /// # Errors
     /// When the checkpoint cannot be read or is none of PaliGemma.
@@ -194,7 +194,7 @@ impl Conversion {
     }
 }
 
-/// A checkpoint that has been read but for its weights' values, and can be written.
+/// A checkpoint that has been read, except the values of its weights, and is ready to be converted.
 pub struct Prepared {
     checkpoint: checkpoint::Checkpoint,
     model: hf_config::HfModel,

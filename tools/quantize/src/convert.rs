@@ -19,7 +19,7 @@ use crate::summary::{Summary, Total};
 
 /// Values that one task reads and encodes: enough that its start is cheap, few enough that all threads end together.
 const CHUNK: usize = 1 << 18;
-/// Chunks of each thread that are made while those before them are written.
+/// Chunks per thread in a batch. One batch is made while the one before it is written.
 const CHUNKS_AT_ONCE: usize = 16;
 /// Values that are read and encoded in one go: they and what becomes of them stay in a core's own cache.
 const PIECE: usize = 1 << 14;
@@ -33,7 +33,7 @@ pub(crate) struct Made {
 /// Makes the rows of a tensor: `count` rows from `first` on, encoded.
 pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize) -> Result<Made> + Sync + 'a;
 
-/// A check that goes on beside the work.
+/// A check that runs in parallel with the work.
 pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
 
 /// How far a conversion has come.
@@ -42,18 +42,18 @@ pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
 pub struct Progress<'a> {
     /// Bytes of the outputs that are written.
     pub done: u64,
-    /// Bytes that will be.
+    /// Bytes that the outputs will have.
     pub total: u64,
     /// The tensor that was written last.
     pub tensor: &'a str,
 }
 
-/// Who looks on while a conversion works, and may end it.
+/// Follows a conversion, and may end it.
 #[derive(Default)]
 pub struct Watcher<'a> {
     /// Ends the conversion, from any thread; nothing is left of it then.
     pub cancel: CancelHandle,
-    /// Is told how far it has come.
+    /// Called for each part that is written.
     pub progress: Option<&'a mut (dyn FnMut(Progress<'_>) + Send)>,
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct ModelName<'a> {
 }
 
 impl<'a> ModelName<'a> {
-    /// The name that a text is, if it is one and no path of a file.
+    /// Reads a model's name; none where the text is no such name, or ends as files of weights do.
     pub(crate) fn of(text: &'a str) -> Option<Self> {
         let (path, revision) = match text.split_once('@') {
             Some((path, revision)) => (path, Some(revision)),
@@ -24,15 +24,15 @@ impl<'a> ModelName<'a> {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             !part.is_empty() && part.bytes().all(plain) && part.bytes().any(|byte| byte.is_ascii_alphanumeric())
         };
-        // A branch may have slashes; a way out of the folder is none.
+        // A branch may have slashes, but no part may be `..`.
         let is_revision = |text: &str| text.split('/').all(is_plain);
         let is_file = [".gguf", ".npz", ".safetensors"].iter().any(|ending| name.ends_with(ending));
         let is_name = is_plain(owner) && is_plain(name) && !is_file && revision.is_none_or(is_revision);
         is_name.then_some(Self { owner, name, revision })
     }
 
-    /// The folder in the cache that the environment names: of the snapshot asked for, or that of all snapshots, where the newest
-    /// is not there.
+    /// The model's folder in the cache that the environment names: the snapshot asked for. Where no revision is asked for and the newest
+    /// snapshot is not there, the folder of the model's whole cache entry.
     ///
     /// # Errors
     /// When it is not there, or not whole.

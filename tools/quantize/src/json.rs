@@ -43,7 +43,7 @@ pub(crate) fn read_optional(path: &Path) -> Result<Option<Value>> {
 /// An object in its file's order. A key that comes again changes the value and keeps its place, as in Python.
 pub(crate) type Ordered = indexmap::IndexMap<String, Value>;
 
-/// Python's `NaN` and `Infinity`, which are no JSON, as the strings of their names: where a number is wanted they are none.
+/// Turns Python's `NaN` and `Infinity`, which are not JSON, into strings, which are refused where a number is wanted.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

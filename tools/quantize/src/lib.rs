@@ -10,7 +10,7 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
-//! What a checkpoint says and the conversion leaves out goes to the [`log`] facade, as a warning.
+//! Settings of a checkpoint that the conversion leaves out are reported through the [`log`] facade, as warnings.
 
 mod advice;
 mod big_vision;

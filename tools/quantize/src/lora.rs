@@ -40,14 +40,14 @@ enum Role {
     Magnitude,
     /// Rows of the embedding.
     Tokens,
-    /// Nothing that counts once training is over.
+    /// It matters in training only.
     Training,
     /// A tensor that was trained whole.
     Whole,
 }
 
-/// A tensor's module and what the tensor is; none for a kind of adapter that is not known. A saved adapter has no name in its
-/// keys, one taken from a model in use has ("default").
+/// A tensor's module and what the tensor is; none for a kind of adapter that is not known. Keys of a saved adapter do not name the
+/// adapter; those taken from a model in use do ("default").
 fn role(name: &str) -> Option<(&str, Role)> {
     let Some((module, end)) = name.split_once(".lora_") else {
         let tokens =
@@ -164,7 +164,7 @@ impl Adapter {
             ensure!(values == other, "{}, which is not supported", separate());
         }
         if let Some(name) = embedding {
-            // Without a place in the list it was written into what the two share.
+            // An embedding that 'modules_to_save' does not list was trained in the tensor that both share.
             let shared = head.is_some()
                 || name.contains(".base_layer.")
                 || !self.config.lists("modules_to_save", "embed_tokens");
@@ -297,7 +297,7 @@ pub(crate) fn add(checkpoint: &mut Checkpoint, directory: &Path, strength: f32) 
         |target: &str| adapter.modules.iter().find(|(module, _)| canonical(&format!("{module}.weight")) == target);
     let (embedding, head) = (find(EMBEDDING), find(HEAD));
     let file = &adapter.file;
-    // PEFT's merge adds to what the two share, whichever was trained.
+    // PEFT's merge adds to the tensor that both share, whichever was trained.
     let separated = || {
         log::warn!(
             "{file}: what it adds to the embedding or to the output head changes both, as in PEFT's merge: answers differ from those \

@@ -20,7 +20,7 @@ enum Layout {
     Transposed,
 }
 
-/// Reads the decoder's tensors, input channels turned to the innermost place.
+/// Reads the decoder's tensors, transposed so that input channels are innermost.
 pub(crate) fn read(path: &Path) -> Result<Vec<Tensor>> {
     let archive = Npz::open(path)?;
     let widths = widths(&archive)?;
@@ -89,7 +89,7 @@ fn widths(archive: &Npz) -> Result<Widths> {
     Ok(widths)
 }
 
-/// For each `outer` and `middle` the `inputs` values from the place on and at the distance that `place` gives.
+/// For each `outer` and `middle`, `inputs` values: `place` gives the first one's index and the distance between them.
 fn turned(
     values: &[f32],
     inputs: usize,

@@ -136,7 +136,7 @@ impl Npz {
     }
 }
 
-/// A member's bytes; their end is an error where they are not those that the archive's checksum is of.
+/// A member's bytes. Reading to their end fails where they do not have the archive's checksum.
 fn unpacked<'a>(member: &Member, entry: &'a ZipEntry<'_, FileReader>) -> Result<Box<dyn Read + 'a>> {
     let packed = entry.reader();
     Ok(match member.method {

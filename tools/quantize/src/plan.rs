@@ -126,7 +126,7 @@ impl Names {
         Self { name: name.into(), source: source.into() }
     }
 
-    /// Those of `.weight` or `.bias`.
+    /// The names of its `.weight` or `.bias`.
     fn part(&self, part: &str) -> Self {
         Self { name: format!("{}.{part}", self.name), source: format!("{}.{part}", self.source) }
     }
@@ -326,7 +326,7 @@ impl Plan {
         self.items.iter().try_for_each(|item| source_of(checkpoint, item).map(|_| ()))
     }
 
-    /// Names tensors of the checkpoint that the configuration does not ask for: a wrong number of layers leaves some over.
+    /// Warns of tensors of the checkpoint that the configuration does not ask for: a wrong number of layers leaves some over.
     pub(crate) fn note_surplus(&self, checkpoint: &Checkpoint) {
         let used: std::collections::HashSet<&str> = self.items.iter().map(|item| item.source.as_str()).collect();
         let is_table = |name: &str| name.ends_with(".inv_freq") || name.ends_with(".position_ids");

@@ -68,7 +68,7 @@ struct Cli {
     /// vae-oid.npz of big_vision: what turns the codes of "segment" answers into masks.
     #[arg(long, value_name = "FILE")]
     seg_vae: Option<PathBuf>,
-    /// Whose resizing of pictures the file asks for: pillow or torchvision, whose levels differ a little (transformers takes
+    /// Which library's resizing of pictures the file asks for: pillow or torchvision, which differ a little (transformers takes
     /// torchvision where that is installed) [default: what the checkpoint was saved with, else pillow].
     #[arg(long, value_name = "RULE", value_parser = parse_rule)]
     resize: Option<ResizeRule>,
@@ -119,7 +119,7 @@ impl Cli {
         bar.finish();
         let mut out = std::io::stdout().lock();
         match writeln!(out, "{summary}").and_then(|()| out.flush()) {
-            // Whoever reads has had enough.
+            // The reader has closed the pipe.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             result => result.context("the output is complete, but its summary cannot be printed"),
         }

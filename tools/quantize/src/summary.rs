@@ -18,7 +18,7 @@ pub(crate) struct Total {
 }
 
 impl Total {
-    /// Of rows without an original that they could differ from.
+    /// The total of rows that have no original, and so no error.
     pub(crate) fn exact(weights: u64, bytes: u64) -> Self {
         Self { weights, bytes, ..Self::default() }
     }

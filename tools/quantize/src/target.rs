@@ -49,7 +49,7 @@ impl Target {
     }
 }
 
-/// Where an output will lie. Of what is there only an earlier output may be replaced: an input is no GGUF file.
+/// Where an output will lie. Only an empty file or a GGUF file may be replaced; inputs are never GGUF files.
 fn checked_output(path: &Path, replace: bool) -> Result<PathBuf> {
     let path = gemmule_common::files::destination(path).with_context(|| path.display().to_string())?;
     if path.exists() {

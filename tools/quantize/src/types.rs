@@ -11,7 +11,7 @@ pub fn format_names() -> String {
 /// A type that can be written, by its name: for command lines.
 ///
 /// # Errors
-/// When there is none of that name; the message names the nearest, or lists those that there are.
+/// When there is none of that name; the message lists all types, and the nearest where one is known.
 pub fn parse_format(name: &str) -> Result<Format, String> {
     let plain = name.to_lowercase();
     let found = |name: &str| Format::from_name(name).filter(|format| format.info().encodes);

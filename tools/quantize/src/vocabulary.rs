@@ -12,11 +12,11 @@ use gemmule::text::Tokenizer;
 use gemmule::text::table::kind;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
-/// Score of a token that no merge makes: behind every merge.
+/// Score of a token that no merge makes: below that of every merge.
 const LAST: f32 = -1e6;
 
-/// What the token table is made of; the rest of `tokenizer.json` is read over, and texts without escapes stay where they are:
-/// memory for the 580,000 merges of Gemma's 256,000 tokens would take several times as long.
+/// What the token table is made of. The rest of `tokenizer.json` is skipped, and texts without escapes are borrowed: copies of the
+/// 580,000 merges of Gemma's 256,000 tokens would take several times as long.
 #[derive(serde::Deserialize)]
 struct TokenizerJson<'a> {
     #[serde(borrow)]

@@ -1,6 +1,6 @@
 //! Damaged JPEG files as libjpeg-turbo 3 reads them on behalf of Pillow 13: entropy-coded data is decoded to coefficients by its
 //! rules of recovery (`jdmarker.c`, `jdhuff.c`, `jdphuff.c`, `jdcoefct.c`), which are then written as a sound file for the strict
-//! decoder. The file is read in windows as Pillow gives them, since what is there when the data ends decides what is refused.
+//! decoder. The file is read in windows, as Pillow hands it to libjpeg: which files are refused depends on where a window ends.
 
 mod segments;
 
@@ -40,7 +40,7 @@ enum Next {
     End,
 }
 
-/// Why a file is refused whose scans have a table of codes or sizes that cannot be.
+/// Why a file is refused whose scans have an invalid Huffman table.
 pub(super) const WRONG_TABLE: &str = "one of its Huffman tables is damaged";
 
 /// A Huffman table as it is stored: how many codes of each length there are, and their symbols.
@@ -94,7 +94,7 @@ pub(super) struct Recovery<'a> {
     pub(super) last_dc: [i32; 4],
     pub(super) end_of_band_run: u32,
     pub(super) to_go: usize,
-    /// Data has ended early, a code was none, or a restart marker did not come.
+    /// Data has ended early, a code was invalid, or a restart marker was missing.
     pub(super) damaged: bool,
 }
 
@@ -263,7 +263,7 @@ impl<'a> Recovery<'a> {
         if self.is_progressive {
             let band = if first == 0 { last == 0 } else { first <= last && last <= 63 && members.len() == 1 };
             if !band || high != 0 && low != high.wrapping_sub(1) || low > 13 {
-                return refused("a progression that cannot be");
+                return refused("an invalid progression");
             }
             for at in &members {
                 let component = &mut self.components[*at];
@@ -342,12 +342,12 @@ impl<'a> Recovery<'a> {
             self.damaged = true;
             loop {
                 match self.unread {
-                    // No marker at all: further on.
+                    // Not a valid marker: search on.
                     ..0xc0 => self.next_marker()?,
                     0xd0..=0xd7 => match (self.unread - 0xd0).wrapping_sub(wanted) & 7 {
                         // One of the next two: the data up to it is lost.
                         1 | 2 => break,
-                        // One of those before: further on.
+                        // One of the two before: search on.
                         6 | 7 => self.next_marker()?,
                         _ => {
                             self.unread = 0;

@@ -8,7 +8,7 @@ impl Recovery<'_> {
         match marker {
             0xd8 => return refused("a second start of image"),
             0xc0..=0xc2 => self.frame(marker)?,
-            // Without loss, and arithmetic coding.
+            // Lossless and arithmetic coding.
             0xc3 | 0xc9..=0xcb if self.size.is_none() => return Err(Stop::Unknown),
             0xda => {
                 self.scan_header()?;
@@ -58,7 +58,7 @@ impl Recovery<'_> {
             let (index, value) = (self.byte()?, self.byte()?);
             length -= 2;
             if index >= 32 || index < 16 && value & 15 > value >> 4 {
-                return refused("conditions of arithmetic coding that cannot be");
+                return refused("invalid conditions of arithmetic coding");
             }
         }
         if length == 0 { Ok(()) } else { refused("conditions of arithmetic coding of a wrong length") }
@@ -71,7 +71,7 @@ impl Recovery<'_> {
         let (length, bits) = (self.word()?, self.byte()?);
         let (height, width, count) = (self.word()?, self.word()?, usize::from(self.byte()?));
         if width == 0 || height == 0 || count == 0 || length != 8 + 3 * count || bits != 8 || count > 4 {
-            return refused("a frame that cannot be");
+            return refused("an invalid frame header");
         }
         if width * height > MOST_PIXELS {
             return refused("it is too large to be decoded in this way");
@@ -81,7 +81,7 @@ impl Recovery<'_> {
             let (id, sampling, table) = (self.byte()?, self.byte()?, self.byte()?);
             let sampling = Extent { across: usize::from(sampling >> 4), down: usize::from(sampling & 15) };
             if !(1..=4).contains(&sampling.across) || !(1..=4).contains(&sampling.down) {
-                return refused("sampling factors that cannot be");
+                return refused("invalid sampling factors");
             }
             heads.push(Head { id, sampling, table: usize::from(table) });
         }
@@ -113,7 +113,7 @@ impl Recovery<'_> {
         let mut scan = Scan::default();
         for index in 0..count {
             let (id, tables) = (self.byte()?, self.byte()?);
-            // libjpeg looks for a component from the place on that it has in the scan.
+            // libjpeg searches the frame's components from the index on that the component has in the scan.
             let found = (index..self.components.len()).find(|place| self.components[*place].id == id);
             match found.filter(|place| !scan.components.contains(place)) {
                 Some(place) => scan.components.push(place),
@@ -150,7 +150,7 @@ impl Recovery<'_> {
             length -= total as i64;
             let (class, number) = (usize::from(index >> 4 & 1), usize::from(index & !16));
             if number >= 4 {
-                return refused("a Huffman table of a number that cannot be");
+                return refused("a Huffman table with an invalid number");
             }
             self.tables[class][number] = Some((counts, symbols));
         }
@@ -163,10 +163,10 @@ impl Recovery<'_> {
             let index = self.byte()?;
             let (is_wide, number) = (index >> 4 != 0, usize::from(index & 15));
             if number >= 4 {
-                return refused("a quantization table of a number that cannot be");
+                return refused("a quantization table with an invalid number");
             }
             for place in &ZIGZAG[..64] {
-                // As it is read: a table that is cut off stays half new.
+                // Value by value: a table that is cut off replaces only the beginning of the old one.
                 let value = if is_wide { self.word()? as u16 } else { u16::from(self.byte()?) };
                 self.quantization[number].get_or_insert([0; 64])[*place] = value;
             }

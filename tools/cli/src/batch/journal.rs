@@ -1,5 +1,5 @@
-//! What a batch notes beside its answers, so that it goes on only where it may: what the answers depend on, which pictures each row was
-//! answered about, and at which row it is.
+//! A batch's notes beside its answers, which tell whether a later run may go on: what the answers depend on, which pictures each row was
+//! answered about, and which row is being answered.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Deaths of the program while it answered one row, after which that row is not asked any more.
+/// How often the program may die while it answers one row; after that the row fails.
 const DEATHS: usize = 2;
 
 /// One line.
@@ -23,7 +23,7 @@ enum Line {
     Settings(Value),
     /// The pictures of a row are read.
     Reads(usize),
-    /// They have been read, and these they were.
+    /// The pictures of a row have been read, and what they were.
     Has(usize, Vec<Option<Stamp>>),
     /// A row is answered.
     Asks(usize),
@@ -31,7 +31,7 @@ enum Line {
     Ended(()),
 }
 
-/// What tells a picture file from others. Of a file that cannot be read twice, such as a pipe, nothing is noted.
+/// What identifies a picture file. Files that cannot be read twice, such as pipes, have none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Stamp {
     bytes: u64,
@@ -41,7 +41,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// Of a file; none of what cannot be read twice.
+    /// The stamp of a file; none for one that cannot be read twice.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let (bytes, changed) = Self::outside(path)?;
         Some(Self { bytes, changed, crc32: crc32fast::hash(&std::fs::read(path).ok()?) })
@@ -145,10 +145,10 @@ impl Noted {
         }
     }
 
-    /// Compares what an earlier run was begun with.
+    /// Compares the settings with those that an earlier run was begun with.
     ///
     /// # Errors
-    /// When it is another thing, or not known.
+    /// When they differ, or the earlier ones are not known.
     pub(super) fn check_settings(&self, settings: &Value, journal: &Path) -> Result<()> {
         let Some(noted) = &self.settings else {
             bail!("{} is missing, so nobody knows what it was begun with; --force begins anew", journal.display())
@@ -167,7 +167,7 @@ impl Noted {
     /// Compares the pictures that a row was answered about.
     ///
     /// # Errors
-    /// When one is another.
+    /// When one has changed.
     pub(super) fn check_pictures(&self, row: usize, paths: &[PathBuf]) -> Result<()> {
         let Some(stamps) = self.pictures.get(&row) else { return Ok(()) };
         for (path, stamp) in paths.iter().zip(stamps) {

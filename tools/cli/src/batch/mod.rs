@@ -124,7 +124,7 @@ impl Batch {
         }
         let named = begun.out.sync_all().and_then(|()| std::fs::rename(&partial, &output));
         named.with_context(|| output.display().to_string())?;
-        // Only a comparison for those who go on; nothing is lost with it.
+        // Only a run that goes on needs it.
         let _ = std::fs::remove_file(journal);
         let (failures, total) = (begun.failures, seen.count);
         ensure!(failures == 0, "{failures} of {total} rows failed, see \"error\" in {}", output.display());
@@ -161,7 +161,7 @@ impl Batch {
     /// Begins, or goes on with what an earlier run has done.
     ///
     /// # Errors
-    /// When that was made of other things.
+    /// When the earlier run had other settings, rows or pictures.
     fn begin(&self, partial: &Path, journal: &Path, model: &Model) -> Result<Begun> {
         let context = || partial.display().to_string();
         let mut options = OpenOptions::new();
@@ -239,7 +239,7 @@ impl rows::Watcher for Notes {
             return Ok(Told::Fail(reason));
         }
         self.journal.reads(row)?;
-        // Before they are decoded: whoever replaces them meanwhile is found out.
+        // Before they are decoded, so that a file that is replaced meanwhile is noticed.
         let stamps = paths.iter().map(|path| Stamp::of(path)).collect();
         *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
         Ok(Told::Go)
@@ -251,7 +251,7 @@ impl rows::Watcher for Notes {
     }
 }
 
-/// A path with an ending behind its own.
+/// A path with `ending` appended.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 pub(super) enum Metric {
     /// VQAv2's accuracy over ten annotators, with its normalization.
     Vqa,
-    /// The answer is a right one but for case and outer space (GQA, AI2D).
+    /// The answer equals a right one, apart from case and surrounding spaces (GQA, AI2D).
     Exact,
     /// Average normalized Levenshtein similarity (DocVQA).
     Anls,

@@ -131,7 +131,7 @@ impl Eval {
         for (model, name) in &models {
             let decodes = self.metric != Metric::Masks || model.decodes_masks();
             ensure!(decodes, "{name}: it holds no mask decoder: convert with --seg-vae vae-oid.npz");
-            // It would show only at the first prompt.
+            // A damaged tokenizer would otherwise show only at the first prompt.
             model.tokenizer()?;
         }
         let bar = rows::progress(truths.len() * models.len(), 0)?;

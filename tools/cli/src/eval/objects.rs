@@ -1,4 +1,4 @@
-//! Answers about objects, beside what is there.
+//! Objects in answers, compared with those that are there.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -30,7 +30,7 @@ impl Measure {
     }
 }
 
-/// What one model, or whoever made a file of answers, has done.
+/// The results of one model, or of one file of answers.
 pub(super) struct Run {
     /// Of the model, or the file.
     pub(super) name: String,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::metric::Metric;
 use crate::rows;
 
-/// Annotators whose agreement makes a full point of VQA accuracy, and the one who is left out.
+/// Three annotators who agree make a full point of VQA accuracy, and one is left out each time.
 const LEAST_ANNOTATORS: usize = 4;
 
 /// What one row asks for.
@@ -50,7 +50,7 @@ pub(super) struct Row {
 /// Reads what is right in every row, and what was read of the file.
 ///
 /// # Errors
-/// When a row lacks it, it cannot be compared by this metric, or the row `asks` nothing where it is to.
+/// When a row has no right answer, or none for this metric; with `asks`, also when it has no prompt or no pictures.
 pub(super) fn read(path: &Path, metric: Metric, asks: bool) -> Result<(Vec<Row>, rows::Seen)> {
     let mut lines = rows::Lines::open(path)?;
     let mut truths = Vec::new();
@@ -94,7 +94,7 @@ fn texts(row: &Value, metric: Metric) -> Result<Vec<String>> {
     let texts: Vec<String> = texts
         .filter(|texts: &Vec<String>| !texts.is_empty())
         .context("\"answers\" must be a list of texts, or \"answer\" (or \"suffix\") a text")?;
-    // A single annotator left out leaves nobody to agree with.
+    // With one of them left out, fewer annotators could never agree to a full point.
     ensure!(
         metric != Metric::Vqa || texts.len() >= LEAST_ANNOTATORS,
         "VQA accuracy compares with what others say: give the \"answers\" of ten people ({LEAST_ANNOTATORS} at least), or measure \
@@ -155,7 +155,7 @@ pub(super) fn four_numbers(value: &Value) -> Option<[f64; 4]> {
     numbers.try_into().ok()
 }
 
-/// The edges of a box. Width and height in the place of far edges show up here, mostly.
+/// The edges of a box; none where they are in the wrong order, as a width and a height in place of the far edges mostly are.
 fn edges(value: &Value) -> Option<[f64; 4]> {
     let edges = four_numbers(value)?;
     let [x_min, y_min, x_max, y_max] = edges;

@@ -21,12 +21,12 @@ use crate::output::{print_json, print_note};
 /// Answer a prompt about every frame that a camera or film sends, as fast as the machine can.
 ///
 /// SOURCE is a camera such as /dev/video0, a file, a FIFO, "-" for stdin, or a directory that pictures are put into. A stream is
-/// Motion JPEG or YUV4MPEG2, which tell themselves what they are, or raw frames with --format and --size. While a frame is answered newer ones come in;
-/// the newest is answered next, and those before it are dropped and counted.
+/// Motion JPEG or YUV4MPEG2, which are recognized, or raw frames with --format and --size. While a frame is answered, newer ones
+/// come in; the newest is answered next, and those before it are dropped and counted.
 ///
-/// Each answer is a line of JSON: "frame" (its number from 0), of a directory "file", "time" (when it came, in seconds since 1970), "latency" (from then
-/// to the answer, in milliseconds), "dropped" (so far) and what `run --json` prints but for "prompt" and "timings"; or "error" for
-/// a frame that is damaged.
+/// Each answer is a line of JSON: "frame" (its number from 0), "file" (for a directory), "time" (when it came, in seconds since 1970),
+/// "latency" (from then to the answer, in milliseconds), "dropped" (so far) and what `run --json` prints but for "prompt" and "timings";
+/// or "error" for a frame that is damaged.
 /// Ends with the stream, and in order when it is interrupted.
 ///
 /// A film: ffmpeg -loglevel error -i FILM -pix_fmt yuv420p -f yuv4mpegpipe - | gemmule watch - --every-frame -p "caption en"
@@ -42,10 +42,10 @@ pub(crate) struct Watch {
     prompt: String,
     #[command(flatten)]
     frames: FrameArguments,
-    /// Look at a part of each frame only: its left and upper edge, width and height in pixels. Boxes stay those of the frame.
+    /// Look at a part of each frame only: its left and upper edge, width and height in pixels. Boxes are still those of the whole frame.
     #[arg(long, value_name = "LEFT,TOP,WIDTH,HEIGHT", value_parser = parse_region)]
     region: Option<[u32; 4]>,
-    /// Time for each frame in milliseconds, from its coming on; an answer that takes longer is cut short.
+    /// Time for each frame in milliseconds, from its arrival on; an answer that takes longer is cut short.
     #[arg(long, value_name = "MS")]
     budget: Option<u64>,
     /// Answer every frame and let the source wait: for films, and for all pictures of a directory.
@@ -86,7 +86,7 @@ impl Watch {
 
         let slot = Arc::new(Slot::default());
         let (shared, source, every) = (Arc::clone(&slot), self.source.clone(), self.every_frame);
-        // It may wait for a source that sends nothing for ever, so nobody waits for it.
+        // The thread may wait for ever for a source that sends nothing, so it is never joined.
         let reader = std::thread::Builder::new().spawn(move || {
             let result = match input {
                 Input::Directory => reader::follow(&source, &shared, every),

@@ -111,7 +111,7 @@ pub(super) fn read(path: &Path, format: Option<StreamFormat>, slot: &Slot, every
     } else {
         Box::new(BufReader::with_capacity(1 << 16, File::open(path).with_context(context)?))
     };
-    // Frames would drift apart where their size is not what was told.
+    // With a wrong size, each frame would begin in the wrong place.
     if let (Some(len), Ok(file)) = (format.as_ref().and_then(StreamFormat::frame_len), std::fs::metadata(path))
         && file.is_file()
     {
@@ -147,7 +147,7 @@ pub(super) fn film(path: &Path, options: &CameraOptions, slot: &Slot) -> Result<
     }
 }
 
-/// How often a directory is looked at, and how many looks a file must have stayed as it is to be whole.
+/// How often a directory is looked at, and for how many looks a file must stay unchanged to count as whole.
 const LOOK: Duration = Duration::from_millis(20);
 const SETTLED: u32 = 5;
 
@@ -178,7 +178,7 @@ pub(super) fn follow(directory: &Path, slot: &Slot, every: bool) -> Result<()> {
         }
         known.retain(|path, _| paths.binary_search(path).is_ok());
         settled.sort();
-        // Of what was there before, the newest.
+        // Of the pictures that were there before, only the newest counts.
         if std::mem::take(&mut first) && !every {
             let newest = paths.iter().filter_map(|path| known.get(path).map(|seen| (seen.0, path.clone()))).max();
             for (path, seen) in &mut known {

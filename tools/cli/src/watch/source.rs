@@ -13,11 +13,11 @@ use crate::arguments::WrongUsage;
 /// How the source's frames lie.
 #[derive(Args)]
 pub(super) struct FrameArguments {
-    /// mjpeg, y4m, or how raw frames' bytes stand for pixels: rgb8, bgr8, rgba8, bgra8, mono8, yuyv, uyvy, nv12, i420, i422, i444. Of a
+    /// mjpeg, y4m, or how raw frames' bytes stand for pixels: rgb8, bgr8, rgba8, bgra8, mono8, yuyv, uyvy, nv12, i420, i422, i444. For a
     /// camera: what it is to send [default: raw frames if it has them].
     #[arg(long, value_name = "NAME", value_parser = parse_format)]
     format: Option<Format>,
-    /// Size of raw frames in pixels, such as 640x480. Of a camera: what it is to send [default: as it is set].
+    /// Size of raw frames in pixels, such as 640x480. For a camera: what it is to send [default: as it is set].
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
     size: Option<Size>,
     /// Where rows of raw frames lie [default: rows touch, or v4l2 with --row-step].
@@ -29,10 +29,10 @@ pub(super) struct FrameArguments {
     /// The same of the planes of colours [default: as the layout says].
     #[arg(long, value_name = "BYTES", requires = "size")]
     chroma_step: Option<usize>,
-    /// Whose weights YUV has: bt601, bt709 or bt2020 [default: bt601 up to 576 rows, bt709 above].
+    /// The standard of YUV's weights: bt601, bt709 or bt2020 [default: bt601 up to 576 rows, bt709 above].
     #[arg(long, value_name = "NAME", value_parser = parse_matrix)]
     matrix: Option<Matrix>,
-    /// Which numbers YUV has: limited (16 to 235) or full (0 to 255) [default: what the stream says, else limited].
+    /// The range of YUV's numbers: limited (16 to 235) or full (0 to 255) [default: what the stream says, else limited].
     #[arg(long, value_name = "NAME", value_parser = parse_range)]
     range: Option<Range>,
 }
@@ -161,7 +161,7 @@ impl FrameArguments {
             (Some(Layout::V4l2), None) => {
                 bail!(WrongUsage("--layout v4l2 needs --row-step, the camera's bytesperline"))
             }
-            // Both steps are told: nothing is in proportion.
+            // Both steps are given, so nothing is in proportion.
             (None | Some(Layout::V4l2), Some(row_step)) if self.chroma_step.is_some() => {
                 FrameShape::tight(format, size).map(|mut shape| {
                     shape.layout.row_step = row_step;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Rows that a tensor is filled up to may begin a chunk of their own, behind all values.
+/// A tensor's padding may begin a chunk of its own, after all values.
 #[test]
 fn nothing_is_read_behind_the_end() {
     let mut checkpoint = Checkpoint::empty();

@@ -101,7 +101,7 @@ pub(super) fn read(directory: &Path, top: &Section<'_>, text: &Section<'_>, voca
     let path = directory.join("generation_config.json");
     let value = match json::read_optional(&path)? {
         Some(value) => value,
-        // What config.json says, at the top before the inner one.
+        // What config.json says; its top level counts before `text_config`.
         None => {
             let given =
                 |key: &&str| top.given(key).or_else(|| text.given(key)).map(|value| ((*key).to_owned(), value.clone()));
@@ -112,7 +112,7 @@ pub(super) fn read(directory: &Path, top: &Section<'_>, text: &Section<'_>, voca
     let name = if is_own { path.display().to_string() } else { top.name.clone() };
     let section = Section::new(&value, name)?;
     let ends = read_ends(&section, is_own, top, text, vocabulary)?;
-    // That of generation_config.json begins nothing: prompts are made before.
+    // `bos_token_id` of generation_config.json has no effect: `generate` gets finished prompts.
     let found = [top, text].into_iter().find_map(|place| place.given("bos_token_id").map(|value| (value, place)));
     let (bos, bos_source) = match found {
         Some((value, place)) => {
@@ -170,7 +170,7 @@ fn read_ends(
     Ok(ends)
 }
 
-/// A number that a key sets; none where it is absent, null or turns nothing on.
+/// The penalty that a key sets; none where it is absent, null, or 1, which changes nothing.
 fn penalty(section: &Section<'_>, key: &str) -> Result<Option<f32>> {
     let value = section.given(key).map(|value| section.as_float(key, value)).transpose()?;
     ensure!(value.is_none_or(|value| value > 0.0), "{}: '{key}' is not above zero", section.name);
@@ -186,7 +186,7 @@ fn count(section: &Section<'_>, key: &str) -> Result<usize> {
     number.ok_or_else(|| section.wrong(key, value, "no whole number"))
 }
 
-/// Tokens of a list, or one; those outside the vocabulary are left out where `lenient`.
+/// The tokens of a list, or a single one. With `vocabulary`, tokens outside it are left out.
 fn tokens(section: &Section<'_>, key: &str, value: &Value, vocabulary: Option<usize>) -> Result<Vec<u32>> {
     let list = match value {
         Value::Array(list) => list.clone(),
@@ -216,7 +216,7 @@ fn read_rules(section: &Section<'_>, vocabulary: usize, ends: &[u32]) -> Result<
     rules.encoder_repetition_penalty = penalty(section, "encoder_repetition_penalty")?;
     rules.no_repeat_ngram_size = count(section, "no_repeat_ngram_size")?;
     rules.encoder_no_repeat_ngram_size = count(section, "encoder_no_repeat_ngram_size")?;
-    // Without an end there is nothing to put off.
+    // Without end tokens there is no end to delay.
     if !ends.is_empty() {
         rules.min_length = count(section, "min_length")?;
         rules.min_new_tokens = section.given("min_new_tokens").map(|_| count(section, "min_new_tokens")).transpose()?;

@@ -143,7 +143,7 @@ fn read_filter(section: &Section<'_>) -> Result<u32> {
     number.map(|number| number as u32).ok_or_else(|| section.wrong("resample", value, &wanted))
 }
 
-/// Whose resizing it is: what was asked for, or what the file says it was saved from.
+/// The resize rule: the one asked for, or that of the image processor that the file names.
 fn read_rule(section: &Section<'_>, asked: Option<ResizeRule>) -> Result<ResizeRule> {
     let stored = match section.given("image_processor_type") {
         None => ResizeRule::Pillow,

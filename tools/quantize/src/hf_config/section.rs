@@ -87,7 +87,7 @@ impl<'a> Section<'a> {
         anyhow::anyhow!("{}: '{key}' is {shown}, {wanted}", self.name)
     }
 
-    /// A number; `default` where the key is absent.
+    /// A whole number from 1 to 2²⁴; `default` where the key is absent or null.
     pub(super) fn size(&self, key: &str, default: Option<usize>) -> Result<usize> {
         match (self.given(key), default) {
             (None, Some(default)) => Ok(default),
@@ -108,7 +108,7 @@ impl<'a> Section<'a> {
         number.ok_or_else(|| self.wrong(key, value, "no number"))
     }
 
-    /// A cap on scores, which null turns off. Its sign makes no difference; zero makes no numbers.
+    /// A softcap, which null turns off. Its sign makes no difference; zero is refused, since it would divide by zero.
     pub(super) fn cap(&self, key: &str, default: Option<f64>) -> Result<Option<f32>> {
         let cap = match self.value(key) {
             None => default.map(|default| default as f32),
@@ -181,12 +181,12 @@ pub(super) fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().and_then(of_float))
 }
 
-/// A token's number as Python takes it: whole, or cut off.
+/// A token's id as Python converts it: a fraction is cut off.
 pub(super) fn token(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_f64().filter(|value| value.abs() < 1e9).map(|value| value as i64))
 }
 
-/// Names of the tanh form of GELU, which differ in nothing but how it is written down.
+/// Checks that a key names GELU's tanh form (all of these names mean the same), or is one of `others`.
 pub(super) fn check_activation(section: &Section<'_>, key: &str, others: &[&str]) -> Result<()> {
     const TANH: [&str; 5] = ["gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh", "gelu_accurate"];
     let Some(value) = section.value(key) else { return Ok(()) };

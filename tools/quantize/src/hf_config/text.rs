@@ -9,7 +9,7 @@ use super::section::{OF_EVERY_CONFIG, Section, check_activation};
 
 pub(super) fn layers(section: &Section<'_>, default: usize) -> Result<usize> {
     let layers = section.size("num_hidden_layers", Some(default))?;
-    // Before as many entries are made.
+    // Checked before lists of that length are made.
     ensure!(layers <= MOST_LAYERS, "{}: {layers} layers are beyond any known model", section.name);
     Ok(layers)
 }
@@ -28,7 +28,7 @@ pub(super) fn read(section: &Section<'_>) -> Result<TextConfig> {
     if let Some(causal) = section.given("is_causal").filter(|causal| **causal != true) {
         return Err(section.wrong("is_causal", causal, "which is not supported"));
     }
-    // What is tied is said at the top.
+    // The top level says whether the embedding is tied.
     section.irrelevant(&[
         "tie_word_embeddings",
         "use_bidirectional_attention",
@@ -98,7 +98,7 @@ fn read_gemma(section: &Section<'_>) -> Result<TextConfig> {
     check_activation(section, "hidden_act", &["gelu"])?;
     section.irrelevant(&["hidden_activation", "attn_logit_softcapping", "query_pre_attn_scalar", "layer_types"]);
     if let Some(window) = section.given("sliding_window") {
-        return Err(section.wrong("sliding_window", window, "which a PaliGemma 1 has not"));
+        return Err(section.wrong("sliding_window", window, "which PaliGemma 1 does not have"));
     }
     let (layers, head_dim) = (layers(section, 28)?, section.size("head_dim", Some(256))?);
     Ok(TextConfig {
@@ -141,7 +141,7 @@ fn read_rope_base(section: &Section<'_>) -> Result<f32> {
             inner.irrelevant(&["factor", "partial_rotary_factor", "original_max_position_embeddings"]);
             let factor = inner.given("factor").and_then(Value::as_f64);
             match kind.map(|kind| kind.as_str().unwrap_or("null")) {
-                // Nothing changes up to the context's length, which is the most here.
+                // "dynamic" changes nothing up to the context's length, and longer sequences are refused.
                 None | Some("default" | "dynamic") => {}
                 Some("linear") if factor == Some(1.0) => {}
                 Some(_) => {

@@ -63,7 +63,7 @@ const KNOWN: [&str; 38] = [
     "_commit_hash",
 ];
 
-/// Ways to begin that leave the base weights as they are. Others change what the adapter is added to.
+/// Initializations that leave the base weights as they are. Others change the weights that the adapter is added to.
 const NEUTRAL_BEGINNINGS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
 
 /// What PEFT takes where 'r' or 'lora_alpha' is absent.

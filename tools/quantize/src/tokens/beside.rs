@@ -181,7 +181,7 @@ fn decoder_of(value: &Value) -> Option<BTreeMap<i64, Given>> {
     value.as_object()?.iter().map(token).collect()
 }
 
-/// Python's truth of a value that may be absent.
+/// Whether a value is absent, or false in Python.
 fn is_empty(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null | Value::Bool(false)) => true,
@@ -228,7 +228,7 @@ impl Keys {
 
     /// `special_tokens_map.json` goes before the configuration.
     fn merge(&mut self, config: &mut Source, mut map: Source) -> Result<()> {
-        // By name they take the place of a list.
+        // Extra tokens with names replace a list of them.
         if map.entries.get(EXTRA).is_some_and(Value::is_object) {
             config.entries.shift_remove(EXTRA);
         }

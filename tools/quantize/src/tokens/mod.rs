@@ -92,7 +92,7 @@ fn settle(vocabulary: &HashMap<String, u64>, own: &[Token], beside: &Beside, row
     if !beside.names_image {
         added.extend([Given::new(IMAGE_TEXT, true)]);
     }
-    // Where the embedding has no rows for locations, a text has none.
+    // Locations and segments become new tokens only where the embedding has rows for all of them.
     let is_known = |code: &String| vocabulary.contains_key(code) || added.ids.contains_key(code);
     let unknown = codes().filter(|code| !is_known(code)).count() as u64;
     let has_rows = added.next() + unknown <= rows as u64;
@@ -113,7 +113,7 @@ struct Added<'a> {
 }
 
 impl Added<'_> {
-    /// The id of a token that nobody knows yet.
+    /// The id that the next new token gets.
     fn next(&self) -> u64 {
         let size = self.vocabulary.len() as u64;
         self.tokens.last_key_value().map_or(size, |(id, _)| size.max(id.saturating_add(1)))

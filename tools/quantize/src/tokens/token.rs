@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A token that is matched before a text is parted.
+/// A token that is matched before the rest of a text is split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Token {
     pub(super) id: u64,
