@@ -127,7 +127,7 @@ typedef enum {
 } gemmule_pixel_format;
 
 /**
- * Whose weights YUV has.
+ * The standard whose matrix turns YUV into RGB.
  */
 typedef enum {
   /**
@@ -149,7 +149,7 @@ typedef enum {
 } gemmule_matrix;
 
 /**
- * Which numbers YUV and grey have.
+ * The range of the numbers of YUV and grey.
  */
 typedef enum {
   /**

@@ -6,7 +6,7 @@ use crate::border::{self, Failure, fail, guard};
 use crate::request::{Growing, init, read};
 use crate::types::{gemmule_pixel_format, gemmule_session, gemmule_status};
 
-/// Whose weights YUV has.
+/// The standard whose matrix turns YUV into RGB.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub enum gemmule_matrix {
@@ -20,7 +20,7 @@ pub enum gemmule_matrix {
     GEMMULE_BT2020 = 3,
 }
 
-/// Which numbers YUV and grey have.
+/// The range of the numbers of YUV and grey.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub enum gemmule_range {

@@ -1,6 +1,7 @@
 //! What every family of quantized blocks says of itself.
 
 use super::fixed::PairProducts;
+use super::weighted::Codes;
 
 /// Most groups (values that share a scale) in a block of any format: Q6_K has 16.
 pub const MAX_GROUPS: usize = 16;
@@ -28,6 +29,16 @@ pub(crate) trait Block {
     /// Gives a block of random codes the scales, and biases, with which its values spread by `spread` around zero (a standard deviation).
     /// [`code_step`] is what equally likely codes take.
     fn set_scales(block: &mut [u8], spread: f32);
+    /// The codes that [`set_codes`](Self::set_codes) takes.
+    const CODES: Codes = if Self::BIASED {
+        Codes::Range(0, ((1 << Self::BITS) - 1) as i8)
+    } else {
+        Codes::Range((-(1i32 << (Self::BITS - 1))) as i8, ((1i32 << (Self::BITS - 1)) - 1) as i8)
+    };
+    /// Stores the scales, and biases, that have a small `Σ weight · (value − decoded)²` over the block; the codes are left as they are.
+    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]);
+    /// Stores the block's `LEN` codes.
+    fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]);
     /// Whether [`encode`](Self::encode) is there.
     const ENCODES: bool = false;
     /// Encodes whole blocks of finite values; `out` has their bytes.

@@ -5,6 +5,7 @@
 use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves, put_values, with_sign};
 use super::fixed::PairProducts;
 use super::search::{from_half_bits, half_bits, inverse};
+use super::weighted::{Codes, Group};
 
 pub(crate) struct Iq4Nl;
 
@@ -27,6 +28,17 @@ impl Block for Iq4Nl {
         for (i, byte) in block[2..18].iter().enumerate() {
             codes[i] = LEVELS[usize::from(byte & 15)];
             codes[i + 16] = LEVELS[usize::from(byte >> 4)];
+        }
+    }
+    const CODES: Codes = Codes::Levels(&LEVELS);
+    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let group = Group::new(values, weights);
+        put_halves(&[half_bits(group.scale(Self::CODES) * group.magnitude())], block);
+    }
+    fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
+        let place = |code: i8| LEVELS.iter().position(|level| *level == code).expect("a level") as u8;
+        for (i, byte) in block[2..18].iter_mut().enumerate() {
+            *byte = place(codes[i]) | place(codes[i + 16]) << 4;
         }
     }
     fn set_scales(block: &mut [u8], spread: f32) {

@@ -8,6 +8,7 @@ use super::search::{
     AffineScales, Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half,
     transpose, transpose_eight,
 };
+use super::weighted::{Codes, Group, Line, in_units, rounded_half};
 
 /// `d`, `dmin` (half), 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
 pub(crate) struct Q4K;
@@ -54,6 +55,67 @@ fn set_affine_scales(block: &mut [u8], codes: f32, spread: f32) {
     block[12..16].fill(0);
 }
 
+/// As [`Block::choose`], for groups of 32 with integer scales and minima.
+fn choose_affine(values: &[f32], weights: &[f32], high: f32, block: &mut [u8]) {
+    let codes = Codes::Range(0, high as i8);
+    let groups: [Group; 8] = std::array::from_fn(|j| Group::new(&values[j * 32..][..32], &weights[j * 32..][..32]));
+    let lines = groups.each_ref().map(|group| group.line(high, false));
+    let largest = |part: fn(&Line) -> f32| {
+        groups.iter().zip(&lines).fold(0.0f32, |most, (group, line)| most.max(part(line) * group.magnitude()))
+    };
+    let (largest_scale, largest_minimum) = (largest(|line| line.scale), largest(|line| -line.bias));
+    let mut best_error = f64::INFINITY;
+    for shrink in [63.0, 61.0, 59.0] {
+        let (d_bits, d) = rounded_half(largest_scale / shrink);
+        let (dmin_bits, dmin) = rounded_half(largest_minimum / shrink);
+        let (mut scales, mut minima, mut total) = ([0; 8], [0; 8], 0.0);
+        for (j, group) in groups.iter().enumerate() {
+            let unit = inverse(group.magnitude());
+            let nearest_scale = in_units(lines[j].scale * group.magnitude(), d, 63.0);
+            let nearest_minimum = in_units(-lines[j].bias * group.magnitude(), dmin, 63.0);
+            let mut least = f32::INFINITY;
+            for (scale_step, minimum_step) in
+                [-1.0, 0.0, 1.0].into_iter().flat_map(|s| [-1.0, 0.0, 1.0].map(|m| (s, m)))
+            {
+                let scale = (nearest_scale + scale_step).clamp(0.0, 63.0);
+                let minimum = (nearest_minimum + minimum_step).clamp(0.0, 63.0);
+                let error = group.error(codes, Line { scale: d * scale * unit, bias: -dmin * minimum * unit });
+                if error < least {
+                    (least, scales[j], minima[j]) = (error, scale as u8, minimum as u8);
+                }
+            }
+            total += group.whole_error(least);
+        }
+        if total < best_error {
+            best_error = total;
+            put_halves(&[d_bits, dmin_bits], block);
+            pack_scales(&scales, &minima, &mut block[4..16]);
+        }
+    }
+}
+
+/// The low four bits of codes, 64 in 32 bytes.
+fn put_nibbles(codes: &[i8; MAX_BLOCK], bytes: &mut [u8]) {
+    for (bytes, codes) in bytes.chunks_exact_mut(32).zip(codes.chunks_exact(64)) {
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = (codes[i] & 15 | (codes[i + 32] & 15) << 4) as u8;
+        }
+    }
+}
+
+/// Stores codes of Q6_K, 0 to 63, but for their sign.
+fn put_six_bits(codes: &[u8; MAX_BLOCK], block: &mut [u8]) {
+    for half in 0..2 {
+        let codes = &codes[half * 128..half * 128 + 128];
+        for i in 0..32 {
+            block[half * 64 + i] = codes[i] & 15 | (codes[i + 64] & 15) << 4;
+            block[half * 64 + 32 + i] = codes[i + 32] & 15 | (codes[i + 96] & 15) << 4;
+            block[128 + half * 32 + i] =
+                codes[i] >> 4 | codes[i + 32] >> 4 << 2 | codes[i + 64] >> 4 << 4 | codes[i + 96] >> 4 << 6;
+        }
+    }
+}
+
 impl Block for Q4K {
     const LEN: usize = 256;
     const BYTES: usize = 144;
@@ -72,6 +134,12 @@ impl Block for Q4K {
                 codes[chunk * 64 + 32 + i] = (byte >> 4) as i8;
             }
         }
+    }
+    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
+        choose_affine(values, weights, 15.0, block);
+    }
+    fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
+        put_nibbles(codes, &mut block[16..144]);
     }
     fn set_scales(block: &mut [u8], spread: f32) {
         set_affine_scales(block, 16.0, spread);
@@ -103,6 +171,19 @@ impl Block for Q5K {
                 codes[chunk * 64 + 32 + i] = (byte >> 4 | (pair & 2) << 3) as i8;
             }
         }
+    }
+    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
+        choose_affine(values, weights, 31.0, block);
+    }
+    fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
+        let high = &mut block[16..48];
+        high.fill(0);
+        for (group, codes) in codes.chunks_exact(32).enumerate() {
+            for (byte, code) in high.iter_mut().zip(codes) {
+                *byte |= ((code >> 4) as u8) << group;
+            }
+        }
+        put_nibbles(codes, &mut block[48..176]);
     }
     fn set_scales(block: &mut [u8], spread: f32) {
         set_affine_scales(block, 32.0, spread);
@@ -139,6 +220,24 @@ impl Block for Q6K {
                 codes[i + 96] = (low[i + 32] >> 4 | (high[i] >> 6) << 4) as i8 - 32;
             }
         }
+    }
+    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let groups: [Group; 16] =
+            std::array::from_fn(|j| Group::new(&values[j * 16..][..16], &weights[j * 16..][..16]));
+        let ideal = groups.each_ref().map(|group| group.scale(Self::CODES) * group.magnitude());
+        let largest = ideal.iter().fold(0.0f32, |most, scale| most.max(scale.abs()));
+        let (bits, d) = rounded_half(largest / 127.0);
+        put_halves(&[bits], &mut block[208..]);
+        for ((group, scale), byte) in groups.iter().zip(ideal).zip(&mut block[192..208]) {
+            let (unit, nearest) = (inverse(group.magnitude()), in_units(scale, d, 127.0));
+            let candidates = [-1.0, 0.0, 1.0].map(|step| (nearest + step).clamp(-127.0, 127.0));
+            let error = |integer: f32| group.error(Self::CODES, Line { scale: d * integer * unit, bias: 0.0 });
+            let best = candidates.into_iter().min_by(|a, b| error(*a).total_cmp(&error(*b))).expect("three");
+            *byte = to_byte(best) as u8;
+        }
+    }
+    fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
+        put_six_bits(&codes.map(|code| (code + 32) as u8), block);
     }
     fn set_scales(block: &mut [u8], spread: f32) {
         let step = with_sign(block, code_step(64.0, spread) / 64.0);
@@ -342,14 +441,6 @@ fn encode_q6_k(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
         transpose_eight(rows.as_flattened_mut(), transposed.as_flattened_mut());
         let mut codes = [0; 256];
         put_halves(transposed.as_flattened(), &mut codes);
-        for half in 0..2 {
-            let codes = &codes[half * 128..half * 128 + 128];
-            for i in 0..32 {
-                block[half * 64 + i] = codes[i] & 15 | (codes[i + 64] & 15) << 4;
-                block[half * 64 + 32 + i] = codes[i + 32] & 15 | (codes[i + 96] & 15) << 4;
-                block[128 + half * 32 + i] =
-                    codes[i] >> 4 | codes[i + 32] >> 4 << 2 | codes[i + 64] >> 4 << 4 | codes[i + 96] >> 4 << 6;
-            }
-        }
+        put_six_bits(&codes, block);
     }
 }

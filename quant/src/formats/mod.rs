@@ -9,6 +9,7 @@ pub(crate) mod k_quants;
 pub(crate) mod legacy;
 mod search;
 mod table;
+mod weighted;
 
 pub(crate) use block::Block;
 pub use block::{MAX_BLOCK, MAX_GROUPS};
@@ -18,6 +19,7 @@ pub(crate) use fixed::{Pairs, Sums};
 pub(crate) use float::Float;
 pub use table::{FORMATS, Format, FormatInfo, ggml_type_name};
 pub(crate) use table::{plain_blocks, with_block, with_float};
+pub use weighted::Codes;
 
 /// Why a row could not be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,4 +185,73 @@ pub(crate) fn encode_row_with(
         B::encode(pairs, values, out);
     }, else with_float!(format, E => float::encode::<E>(values, out), else unreachable!()));
     Ok(())
+}
+
+/// As [`encode_row`], with scales for the smallest `Σ weight · (value − decoded)²`: `weights` are those of the row's values, not negative. Every
+/// block format can be written so.
+///
+/// # Errors
+/// As [`encode_row`]; weights that are not finite or below zero count as values that are not finite.
+///
+/// # Panics
+/// When there are not as many weights as values.
+pub fn encode_row_weighted(format: Format, values: &[f32], weights: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+    assert_eq!(values.len(), weights.len(), "a weight for each value");
+    if format.row_bytes(values.len()) != Some(out.len()) {
+        return Err(EncodeError::Length(format, values.len()));
+    }
+    let sound = |(value, weight): (&f32, &f32)| value.is_finite() && weight.is_finite() && *weight >= 0.0;
+    if let Some(index) = values.iter().zip(weights).position(|pair| !sound(pair)) {
+        return Err(EncodeError::NotFinite(index));
+    }
+    with_block!(format, B => {
+        let parts = values.chunks_exact(B::LEN).zip(weights.chunks_exact(B::LEN));
+        for ((values, weights), out) in parts.zip(out.chunks_exact_mut(B::BYTES)) {
+            weighted::encode_block::<B>(values, weights, out);
+        }
+    }, else with_float!(format, E => float::encode::<E>(values, out), else unreachable!()));
+    Ok(())
+}
+
+/// The codes that a quantized format has; `None` for a floating-point format.
+pub fn codes(format: Format) -> Option<Codes> {
+    with_block!(format, B => Some(B::CODES), else None)
+}
+
+/// Stores in `block` the scales, and biases, that have a small `Σ weight · (value − decoded)²` over its values, and leaves
+/// its codes as they are.
+///
+/// # Panics
+/// When values and weights are not those of one block of a quantized format.
+pub fn choose_scales(format: Format, values: &[f32], weights: &[f32], block: &mut [u8]) {
+    let info = format.info();
+    assert!(values.len() == info.block_len && weights.len() == info.block_len && block.len() == info.block_bytes);
+    with_block!(format, B => B::choose(values, weights, block), else panic!("{format} is no quantized format"));
+}
+
+/// The scales and biases of a block's groups; returns how many values a group has. Biases are zero where the format has none.
+///
+/// # Panics
+/// When `block` is not one block of a quantized format.
+pub fn block_scales(
+    format: Format,
+    block: &[u8],
+    scales: &mut [f32; MAX_GROUPS],
+    biases: &mut [f32; MAX_GROUPS],
+) -> usize {
+    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
+    biases.fill(0.0);
+    with_block!(format, B => {
+        B::scales(block, scales, biases);
+        B::GROUP
+    }, else panic!("{format} is no quantized format"))
+}
+
+/// Stores a block's codes.
+///
+/// # Panics
+/// When `block` is not one block of a quantized format, or a code is none of its [`codes`].
+pub fn set_codes(format: Format, codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
+    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
+    with_block!(format, B => B::set_codes(codes, block), else panic!("{format} is no quantized format"));
 }
