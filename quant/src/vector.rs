@@ -153,6 +153,13 @@ pub(crate) fn add(x: &mut [f32], y: &[f32]) {
 }
 
 #[inline(always)]
+pub(crate) fn add_multiple(factor: f32, y: &[f32], x: &mut [f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += factor * y;
+    }
+}
+
+#[inline(always)]
 pub(crate) fn scale(x: &mut [f32], factor: f32) {
     for x in x {
         *x *= factor;

@@ -1,7 +1,8 @@
 //! Rounding with weights: what is stored comes back, and the weighted error is smaller than that of rounding without them.
 
 use gemmule_quant::{
-    EncodeError, FORMATS, FormatInfo, MAX_BLOCK, block_parts, decode_row, encode_row, encode_row_weighted, set_codes,
+    BlockToRound, EncodeError, FORMATS, FormatInfo, Kernels, MAX_BLOCK, block_parts, decode_row, encode_row,
+    encode_row_weighted, round_block, set_codes,
 };
 use proptest::prelude::*;
 
@@ -91,6 +92,62 @@ fn weights_count() {
         assert!(!info.encodes || ours <= 1.002 * plain, "{}: {ours} beside {plain}", info.name);
         let bar = if info.block_bytes * 8 / info.block_len >= 8 { 1.0 } else { 0.93 };
         assert!(weighted <= bar * unweighted, "{}: {weighted} beside {unweighted}", info.name);
+    }
+}
+
+/// A block with coupling costs less than its codes rounded one by one do, and is the same on every instruction set.
+#[test]
+fn errors_are_paid_for_within_a_block() {
+    for info in blocks() {
+        let len = info.block_len;
+        let (mut coupled, mut alone) = (0.0, 0.0);
+        for seed in 0..12 {
+            let (x, w) = (values(seed), weights(seed + 3));
+            let (x, w) = (&x[..len], &w[..len]);
+            let coupling: Vec<f32> = (0..len * len)
+                .map(|at| if at % len > at / len { 0.6 / (1 + at % len - at / len) as f32 } else { 0.0 })
+                .collect();
+            let part = BlockToRound { values: x, wanted: x, weights: w, coupling: &coupling, stride: len };
+            let round = |kernels: Option<Kernels>| {
+                let (mut block, mut decoded) = (vec![0; info.block_bytes], vec![0.0; len]);
+                match kernels {
+                    Some(kernels) => kernels.round_block(info.format, &part, &mut block, &mut decoded),
+                    None => round_block(info.format, &part, &mut block, &mut decoded),
+                }
+                (block, decoded)
+            };
+            let (block, decoded) = round(None);
+            let mut again = vec![0.0; len];
+            decode_row(info.format, &block, &mut again);
+            assert_eq!(again, decoded, "{}", info.name);
+            for kernels in Kernels::available() {
+                assert_eq!(
+                    round(Some(kernels)),
+                    (block.clone(), decoded.clone()),
+                    "{} on {}",
+                    info.name,
+                    kernels.isa()
+                );
+                let mut bytes = block.clone();
+                kernels.encode_row_weighted(info.format, x, w, &mut bytes).unwrap();
+                assert_eq!(bytes, encode(info, x, w), "{} on {}", info.name, kernels.isa());
+            }
+            let cost = |decoded: &[f32]| -> f64 {
+                let error = |i: usize| f64::from(x[i] - decoded[i]);
+                (0..len)
+                    .map(|j| {
+                        f64::from(w[j])
+                            * (error(j) + (0..j).map(|i| error(i) * f64::from(coupling[i * len + j])).sum::<f64>())
+                                .powi(2)
+                    })
+                    .sum()
+            };
+            coupled += cost(&decoded);
+            decode_row(info.format, &encode(info, x, w), &mut again);
+            alone += cost(&again);
+        }
+        println!("{}: {:.3} of the cost without paying", info.name, coupled / alone);
+        assert!(coupled < 0.95 * alone, "{}: {coupled} beside {alone}", info.name);
     }
 }
 

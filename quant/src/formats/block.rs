@@ -1,7 +1,7 @@
 //! What every family of quantized blocks says of itself.
 
 use super::fixed::PairProducts;
-use super::weighted::Codes;
+use super::weighted::{Codes, Fit};
 
 /// Most groups (values that share a scale) in a block of any format: Q6_K has 16.
 pub const MAX_GROUPS: usize = 16;
@@ -35,8 +35,8 @@ pub(crate) trait Block {
     } else {
         Codes::Range((-(1i32 << (Self::BITS - 1))) as i8, ((1i32 << (Self::BITS - 1)) - 1) as i8)
     };
-    /// Stores the scales, and biases, that have a small `Σ weight · (value − decoded)²` over the block; the codes are left as they are.
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]);
+    /// How scales are found that suit weights, and where they lie.
+    const FIT: Fit;
     /// Stores the block's `LEN` codes.
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]);
     /// Whether [`encode`](Self::encode) is there.

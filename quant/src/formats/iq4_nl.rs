@@ -5,7 +5,7 @@
 use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves, put_values, with_sign};
 use super::fixed::PairProducts;
 use super::search::{from_half_bits, half_bits, inverse};
-use super::weighted::{Codes, Group};
+use super::weighted::{Codes, Fit};
 
 pub(crate) struct Iq4Nl;
 
@@ -31,10 +31,7 @@ impl Block for Iq4Nl {
         }
     }
     const CODES: Codes = Codes::Levels(&LEVELS);
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let group = Group::new(values, weights);
-        put_halves(&[half_bits(group.scale(Self::CODES) * group.magnitude())], block);
-    }
+    const FIT: Fit = Fit::Scale;
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
         let place = |code: i8| LEVELS.iter().position(|level| *level == code).expect("a level") as u8;
         for (i, byte) in block[2..18].iter_mut().enumerate() {

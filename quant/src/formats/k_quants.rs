@@ -8,7 +8,7 @@ use super::search::{
     AffineScales, Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half,
     transpose, transpose_eight,
 };
-use super::weighted::{Codes, Group, Line, in_units, rounded_half};
+use super::weighted::Fit;
 
 /// `d`, `dmin` (half), 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
 pub(crate) struct Q4K;
@@ -28,7 +28,7 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
 }
 
 #[inline(always)]
-fn pack_scales(scales: &[u8], minima: &[u8], packed: &mut [u8]) {
+pub(super) fn pack_scales(scales: &[u8], minima: &[u8], packed: &mut [u8]) {
     for j in 0..4 {
         packed[j] = scales[j] | scales[j + 4] >> 4 << 6;
         packed[j + 4] = minima[j] | minima[j + 4] >> 4 << 6;
@@ -53,45 +53,6 @@ fn set_affine_scales(block: &mut [u8], codes: f32, spread: f32) {
     // Eight scales and eight minima of 32, in six bits each.
     block[4..12].fill(0xa0);
     block[12..16].fill(0);
-}
-
-/// As [`Block::choose`], for groups of 32 with integer scales and minima.
-fn choose_affine(values: &[f32], weights: &[f32], high: f32, block: &mut [u8]) {
-    let codes = Codes::Range(0, high as i8);
-    let groups: [Group; 8] = std::array::from_fn(|j| Group::new(&values[j * 32..][..32], &weights[j * 32..][..32]));
-    let lines = groups.each_ref().map(|group| group.line(high, false));
-    let largest = |part: fn(&Line) -> f32| {
-        groups.iter().zip(&lines).fold(0.0f32, |most, (group, line)| most.max(part(line) * group.magnitude()))
-    };
-    let (largest_scale, largest_minimum) = (largest(|line| line.scale), largest(|line| -line.bias));
-    let mut best_error = f64::INFINITY;
-    for shrink in [63.0, 61.0, 59.0] {
-        let (d_bits, d) = rounded_half(largest_scale / shrink);
-        let (dmin_bits, dmin) = rounded_half(largest_minimum / shrink);
-        let (mut scales, mut minima, mut total) = ([0; 8], [0; 8], 0.0);
-        for (j, group) in groups.iter().enumerate() {
-            let unit = inverse(group.magnitude());
-            let nearest_scale = in_units(lines[j].scale * group.magnitude(), d, 63.0);
-            let nearest_minimum = in_units(-lines[j].bias * group.magnitude(), dmin, 63.0);
-            let mut least = f32::INFINITY;
-            for (scale_step, minimum_step) in
-                [-1.0, 0.0, 1.0].into_iter().flat_map(|s| [-1.0, 0.0, 1.0].map(|m| (s, m)))
-            {
-                let scale = (nearest_scale + scale_step).clamp(0.0, 63.0);
-                let minimum = (nearest_minimum + minimum_step).clamp(0.0, 63.0);
-                let error = group.error(codes, Line { scale: d * scale * unit, bias: -dmin * minimum * unit });
-                if error < least {
-                    (least, scales[j], minima[j]) = (error, scale as u8, minimum as u8);
-                }
-            }
-            total += group.whole_error(least);
-        }
-        if total < best_error {
-            best_error = total;
-            put_halves(&[d_bits, dmin_bits], block);
-            pack_scales(&scales, &minima, &mut block[4..16]);
-        }
-    }
 }
 
 /// The low four bits of codes, 64 in 32 bytes.
@@ -135,9 +96,7 @@ impl Block for Q4K {
             }
         }
     }
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        choose_affine(values, weights, 15.0, block);
-    }
+    const FIT: Fit = Fit::AffineGroups;
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
         put_nibbles(codes, &mut block[16..144]);
     }
@@ -172,9 +131,7 @@ impl Block for Q5K {
             }
         }
     }
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        choose_affine(values, weights, 31.0, block);
-    }
+    const FIT: Fit = Fit::AffineGroups;
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
         let high = &mut block[16..48];
         high.fill(0);
@@ -221,21 +178,7 @@ impl Block for Q6K {
             }
         }
     }
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let groups: [Group; 16] =
-            std::array::from_fn(|j| Group::new(&values[j * 16..][..16], &weights[j * 16..][..16]));
-        let ideal = groups.each_ref().map(|group| group.scale(Self::CODES) * group.magnitude());
-        let largest = ideal.iter().fold(0.0f32, |most, scale| most.max(scale.abs()));
-        let (bits, d) = rounded_half(largest / 127.0);
-        put_halves(&[bits], &mut block[208..]);
-        for ((group, scale), byte) in groups.iter().zip(ideal).zip(&mut block[192..208]) {
-            let (unit, nearest) = (inverse(group.magnitude()), in_units(scale, d, 127.0));
-            let candidates = [-1.0, 0.0, 1.0].map(|step| (nearest + step).clamp(-127.0, 127.0));
-            let error = |integer: f32| group.error(Self::CODES, Line { scale: d * integer * unit, bias: 0.0 });
-            let best = candidates.into_iter().min_by(|a, b| error(*a).total_cmp(&error(*b))).expect("three");
-            *byte = to_byte(best) as u8;
-        }
-    }
+    const FIT: Fit = Fit::ScaledGroups(192, 208);
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
         put_six_bits(&codes.map(|code| (code + 32) as u8), block);
     }

@@ -9,7 +9,7 @@ use half::f16;
 use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, with_sign};
 use super::fixed::{FixedGroups, PairProducts};
 use super::search::{LANES, each_lane, from_half_bits, half_bits, transpose, transpose_eight};
-use super::weighted::{Codes, Group};
+use super::weighted::{Codes, Fit};
 
 pub(crate) struct Q4_0;
 pub(crate) struct Q4_1;
@@ -46,19 +46,6 @@ fn put_fifth_bits(codes: &[i8; MAX_BLOCK], offset: i8, bytes: &mut [u8]) {
     bytes[..4].copy_from_slice(&bits.to_le_bytes());
 }
 
-/// As [`Block::choose`], for one scale.
-fn choose_scale<B: Block>(values: &[f32], weights: &[f32], block: &mut [u8]) {
-    let group = Group::new(values, weights);
-    put_halves(&[half_bits(group.scale(B::CODES) * group.magnitude())], block);
-}
-
-/// As [`Block::choose`], for a scale and a minimum.
-fn choose_line(values: &[f32], weights: &[f32], high: f32, block: &mut [u8]) {
-    let group = Group::new(values, weights);
-    let line = group.line(high, true);
-    put_halves(&[line.scale, line.bias].map(|part| half_bits(part * group.magnitude())), block);
-}
-
 impl Block for Q4_0 {
     const LEN: usize = 32;
     const BYTES: usize = 18;
@@ -73,9 +60,7 @@ impl Block for Q4_0 {
     fn codes(block: &[u8], codes: &mut [i8; MAX_BLOCK]) {
         nibbles(&block[2..], 8, codes);
     }
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        choose_scale::<Self>(values, weights, block);
-    }
+    const FIT: Fit = Fit::Scale;
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
         put_nibbles(codes, 8, &mut block[2..]);
     }
@@ -103,9 +88,7 @@ impl Block for Q4_1 {
     fn codes(block: &[u8], codes: &mut [i8; MAX_BLOCK]) {
         nibbles(&block[4..], 0, codes);
     }
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        choose_line(values, weights, 15.0, block);
-    }
+    const FIT: Fit = Fit::Line;
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
         put_nibbles(codes, 0, &mut block[4..]);
     }
@@ -130,9 +113,7 @@ impl Block for Q5_0 {
         nibbles(&block[6..], 16, codes);
         fifth_bits(&block[2..6], codes);
     }
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        choose_scale::<Self>(values, weights, block);
-    }
+    const FIT: Fit = Fit::Scale;
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
         put_fifth_bits(codes, 16, &mut block[2..6]);
         put_nibbles(codes, 16, &mut block[6..]);
@@ -157,9 +138,7 @@ impl Block for Q5_1 {
         nibbles(&block[8..], 0, codes);
         fifth_bits(&block[4..8], codes);
     }
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        choose_line(values, weights, 31.0, block);
-    }
+    const FIT: Fit = Fit::Line;
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
         put_fifth_bits(codes, 0, &mut block[4..8]);
         put_nibbles(codes, 0, &mut block[8..]);
@@ -188,9 +167,7 @@ impl Block for Q8_0 {
     }
     /// ggml's: the same reach either way.
     const CODES: Codes = Codes::Range(-127, 127);
-    fn choose(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        choose_scale::<Self>(values, weights, block);
-    }
+    const FIT: Fit = Fit::Scale;
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
         for (byte, code) in block[2..34].iter_mut().zip(codes) {
             *byte = *code as u8;

@@ -19,7 +19,7 @@ pub(crate) use fixed::{Pairs, Sums};
 pub(crate) use float::Float;
 pub use table::{FORMATS, Format, FormatInfo, ggml_type_name};
 pub(crate) use table::{plain_blocks, with_block, with_float};
-pub use weighted::Codes;
+pub use weighted::{BlockToRound, Codes, round_block};
 
 /// Why a row could not be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +195,7 @@ pub(crate) fn encode_row_with(
 ///
 /// # Panics
 /// When there are not as many weights as values.
+#[inline(always)]
 pub fn encode_row_weighted(format: Format, values: &[f32], weights: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
     assert_eq!(values.len(), weights.len(), "a weight for each value");
     if format.row_bytes(values.len()) != Some(out.len()) {
@@ -204,12 +205,15 @@ pub fn encode_row_weighted(format: Format, values: &[f32], weights: &[f32], out:
     if let Some(index) = values.iter().zip(weights).position(|pair| !sound(pair)) {
         return Err(EncodeError::NotFinite(index));
     }
-    with_block!(format, B => {
-        let parts = values.chunks_exact(B::LEN).zip(weights.chunks_exact(B::LEN));
-        for ((values, weights), out) in parts.zip(out.chunks_exact_mut(B::BYTES)) {
-            weighted::encode_block::<B>(values, weights, out);
-        }
-    }, else with_float!(format, E => float::encode::<E>(values, out), else unreachable!()));
+    if !format.info().integer {
+        return encode_row(format, values, out);
+    }
+    let info = format.info();
+    let parts = values.chunks_exact(info.block_len).zip(weights.chunks_exact(info.block_len));
+    for ((values, weights), out) in parts.zip(out.chunks_exact_mut(info.block_bytes)) {
+        let part = BlockToRound { values, wanted: values, weights, coupling: &[], stride: 0 };
+        round_block(format, &part, out, &mut [0.0; MAX_BLOCK][..info.block_len]);
+    }
     Ok(())
 }
 
@@ -218,21 +222,11 @@ pub fn codes(format: Format) -> Option<Codes> {
     with_block!(format, B => Some(B::CODES), else None)
 }
 
-/// Stores in `block` the scales, and biases, that have a small `Σ weight · (value − decoded)²` over its values, and leaves
-/// its codes as they are.
-///
-/// # Panics
-/// When values and weights are not those of one block of a quantized format.
-pub fn choose_scales(format: Format, values: &[f32], weights: &[f32], block: &mut [u8]) {
-    let info = format.info();
-    assert!(values.len() == info.block_len && weights.len() == info.block_len && block.len() == info.block_bytes);
-    with_block!(format, B => B::choose(values, weights, block), else panic!("{format} is no quantized format"));
-}
-
 /// The scales and biases of a block's groups; returns how many values a group has. Biases are zero where the format has none.
 ///
 /// # Panics
 /// When `block` is not one block of a quantized format.
+#[inline(always)]
 pub fn block_scales(
     format: Format,
     block: &[u8],

@@ -1,8 +1,11 @@
-//! Rounding whose errors have weights: scales for the smallest `Σ weight · (value − decoded)²`, and codes one value at a time. What encodes with
-//! statistics of a matrix's inputs is built on it; [`encode_row`](super::encode_row) is faster where all errors count the same.
+//! Rounding whose errors have weights: scales for the smallest `Σ weight · (value − decoded)²`, and codes one value at a time, each after what
+//! the ones before it owe. What encodes with statistics of a matrix's inputs is built on it; [`encode_row`](super::encode_row) is faster where
+//! all errors count the same.
 
-use super::block::{Block, MAX_BLOCK, MAX_GROUPS};
+use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
 use super::search::{from_half_bits, half_bits, inverse};
+use super::{Format, block_scales, set_codes, with_block};
+use crate::vector::ROUND;
 
 /// The codes that a format has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,15 +13,20 @@ pub enum Codes {
     /// All integers from the first to the second.
     Range(i8, i8),
     /// These, in ascending order.
-    Levels(&'static [i8]),
+    Levels(&'static [i8; 16]),
 }
 
 impl Codes {
-    /// The code nearest to `value`, which counts in units of the scale; zero for what is no number.
+    /// The code nearest to `value`, which counts in units of the scale; some code for what is no number.
     #[inline(always)]
     pub fn nearest(self, value: f32) -> i8 {
         match self {
-            Self::Range(low, high) => value.round_ties_even().clamp(f32::from(low), f32::from(high)) as i8,
+            Self::Range(low, high) => {
+                let (low, high) = (f32::from(low), f32::from(high));
+                let value = if value > low { value } else { low };
+                (((if value < high { value } else { high }) + ROUND).to_bits() as i8)
+                    .wrapping_sub(ROUND.to_bits() as i8)
+            }
             Self::Levels(levels) => {
                 let above = |pair: &[i8]| value > (f32::from(pair[0]) + f32::from(pair[1])) / 2.0;
                 levels[levels.windows(2).filter(|pair| above(pair)).count()]
@@ -30,24 +38,46 @@ impl Codes {
     fn ends(self) -> (f32, f32) {
         let (low, high) = match self {
             Self::Range(low, high) => (low, high),
-            Self::Levels(levels) => (levels[0], levels[levels.len() - 1]),
+            Self::Levels(levels) => (levels[0], levels[15]),
         };
         (f32::from(low), f32::from(high))
     }
 }
 
-/// A scale and a bias: `value ≈ scale · code + bias`.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Line {
-    pub(super) scale: f32,
-    pub(super) bias: f32,
+/// How a block's scales are found and where they lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fit {
+    /// One scale in half precision, first in the block.
+    Scale,
+    /// A scale and a bias in half precision, first in the block.
+    Line,
+    /// Eight groups of 32 with 6-bit scales and minima, which count in two half-precision units: Q4_K's and Q5_K's first 16 bytes.
+    AffineGroups,
+    /// Sixteen groups of 16 with signed 8-bit scales from the first place on, which count in a half-precision unit at the second.
+    ScaledGroups(usize, usize),
 }
 
-/// Values of a group and how much their errors count, both in units of their largest.
-pub(super) struct Group {
-    values: [f32; MAX_BLOCK],
-    weights: [f32; MAX_BLOCK],
-    len: usize,
+impl Fit {
+    /// Where the half-precision number lies that all scales are multiples of.
+    fn unit_at(self) -> usize {
+        if let Self::ScaledGroups(_, at) = self { at } else { 0 }
+    }
+}
+
+/// `value ≈ scale · code + bias`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    scale: f32,
+    bias: f32,
+}
+
+/// Lanes of the sums below, which a compiler makes registers of.
+const LANES: usize = 16;
+
+/// The values of a group in units of their largest magnitude, and how much their errors count in units of the largest weight.
+struct Group<const N: usize> {
+    values: [f32; N],
+    weights: [f32; N],
     /// The value of largest magnitude, with its sign.
     extreme: f32,
     largest_weight: f32,
@@ -65,129 +95,119 @@ struct Sums {
     product: f32,
 }
 
-impl Group {
-    pub(super) fn new(x: &[f32], w: &[f32]) -> Self {
+impl<const N: usize> Group<N> {
+    #[inline(always)]
+    fn new(x: &[f32], w: &[f32]) -> Self {
         let extreme = x.iter().fold(0.0f32, |extreme, x| if x.abs() > extreme.abs() { *x } else { extreme });
         let largest_weight = w.iter().copied().fold(0.0, f32::max);
-        let (values, weights) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
-        let mut group = Self { values, weights, len: x.len(), extreme, largest_weight, least: 0.0, most: 0.0 };
         let (unit, unit_weight) = (inverse(extreme.abs()), inverse(largest_weight));
-        for i in 0..x.len() {
-            group.values[i] = x[i] * unit;
+        let (mut values, mut weights) = ([0.0; N], [1.0; N]);
+        for i in 0..N {
+            values[i] = x[i] * unit;
             // Where no input ever was, any value is as good; then the plain error decides.
-            group.weights[i] = if unit_weight > 0.0 { (w[i] * unit_weight).max(1e-8) } else { 1.0 };
+            weights[i] = if unit_weight > 0.0 { (w[i] * unit_weight).max(1e-8) } else { 1.0 };
         }
-        group.least = group.values[..x.len()].iter().copied().fold(f32::INFINITY, f32::min);
-        group.most = group.values[..x.len()].iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        group
+        let least = values.iter().copied().fold(f32::INFINITY, f32::min);
+        let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        Self { values, weights, extreme, largest_weight, least, most }
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (f32, f32)> {
-        self.values[..self.len].iter().copied().zip(self.weights[..self.len].iter().copied())
-    }
-
-    /// The values' magnitude, which scales that the search finds are to be multiplied by.
-    pub(super) fn magnitude(&self) -> f32 {
-        self.extreme.abs()
-    }
-
-    /// The weighted squared error of a line in units of the group's largest value.
-    pub(super) fn error(&self, codes: Codes, line: Line) -> f32 {
+    /// The weighted squared error of a line.
+    #[inline(always)]
+    fn error(&self, codes: Codes, line: Line) -> f32 {
         let inverse_scale = inverse(line.scale);
-        let mut error = 0.0;
-        for (x, w) in self.pairs() {
-            let code = f32::from(codes.nearest((x - line.bias) * inverse_scale));
-            let difference = x - (line.scale * code + line.bias);
-            error += w * difference * difference;
+        let mut errors = [0.0; LANES];
+        for first in (0..N).step_by(LANES) {
+            for lane in 0..LANES {
+                let (x, w) = (self.values[first + lane], self.weights[first + lane]);
+                let code = f32::from(codes.nearest((x - line.bias) * inverse_scale));
+                let difference = x - (line.scale * code + line.bias);
+                errors[lane] += w * difference * difference;
+            }
         }
-        error
+        errors.iter().sum()
     }
 
     /// An [`error`](Self::error) in units of the values and weights themselves.
-    pub(super) fn whole_error(&self, error: f32) -> f64 {
+    fn whole_error(&self, error: f32) -> f64 {
         f64::from(error) * f64::from(self.extreme).powi(2) * f64::from(self.largest_weight)
     }
 
+    #[inline(always)]
     fn sums(&self, codes: Codes, line: Line) -> Sums {
         let inverse_scale = inverse(line.scale);
-        let mut sums = Sums::default();
-        for (x, w) in self.pairs() {
-            let code = f32::from(codes.nearest((x - line.bias) * inverse_scale));
-            sums.weight += w;
-            sums.code += w * code;
-            sums.square += w * code * code;
-            sums.value += w * x;
-            sums.product += w * x * code;
+        let [mut weight, mut code_sum, mut square, mut value, mut product] = [[0.0; LANES]; 5];
+        for first in (0..N).step_by(LANES) {
+            for lane in 0..LANES {
+                let (x, w) = (self.values[first + lane], self.weights[first + lane]);
+                let code = f32::from(codes.nearest((x - line.bias) * inverse_scale));
+                weight[lane] += w;
+                code_sum[lane] += w * code;
+                square[lane] += w * code * code;
+                value[lane] += w * x;
+                product[lane] += w * x * code;
+            }
         }
-        sums
+        let sum = |lanes: [f32; LANES]| lanes.iter().sum();
+        Sums { weight: sum(weight), code: sum(code_sum), square: sum(square), value: sum(value), product: sum(product) }
     }
 
-    /// The scale without a bias that has a small weighted error. Candidates put the extreme value near either end of the codes, clipped or
-    /// not; the scale that is best for the codes they give, `Σ wxc / Σ wc²`, is tried again as a candidate.
-    pub(super) fn scale(&self, codes: Codes) -> f32 {
+    /// The scale without a bias that has a small weighted error, in units of the values themselves. Candidates put the extreme value near
+    /// either end of the codes, clipped or not; the scale that is best for the codes they give, `Σ wxc / Σ wc²`, is a candidate again.
+    #[inline(always)]
+    fn scale(&self, codes: Codes) -> f32 {
         if self.extreme == 0.0 {
             return 0.0;
         }
         let (low, high) = codes.ends();
         // At eight bits only the rounding of the scale itself is left to be won back.
-        let steps = if matches!(codes, Codes::Range(_, 127)) { 3 } else { 18 };
+        let fine = matches!(codes, Codes::Range(_, 127));
+        let steps = if fine { 3 } else { 18 };
         let (mut best, mut explained) = (0.0, -1.0);
-        let mut consider = |scale: f32| {
+        for step in 0..2 * steps + 2 {
+            let end = if step % 2 == 0 { low } else { high };
+            // From a sixth beyond the end, which clips the value, to three tenths before it.
+            let share = if fine { 0.997 + 0.004 * (step / 2) as f32 } else { 1.16 - 0.027 * (step / 2) as f32 };
+            let scale = if step < 2 * steps { self.extreme.signum() / (end * share) } else { best };
             let sums = self.sums(codes, Line { scale, bias: 0.0 });
             if sums.square > 0.0 && sums.product * sums.product / sums.square > explained {
                 (best, explained) = (sums.product / sums.square, sums.product * sums.product / sums.square);
             }
-        };
-        let sign = self.extreme.signum();
-        for end in [low, high] {
-            for step in 0..steps {
-                // From a sixth beyond the end, which clips the value, to three tenths before it.
-                let share = if steps == 3 { 0.997 + 0.004 * step as f32 } else { 1.16 - 0.027 * step as f32 };
-                consider(sign / (end * share));
-            }
         }
-        for _ in 0..2 {
-            let again = best;
-            let sums = self.sums(codes, Line { scale: again, bias: 0.0 });
-            if sums.square > 0.0 && sums.product * sums.product / sums.square > explained {
-                (best, explained) = (sums.product / sums.square, sums.product * sums.product / sums.square);
-            }
-        }
-        best
+        best * self.extreme.abs()
     }
 
-    /// The line with a small weighted error; its bias is not above zero unless `any_bias`.
-    pub(super) fn line(&self, high: f32, any_bias: bool) -> Line {
+    /// The line for codes from 0 to `high` that has a small weighted error, in units of the values themselves; its bias is not above zero
+    /// unless `any_bias`.
+    #[inline(always)]
+    fn line(&self, high: f32, any_bias: bool) -> Line {
         let codes = Codes::Range(0, high as i8);
         let least = if any_bias { self.least } else { self.least.min(0.0) };
         let most = if any_bias { self.most } else { self.most.max(0.0) };
+        let magnitude = self.extreme.abs();
         if most <= least {
-            return Line { scale: 0.0, bias: least };
+            return Line { scale: 0.0, bias: least * magnitude };
         }
         let (mut best, mut best_error) = (Line { scale: (most - least) / high, bias: least }, f32::INFINITY);
-        let mut consider = |line: Line, best: &mut Line| {
+        for step in 0..34 {
+            let mut line = best;
+            if step < 32 {
+                line.scale = (most - least) / (high * (0.92 + 0.028 * (step / 2) as f32));
+                let place = if step % 2 == 0 { 0.0 } else { 0.5 };
+                line.bias = least + place * ((most - least) - high * line.scale).max(-line.scale);
+                line = self.refit(codes, line, any_bias);
+            }
+            line = self.refit(codes, line, any_bias);
             let error = self.error(codes, line);
             if error < best_error {
-                (*best, best_error) = (line, error);
-            }
-        };
-        for step in 0..16 {
-            let scale = (most - least) / (high * (0.92 + 0.028 * step as f32));
-            for place in [0.0, 0.5] {
-                let mut line = Line { scale, bias: least + place * ((most - least) - high * scale).max(-scale) };
-                for _ in 0..2 {
-                    line = self.refit(codes, line, any_bias);
-                }
-                consider(line, &mut best);
+                (best, best_error) = (line, error);
             }
         }
-        for _ in 0..2 {
-            consider(self.refit(codes, best, any_bias), &mut best);
-        }
-        best
+        Line { scale: best.scale * magnitude, bias: best.bias * magnitude }
     }
 
     /// The line that is best for the codes that `line` gives.
+    #[inline(always)]
     fn refit(&self, codes: Codes, line: Line, any_bias: bool) -> Line {
         let sums = self.sums(codes, line);
         let determinant = sums.weight * sums.square - sums.code * sums.code;
@@ -205,28 +225,168 @@ impl Group {
     }
 }
 
-/// The nearest half-precision number.
-pub(super) fn rounded_half(x: f32) -> (u16, f32) {
-    let bits = half_bits(x);
-    (bits, from_half_bits(bits))
-}
-
 /// `x` in whole units, at most `most` of them either way.
-pub(super) fn in_units(x: f32, unit: f32, most: f32) -> f32 {
+fn in_units(x: f32, unit: f32, most: f32) -> f32 {
     (x * inverse(unit)).round_ties_even().clamp(-most, most)
 }
 
-/// Encodes one block: its scales by the weights, each code the nearest.
-pub(super) fn encode_block<B: Block>(values: &[f32], weights: &[f32], out: &mut [u8]) {
-    B::choose(values, weights, out);
-    let (mut scales, mut biases) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
-    B::scales(out, &mut scales, &mut biases);
-    let mut codes = [0; MAX_BLOCK];
-    for (group, (x, codes)) in values.chunks(B::GROUP).zip(codes.chunks_mut(B::GROUP)).enumerate() {
-        let inverse_scale = inverse(scales[group]);
-        for (code, x) in codes.iter_mut().zip(x) {
-            *code = B::CODES.nearest((x - biases[group]) * inverse_scale);
+/// Stores the scales, and biases, that have a small `Σ weight · (value − decoded)²` over the block; its codes are left as they are.
+#[inline(always)]
+fn choose(fit: Fit, codes: Codes, values: &[f32], weights: &[f32], block: &mut [u8]) {
+    match fit {
+        Fit::Scale => put_halves(&[half_bits(Group::<32>::new(values, weights).scale(codes))], block),
+        Fit::Line => {
+            let line = Group::<32>::new(values, weights).line(codes.ends().1, true);
+            put_halves(&[half_bits(line.scale), half_bits(line.bias)], block);
+        }
+        Fit::AffineGroups => choose_affine(codes, values, weights, block),
+        Fit::ScaledGroups(scales_at, unit_at) => {
+            let groups: [Group<16>; 16] =
+                std::array::from_fn(|j| Group::new(&values[j * 16..][..16], &weights[j * 16..][..16]));
+            let ideal = groups.each_ref().map(|group| group.scale(codes));
+            let largest = ideal.iter().fold(0.0f32, |most, scale| most.max(scale.abs()));
+            let bits = half_bits(largest / 127.0);
+            let d = from_half_bits(bits);
+            put_halves(&[bits], &mut block[unit_at..]);
+            for ((group, scale), byte) in groups.iter().zip(ideal).zip(&mut block[scales_at..][..16]) {
+                let (unit, nearest) = (inverse(group.extreme.abs()), in_units(scale, d, 127.0));
+                let mut least = f32::INFINITY;
+                for step in [0.0, -1.0, 1.0] {
+                    let integer = (nearest + step).clamp(-127.0, 127.0);
+                    let error = group.error(codes, Line { scale: d * integer * unit, bias: 0.0 });
+                    if error < least {
+                        (least, *byte) = (error, integer as i8 as u8);
+                    }
+                }
+            }
         }
     }
-    B::set_codes(&codes, out);
+}
+
+/// [`choose`] for [`Fit::AffineGroups`].
+#[inline(always)]
+fn choose_affine(codes: Codes, values: &[f32], weights: &[f32], block: &mut [u8]) {
+    let groups: [Group<32>; 8] = std::array::from_fn(|j| Group::new(&values[j * 32..][..32], &weights[j * 32..][..32]));
+    let lines = groups.each_ref().map(|group| group.line(codes.ends().1, false));
+    let largest = |part: fn(&Line) -> f32| lines.iter().fold(0.0f32, |most, line| most.max(part(line)));
+    let (largest_scale, largest_minimum) = (largest(|line| line.scale), largest(|line| -line.bias));
+    let mut best_error = f64::INFINITY;
+    for shrink in [63.0, 61.0, 59.0] {
+        let halves = [half_bits(largest_scale / shrink), half_bits(largest_minimum / shrink)];
+        let [d, dmin] = halves.map(from_half_bits);
+        let (mut scales, mut minima, mut total) = ([0; 8], [0; 8], 0.0);
+        for (j, group) in groups.iter().enumerate() {
+            let unit = inverse(group.extreme.abs());
+            let (nearest_scale, nearest_minimum) =
+                (in_units(lines[j].scale, d, 63.0), in_units(-lines[j].bias, dmin, 63.0));
+            let mut least = f32::INFINITY;
+            for step in 0..9 {
+                let scale = (nearest_scale + (step / 3) as f32 - 1.0).clamp(0.0, 63.0);
+                let minimum = (nearest_minimum + (step % 3) as f32 - 1.0).clamp(0.0, 63.0);
+                let error = group.error(codes, Line { scale: d * scale * unit, bias: -dmin * minimum * unit });
+                if error < least {
+                    (least, scales[j], minima[j]) = (error, scale as u8, minimum as u8);
+                }
+            }
+            total += group.whole_error(least);
+        }
+        if total < best_error {
+            best_error = total;
+            put_halves(&halves, block);
+            super::k_quants::pack_scales(&scales, &minima, &mut block[4..16]);
+        }
+    }
+}
+
+/// One block of a row that is rounded value by value.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockToRound<'a> {
+    /// The block's values.
+    pub values: &'a [f32],
+    /// What they are to be rounded to: the values, and what errors in earlier columns ask for.
+    pub wanted: &'a [f32],
+    /// How much an error counts in each column; not negative.
+    pub weights: &'a [f32],
+    /// `coupling[i · stride + j]`: the share of the error in column `i` that is to be added to what is wanted of column `j`; zero unless `j > i`.
+    /// Empty where errors are not paid for.
+    pub coupling: &'a [f32],
+    /// The distance between rows of `coupling`.
+    pub stride: usize,
+}
+
+/// Shares of the scale that is best without coupling which are tried with it.
+const SHARES: [f32; 7] = [1.0, 0.96, 0.92, 0.88, 1.04, 1.08, 0.84];
+
+/// A block's codes and what they cost.
+struct Trial {
+    cost: f32,
+    codes: [i8; MAX_BLOCK],
+    decoded: [f32; MAX_BLOCK],
+}
+
+impl Trial {
+    /// Rounds with the scales that are in `block`.
+    #[inline(always)]
+    fn new(format: Format, range: Codes, part: &BlockToRound<'_>, block: &[u8]) -> Self {
+        let (mut scales, mut biases) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
+        let group = block_scales(format, block, &mut scales, &mut biases);
+        let inverses = scales.map(inverse);
+        let mut trial = Self { cost: 0.0, codes: [0; MAX_BLOCK], decoded: [0.0; MAX_BLOCK] };
+        let mut wanted = [0.0; MAX_BLOCK];
+        let len = part.values.len();
+        wanted[..len].copy_from_slice(part.wanted);
+        for at in 0..len {
+            let (scale, bias) = (scales[at / group], biases[at / group]);
+            let code = range.nearest((wanted[at] - bias) * inverses[at / group]);
+            let decoded = scale * f32::from(code) + bias;
+            (trial.codes[at], trial.decoded[at]) = (code, decoded);
+            let due = wanted[at] - decoded;
+            trial.cost += part.weights[at] * due * due;
+            if !part.coupling.is_empty() {
+                let error = part.values[at] - decoded;
+                let coupling = &part.coupling[at * part.stride..][..len];
+                // Whole registers from the one on that holds the next column; what is before that is zero.
+                let from = at / LANES * LANES;
+                let (wanted, coupling) =
+                    (wanted[from..len].as_chunks_mut::<LANES>().0, coupling[from..].as_chunks::<LANES>().0);
+                for (wanted, coupling) in wanted.iter_mut().zip(coupling) {
+                    for lane in 0..LANES {
+                        wanted[lane] += error * coupling[lane];
+                    }
+                }
+            }
+        }
+        trial
+    }
+}
+
+/// Encodes a block of a quantized format for the smallest `Σ weight · (wanted − decoded)²`, where what is wanted of a column depends on the
+/// errors in those before it. `decoded` gets the block's values.
+///
+/// # Panics
+/// When slices are not those of one block of a quantized format.
+#[inline(always)]
+pub fn round_block(format: Format, part: &BlockToRound<'_>, block: &mut [u8], decoded: &mut [f32]) {
+    let (info, len) = (format.info(), part.values.len());
+    let fits = len == info.block_len && block.len() == info.block_bytes && decoded.len() == len;
+    assert!(fits && part.wanted.len() == len && part.weights.len() == len, "one block of {format}");
+    let (fit, codes) = with_block!(format, B => (B::FIT, B::CODES), else panic!("{format} is no quantized format"));
+    choose(fit, codes, part.wanted, part.weights, block);
+    let mut best = Trial::new(format, codes, part, block);
+    if !part.coupling.is_empty() {
+        let at = fit.unit_at();
+        let unit = half_at(block, at);
+        let mut best_unit = half_bits(unit);
+        for share in &SHARES[1..] {
+            let bits = half_bits(unit * share);
+            put_halves(&[bits], &mut block[at..]);
+            let trial = Trial::new(format, codes, part, block);
+            if trial.cost < best.cost {
+                (best, best_unit) = (trial, bits);
+            }
+        }
+        put_halves(&[best_unit], &mut block[at..]);
+    }
+    set_codes(format, &best.codes, block);
+    decoded.copy_from_slice(&best.decoded[..len]);
 }

@@ -27,7 +27,7 @@ pub use unit::MatrixUnit;
 use crate::activation::{QuantizedRow, QuantizedRowMut};
 use crate::isa::{Isa, IsaError};
 use crate::vector::Affine;
-use crate::{EncodeError, Format, MatrixView, StridedRows};
+use crate::{BlockToRound, EncodeError, Format, MatrixView, StridedRows};
 use operands::{Arrangement, check_float_tile, check_integer_rows, check_integer_tile, check_packed, check_rows};
 use table::Table;
 
@@ -94,6 +94,31 @@ impl Kernels {
     /// As [`encode_row`](crate::encode_row).
     pub fn encode_row(self, format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
         call!(self.codec.encode_row(format, values, out))
+    }
+
+    /// As [`encode_row_weighted`](crate::encode_row_weighted), with the same result.
+    ///
+    /// # Errors
+    /// As [`encode_row_weighted`](crate::encode_row_weighted).
+    ///
+    /// # Panics
+    /// As [`encode_row_weighted`](crate::encode_row_weighted).
+    pub fn encode_row_weighted(
+        self,
+        format: Format,
+        values: &[f32],
+        weights: &[f32],
+        out: &mut [u8],
+    ) -> Result<(), EncodeError> {
+        call!(self.codec.encode_row_weighted(format, values, weights, out))
+    }
+
+    /// As [`round_block`](crate::round_block), with the same result.
+    ///
+    /// # Panics
+    /// As [`round_block`](crate::round_block).
+    pub fn round_block(self, format: Format, part: &BlockToRound<'_>, block: &mut [u8], decoded: &mut [f32]) {
+        call!(self.codec.round_block(format, part, block, decoded))
     }
 
     /// As [`decode_row`](crate::decode_row), with the same result.
@@ -311,6 +336,15 @@ impl Kernels {
     pub fn add(self, x: &mut [f32], y: &[f32]) {
         assert_eq!(x.len(), y.len(), "rows of one length");
         call!(self.vector.add(x, y))
+    }
+
+    /// Adds a multiple of `y` to `x`: `x[i] += factor · y[i]`.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn add_multiple(self, factor: f32, y: &[f32], x: &mut [f32]) {
+        assert_eq!(x.len(), y.len(), "as many summands as values");
+        call!(self.vector.add_multiple(factor, y, x))
     }
 
     /// x ← x · factor.

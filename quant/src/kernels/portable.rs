@@ -12,6 +12,8 @@ use crate::{Format, MatrixView, StridedRows, vector};
 pub(crate) const TABLE: Table = Table {
     codec: Codec {
         encode_row: formats::encode_row,
+        encode_row_weighted: formats::encode_row_weighted,
+        round_block: formats::round_block,
         decode_row: formats::decode_row,
         squared_error: formats::squared_error,
         quantize: vector::quantize,
@@ -32,6 +34,7 @@ pub(crate) const TABLE: Table = Table {
         softcap: vector::softcap,
         softmax_tile: vector::softmax_tile,
         add: vector::add,
+        add_multiple: vector::add_multiple,
         scale: vector::scale,
         rms_norm: vector::rms_norm,
         add_rms_norm: vector::add_rms_norm,

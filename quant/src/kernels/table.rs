@@ -12,7 +12,7 @@ use super::matrix_unit::{OperandView, Pieces, Tile};
 use super::operands::{Arrangement, FloatPanel, FloatPanels, FloatRows, IntegerPanel, IntegerRows, Shape, TileOut};
 use crate::activation::{QuantizedRow, QuantizedRowMut};
 use crate::vector::Affine;
-use crate::{EncodeError, Format, MatrixView, StridedRows};
+use crate::{BlockToRound, EncodeError, Format, MatrixView, StridedRows};
 
 /// The kernels of a tier.
 #[derive(Clone, Copy)]
@@ -31,6 +31,8 @@ pub(crate) struct Table {
 #[expect(clippy::type_complexity, reason = "functions, as they are")]
 pub(crate) struct Codec {
     pub(crate) encode_row: unsafe fn(Format, &[f32], &mut [u8]) -> Result<(), EncodeError>,
+    pub(crate) encode_row_weighted: unsafe fn(Format, &[f32], &[f32], &mut [u8]) -> Result<(), EncodeError>,
+    pub(crate) round_block: unsafe fn(Format, &BlockToRound<'_>, &mut [u8], &mut [f32]),
     pub(crate) decode_row: unsafe fn(Format, &[u8], &mut [f32]),
     pub(crate) squared_error: unsafe fn(Format, &[u8], &[f32]) -> (f64, f64),
     pub(crate) quantize: unsafe fn(&[f32], QuantizedRowMut<'_>),
@@ -77,6 +79,7 @@ pub(crate) struct Vector {
     pub(crate) softcap: unsafe fn(&mut [f32], f32),
     pub(crate) softmax_tile: unsafe fn(&mut [f32], f32) -> (f32, f32),
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) add_multiple: unsafe fn(f32, &[f32], &mut [f32]),
     pub(crate) scale: unsafe fn(&mut [f32], f32),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) add_rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),

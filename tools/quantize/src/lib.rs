@@ -27,6 +27,7 @@ mod mask_decoder;
 mod npz;
 mod plan;
 pub mod program;
+pub mod rounding;
 mod summary;
 mod target;
 mod tokens;

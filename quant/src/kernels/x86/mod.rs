@@ -32,6 +32,7 @@ macro_rules! instantiate_vectors {
             add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = crate::vector::add_rms_norm;
             layer_norm(x: &[f32], affine: crate::vector::Affine<'_>, epsilon: f32, out: &mut [f32]) = crate::vector::layer_norm;
             add(x: &mut [f32], y: &[f32]) = crate::vector::add;
+            add_multiple(factor: f32, y: &[f32], x: &mut [f32]) = crate::vector::add_multiple;
             scale(x: &mut [f32], factor: f32) = crate::vector::scale;
             rotate(head: &mut [f32], rotation: &[(f32, f32)]) = crate::vector::rotate;
         }

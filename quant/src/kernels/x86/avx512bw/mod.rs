@@ -29,6 +29,7 @@ pub(crate) const TABLE: Table = Table {
         softcap: vectors::softcap,
         softmax_tile: vectors::softmax_tile,
         add,
+        add_multiple,
         scale,
         rms_norm,
         add_rms_norm,

@@ -1,0 +1,70 @@
+//! What each way of rounding costs the outputs of some matrices: `rounding FILE.safetensors TYPE [RIDGE …]`.
+//!
+//! The file has for each name `NAME.weight` (`[rows][columns]`), `NAME.calibration` and `NAME.test`, second moments of its inputs
+//! (`[columns][columns]`). Prints a table of mean squared output errors on the test moments, as shares of plain rounding's.
+
+use anyhow::{Context, Result};
+use gemmule_quant::{Format, decode_row, encode_row};
+use gemmule_quantize::rounding::{Moments, round_matrix};
+use safetensors::SafeTensors;
+
+fn floats(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
+    let tensor = tensors.tensor(name)?;
+    Ok(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+/// `Σ e · H · eᵀ` over the rows.
+fn output_error(format: Format, bytes: &[u8], weights: &[f32], columns: usize, moments: &[f32]) -> f64 {
+    let row_bytes = format.row_bytes(columns).expect("whole blocks");
+    let mut decoded = vec![0.0; columns];
+    let mut total = 0.0;
+    for (row, bytes) in weights.chunks_exact(columns).zip(bytes.chunks_exact(row_bytes)) {
+        decode_row(format, bytes, &mut decoded);
+        let errors: Vec<f32> = row.iter().zip(&decoded).map(|(w, q)| w - q).collect();
+        for (error, line) in errors.iter().zip(moments.chunks_exact(columns)) {
+            let sum: f32 = line.iter().zip(&errors).map(|(h, e)| h * e).sum();
+            total += f64::from(error * sum);
+        }
+    }
+    total
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [path, name, ridges @ ..] = &arguments[..] else { anyhow::bail!("rounding FILE.safetensors TYPE [RIDGE …]") };
+    let format = Format::from_name(name).context("no such type")?;
+    let ridges: Vec<f32> = ridges.iter().map(|ridge| ridge.parse()).collect::<Result<_, _>>()?;
+    let bytes = std::fs::read(path)?;
+    let tensors = SafeTensors::deserialize(&bytes)?;
+    let mut names: Vec<String> =
+        tensors.names().iter().filter_map(|name| name.strip_suffix(".weight")).map(str::to_owned).collect();
+    names.sort();
+    println!(
+        "| matrix | weighted | {} |",
+        ridges.iter().map(|r| format!("compensated, {r}")).collect::<Vec<_>>().join(" | ")
+    );
+    let mut logs = vec![Vec::new(); ridges.len() + 1];
+    for name in names {
+        let columns = tensors.tensor(&format!("{name}.weight"))?.shape()[1];
+        let weights = floats(&tensors, &format!("{name}.weight"))?;
+        let (calibration, test) =
+            (floats(&tensors, &format!("{name}.calibration"))?, floats(&tensors, &format!("{name}.test"))?);
+        let error = |bytes: &[u8]| output_error(format, bytes, &weights, columns, &test);
+        let mut plain = vec![0; format.row_bytes(weights.len()).context("whole blocks")?];
+        encode_row(format, &weights, &mut plain)?;
+        let plain = error(&plain);
+        let diagonal = (0..columns).map(|i| calibration[i * columns + i]).collect();
+        let mut shares =
+            vec![error(&round_matrix(format, &weights, columns, &Moments::Diagonal(diagonal), 0.0)?) / plain];
+        let full = Moments::Full(calibration);
+        for ridge in &ridges {
+            shares.push(error(&round_matrix(format, &weights, columns, &full, *ridge)?) / plain);
+        }
+        println!("| {name} | {} |", shares.iter().map(|share| format!("{share:.3}")).collect::<Vec<_>>().join(" | "));
+        logs.iter_mut().zip(&shares).for_each(|(logs, share)| logs.push(share.ln()));
+    }
+    let means: Vec<String> =
+        logs.iter().map(|logs| format!("{:.3}", (logs.iter().sum::<f64>() / logs.len() as f64).exp())).collect();
+    println!("| geometric mean | {} |", means.join(" | "));
+    Ok(())
+}
