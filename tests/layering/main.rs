@@ -104,6 +104,7 @@ const CONVERTER: Rooms = &[
     ("npz", &[]),
     ("plan", &["checkpoint", "hf_config", "mask_decoder"]),
     ("program", &["conversion", "convert", "target", "types"]),
+    ("rounding", &[]),
     ("summary", &["plan"]),
     ("target", &[]),
     ("tokens", &["json"]),

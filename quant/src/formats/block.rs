@@ -1,7 +1,7 @@
 //! What every family of quantized blocks says of itself.
 
 use super::fixed::PairProducts;
-use super::weighted::{Codes, Fit};
+use super::rule::{Codes, Fit};
 
 /// Most groups (values that share a scale) in a block of any format: Q6_K has 16.
 pub const MAX_GROUPS: usize = 16;
@@ -39,9 +39,10 @@ pub(crate) trait Block {
     const FIT: Fit;
     /// Stores the block's `LEN` codes.
     fn set_codes(codes: &[i8; MAX_BLOCK], block: &mut [u8]);
-    /// Whether [`encode`](Self::encode) is there.
-    const ENCODES: bool = false;
-    /// Encodes whole blocks of finite values; `out` has their bytes.
+    /// Whether [`encode`](Self::encode) is there: a search that is faster than one with weights, or better.
+    const SEARCHES: bool = false;
+    /// Encodes any number of whole blocks of finite values for a small squared error; `out` has their bytes. A block does not depend on its
+    /// neighbours, and decodes to finite values whatever the magnitude of its own.
     #[inline(always)]
     fn encode(_pairs: impl PairProducts, _values: &[f32], _out: &mut [u8]) {}
 }

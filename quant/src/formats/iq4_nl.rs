@@ -4,8 +4,8 @@
 
 use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves, put_values, with_sign};
 use super::fixed::PairProducts;
+use super::rule::{Codes, Fit};
 use super::search::{from_half_bits, half_bits, inverse};
-use super::weighted::{Codes, Fit};
 
 pub(crate) struct Iq4Nl;
 
@@ -42,7 +42,7 @@ impl Block for Iq4Nl {
         let square = LEVELS.iter().map(|level| f32::from(*level).powi(2)).sum::<f32>() / 16.0;
         put_values(&[with_sign(block, spread / square.sqrt())], block);
     }
-    const ENCODES: bool = true;
+    const SEARCHES: bool = true;
     #[inline(always)]
     fn encode(_: impl PairProducts, values: &[f32], out: &mut [u8]) {
         for (x, block) in values.as_chunks::<32>().0.iter().zip(out.chunks_exact_mut(Self::BYTES)) {

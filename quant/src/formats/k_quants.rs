@@ -4,11 +4,11 @@ use std::hint::select_unpredictable as select;
 
 use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, with_sign};
 use super::fixed::{FixedGroups, PairProducts};
+use super::rule::Fit;
 use super::search::{
     AffineScales, Groups, LANES, Lanes, code, each_lane, from_half_bits, half_bits, inverse, to_byte, to_half,
     transpose, transpose_eight,
 };
-use super::weighted::Fit;
 
 /// `d`, `dmin` (half), 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
 pub(crate) struct Q4K;
@@ -103,7 +103,7 @@ impl Block for Q4K {
     fn set_scales(block: &mut [u8], spread: f32) {
         set_affine_scales(block, 16.0, spread);
     }
-    const ENCODES: bool = true;
+    const SEARCHES: bool = true;
     #[inline(always)]
     fn encode(_: impl PairProducts, values: &[f32], out: &mut [u8]) {
         encode_q4_k(values, out);
@@ -145,7 +145,7 @@ impl Block for Q5K {
     fn set_scales(block: &mut [u8], spread: f32) {
         set_affine_scales(block, 32.0, spread);
     }
-    const ENCODES: bool = true;
+    const SEARCHES: bool = true;
     #[inline(always)]
     fn encode(_: impl PairProducts, values: &[f32], out: &mut [u8]) {
         encode_q5_k(values, out);
@@ -187,7 +187,7 @@ impl Block for Q6K {
         put_values(&[step], &mut block[208..]);
         block[192..208].fill(64);
     }
-    const ENCODES: bool = true;
+    const SEARCHES: bool = true;
     #[inline(always)]
     fn encode(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
         encode_q6_k(pairs, values, out);

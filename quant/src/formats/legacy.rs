@@ -8,8 +8,8 @@ use half::f16;
 
 use super::block::{Block, MAX_BLOCK, MAX_GROUPS, code_step, half_at, put_halves, put_values, with_sign};
 use super::fixed::{FixedGroups, PairProducts};
+use super::rule::{Codes, Fit};
 use super::search::{LANES, each_lane, from_half_bits, half_bits, transpose, transpose_eight};
-use super::weighted::{Codes, Fit};
 
 pub(crate) struct Q4_0;
 pub(crate) struct Q4_1;
@@ -67,7 +67,7 @@ impl Block for Q4_0 {
     fn set_scales(block: &mut [u8], spread: f32) {
         put_values(&[with_sign(block, code_step(16.0, spread))], block);
     }
-    const ENCODES: bool = true;
+    const SEARCHES: bool = true;
     #[inline(always)]
     fn encode(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
         encode_q4_0(pairs, values, out);
@@ -176,7 +176,7 @@ impl Block for Q8_0 {
     fn set_scales(block: &mut [u8], spread: f32) {
         put_values(&[with_sign(block, code_step(256.0, spread))], block);
     }
-    const ENCODES: bool = true;
+    const SEARCHES: bool = true;
     #[inline(always)]
     fn encode(pairs: impl PairProducts, values: &[f32], out: &mut [u8]) {
         encode_q8_0(pairs, values, out);

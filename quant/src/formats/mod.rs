@@ -7,6 +7,8 @@ pub(crate) mod float;
 pub(crate) mod iq4_nl;
 pub(crate) mod k_quants;
 pub(crate) mod legacy;
+mod parts;
+mod rule;
 mod search;
 mod table;
 mod weighted;
@@ -17,15 +19,15 @@ pub(crate) use fixed::{PairProducts, PortablePairs};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use fixed::{Pairs, Sums};
 pub(crate) use float::Float;
+pub use parts::{BlockParts, block_parts, block_scales, codes, set_codes, set_scales};
+pub use rule::Codes;
 pub use table::{FORMATS, Format, FormatInfo, ggml_type_name};
 pub(crate) use table::{plain_blocks, with_block, with_float};
-pub use weighted::{BlockToRound, Codes, round_block};
+pub use weighted::{BlockToRound, round_block};
 
 /// Why a row could not be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EncodeError {
-    /// The format has no encoder here.
-    Unsupported(Format),
     /// The row is not a whole number of blocks, or the output has another size.
     Length(Format, usize),
     /// A value is infinite or not a number; its index in the row.
@@ -35,7 +37,6 @@ pub enum EncodeError {
 impl std::fmt::Display for EncodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unsupported(format) => write!(f, "{format} can be read but not written"),
             Self::Length(format, len) => write!(f, "a row of {len} values is no whole number of {format} blocks"),
             Self::NotFinite(index) => write!(f, "value {index} of the row is infinite or not a number"),
         }
@@ -109,53 +110,10 @@ fn add_squares(values: &[f32; 16], sums: &mut [f32; 16]) {
     sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * value);
 }
 
-/// What a block of a quantized format is made of: `value[i] = scales[i / group] · codes[i] + biases[i / group]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BlockParts {
-    /// Values that share a scale.
-    pub group: usize,
-    /// A scale for each group.
-    pub scales: Vec<f32>,
-    /// A bias for each group; zero where the format has none.
-    pub biases: Vec<f32>,
-    /// A code for each value.
-    pub codes: Vec<i8>,
-}
-
-/// Takes a block apart; `None` for a floating-point format.
-///
-/// # Panics
-/// When `block` is not one block.
-pub fn block_parts(format: Format, block: &[u8]) -> Option<BlockParts> {
-    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
-    with_block!(format, B => {
-        let (mut scales, mut biases, mut codes) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS], [0; MAX_BLOCK]);
-        B::scales(block, &mut scales, &mut biases);
-        B::codes(block, &mut codes);
-        let groups = B::LEN / B::GROUP;
-        Some(BlockParts {
-            group: B::GROUP,
-            scales: scales[..groups].to_vec(),
-            biases: biases[..groups].to_vec(),
-            codes: codes[..B::LEN].to_vec(),
-        })
-    }, else None)
-}
-
-/// Gives a block of random bytes, of a quantized format, the scales with which its values spread by `spread` around zero: weights for
-/// measurements, made without encoding any.
-///
-/// # Panics
-/// When `block` is not one block of a quantized format.
-pub fn set_scales(format: Format, block: &mut [u8], spread: f32) {
-    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
-    with_block!(format, B => B::set_scales(block, spread), else panic!("{format} is no quantized format"));
-}
-
 /// Encodes a row, or several one behind the other, into `out`. Scales are searched for the smallest squared error.
 ///
 /// # Errors
-/// [`EncodeError`]: no encoder, a length that is no whole number of blocks, or a value that is not finite.
+/// [`EncodeError`]: a length that is no whole number of blocks, or a value that is not finite.
 pub fn encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
     encode_row_with(PortablePairs, format, values, out)
 }
@@ -179,10 +137,12 @@ pub(crate) fn encode_row_with(
         }
     }
     with_block!(format, B => {
-        if !B::ENCODES {
-            return Err(EncodeError::Unsupported(format));
+        if B::SEARCHES {
+            B::encode(pairs, values, out);
+        } else {
+            let parts = values.chunks_exact(B::LEN).zip(out.chunks_exact_mut(B::BYTES));
+            parts.for_each(|(values, out)| encode_block(format, values, &[1.0; MAX_BLOCK][..B::LEN], out));
         }
-        B::encode(pairs, values, out);
     }, else with_float!(format, E => float::encode::<E>(values, out), else unreachable!()));
     Ok(())
 }
@@ -210,42 +170,12 @@ pub fn encode_row_weighted(format: Format, values: &[f32], weights: &[f32], out:
     }
     let info = format.info();
     let parts = values.chunks_exact(info.block_len).zip(weights.chunks_exact(info.block_len));
-    for ((values, weights), out) in parts.zip(out.chunks_exact_mut(info.block_bytes)) {
-        let part = BlockToRound { values, wanted: values, weights, coupling: &[], stride: 0 };
-        round_block(format, &part, out, &mut [0.0; MAX_BLOCK][..info.block_len]);
-    }
+    parts.zip(out.chunks_exact_mut(info.block_bytes)).for_each(|((x, w), out)| encode_block(format, x, w, out));
     Ok(())
 }
 
-/// The codes that a quantized format has; `None` for a floating-point format.
-pub fn codes(format: Format) -> Option<Codes> {
-    with_block!(format, B => Some(B::CODES), else None)
-}
-
-/// The scales and biases of a block's groups; returns how many values a group has. Biases are zero where the format has none.
-///
-/// # Panics
-/// When `block` is not one block of a quantized format.
 #[inline(always)]
-pub fn block_scales(
-    format: Format,
-    block: &[u8],
-    scales: &mut [f32; MAX_GROUPS],
-    biases: &mut [f32; MAX_GROUPS],
-) -> usize {
-    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
-    biases.fill(0.0);
-    with_block!(format, B => {
-        B::scales(block, scales, biases);
-        B::GROUP
-    }, else panic!("{format} is no quantized format"))
-}
-
-/// Stores a block's codes.
-///
-/// # Panics
-/// When `block` is not one block of a quantized format, or a code is none of its [`codes`].
-pub fn set_codes(format: Format, codes: &[i8; MAX_BLOCK], block: &mut [u8]) {
-    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
-    with_block!(format, B => B::set_codes(codes, block), else panic!("{format} is no quantized format"));
+fn encode_block(format: Format, values: &[f32], weights: &[f32], out: &mut [u8]) {
+    let part = BlockToRound { values, wanted: values, weights, coupling: &[], stride: 0 };
+    round_block(format, &part, out, &mut [0.0; MAX_BLOCK][..values.len()]);
 }

@@ -21,8 +21,6 @@ pub struct FormatInfo {
     pub block_bytes: usize,
     /// Whether products take activations quantized to 8 bits (else `f32`).
     pub integer: bool,
-    /// Whether this crate can encode to the format.
-    pub encodes: bool,
 }
 
 /// Defines [`Format`], [`FORMATS`] and the macros that go from a format to its type, from the rows below. `$d` is a dollar sign, for
@@ -46,7 +44,7 @@ macro_rules! formats {
         pub const FORMATS: &[FormatInfo] = &[
             $(FormatInfo {
                 format: Format::$float, name: $float_name, ggml_id: $float_id, file_type: $float_file,
-                block_len: 1, block_bytes: <$crate::formats::$float_family::$element as Float>::BYTES, integer: false, encodes: true,
+                block_len: 1, block_bytes: <$crate::formats::$float_family::$element as Float>::BYTES, integer: false,
             },)*
             $(FormatInfo::of_block::<$crate::formats::$family::$type>(Format::$block, $block_name, $block_id, $block_file),)*
             $(FormatInfo::of_block::<$crate::formats::$plain_family::$plain_type>(Format::$plain, $plain_name, $plain_id, $plain_file),)*
@@ -131,7 +129,7 @@ impl FormatInfo {
     /// The row of a block format.
     const fn of_block<B: Block>(format: Format, name: &'static str, ggml_id: u32, file_type: u32) -> Self {
         let (block_len, block_bytes) = (B::LEN, B::BYTES);
-        Self { format, name, ggml_id, file_type, block_len, block_bytes, integer: true, encodes: B::ENCODES }
+        Self { format, name, ggml_id, file_type, block_len, block_bytes, integer: true }
     }
 }
 
@@ -180,7 +178,7 @@ impl std::fmt::Display for Format {
 
 /// ggml's names for tensor types that this crate does not compute with, for error messages.
 pub fn ggml_type_name(id: u32) -> &'static str {
-    const OTHERS: [(u32, &str); 23] = [
+    const OTHERS: &[(u32, &str)] = &[
         (9, "q8_1"),
         (10, "q2_k"),
         (11, "q3_k"),

@@ -189,7 +189,7 @@ fn what_is_no_checkpoint_is_told() {
         (empty.to_str().unwrap(), &[], 1, "give the directory of a Hugging Face checkpoint"),
         (file, &["--type", "q8_0"], 2, "--type says what a checkpoint is converted to"),
         (NAME, &["--mmproj", file], 2, "a checkpoint has both halves"),
-        (NAME, &["--type", "q4_1"], 2, "the nearest is q4_0"),
+        (NAME, &["--type", "mxfp4"], 2, "the nearest is q4_0"),
         (NAME, &["--type", "q5_k", "--isa", "none"], 2, "--isa"),
     ];
     for (model, more, code, part) in cases {

@@ -37,9 +37,14 @@ struct Cli {
     /// Pixels of the picture's side.
     #[arg(long, default_value_t = 224, value_parser = parse_resolution)]
     resolution: usize,
-    /// Type of the decoder's matrices, from which those of embedding and vision tower follow as in gemmule-quantize:
-    /// q4_0, q4_k, q5_k, q6_k, q8_0, f16, bf16, f32.
-    #[arg(long = "type", value_name = "TYPE", default_value = "q4_0", value_parser = gemmule_quantize::parse_format)]
+    /// Type of the decoder's matrices, from which those of embedding and vision tower follow as in gemmule-quantize.
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        default_value = "q4_0",
+        value_parser = gemmule_quantize::parse_format,
+        help = format!("Type of the decoder's matrices, from which the others follow as in gemmule-quantize: {}", gemmule_quantize::format_names())
+    )]
     body: Format,
     /// Write a checkpoint in bf16 instead, for the converter.
     #[arg(long, conflicts_with_all = ["body", "split", "force"])]

@@ -1,5 +1,7 @@
 //! The factor of a matrix of second moments that error compensation needs.
 
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 use rayon::prelude::*;
 
 /// Columns that are factored together.
@@ -120,44 +122,28 @@ pub(crate) struct Operand<'a> {
 }
 
 impl Operand<'_> {
-    fn holds(&self, rows: usize, columns: usize) -> bool {
-        rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
+    fn view(&self, rows: usize, columns: usize) -> ArrayView2<'_, f32> {
+        let shape = (rows, columns).strides((self.row, self.column));
+        ArrayView2::from_shape(shape, self.values).expect("an operand as large as said")
     }
 }
 
 /// `out += factor · left · right`, of `[rows, depth, columns]`; rows of `out` are `stride` apart.
 ///
 /// # Panics
-/// When an operand is smaller than that.
+/// When an operand or `out` is smaller than that.
 pub(crate) fn multiply(
     left: Operand<'_>,
     right: Operand<'_>,
-    sizes: [usize; 3],
+    [rows, depth, columns]: [usize; 3],
     factor: f32,
     out: &mut [f32],
     stride: usize,
 ) {
-    let [rows, depth, columns] = sizes;
-    assert!(left.holds(rows, depth) && right.holds(depth, columns) && columns <= stride, "operands of a product");
-    assert!(rows == 0 || columns == 0 || (rows - 1) * stride + columns <= out.len(), "room for a product");
-    // SAFETY: the assertions above: every element that the three matrices have lies in their slices; `out` is borrowed alone.
-    unsafe {
-        matrixmultiply::sgemm(
-            rows,
-            depth,
-            columns,
-            factor,
-            left.values.as_ptr(),
-            left.row as isize,
-            left.column as isize,
-            right.values.as_ptr(),
-            right.row as isize,
-            right.column as isize,
-            1.0,
-            out.as_mut_ptr(),
-            stride as isize,
-            1,
-        );
+    if rows > 0 && depth > 0 && columns > 0 {
+        let out = ArrayViewMut2::from_shape((rows, columns).strides((stride, 1)), out);
+        let mut out = out.expect("room for a product");
+        general_mat_mul(factor, &left.view(rows, depth), &right.view(depth, columns), 1.0, &mut out);
     }
 }
 
