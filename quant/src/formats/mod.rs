@@ -140,8 +140,7 @@ pub(crate) fn encode_row_with(
         if B::SEARCHES {
             B::encode(pairs, values, out);
         } else {
-            let parts = values.chunks_exact(B::LEN).zip(out.chunks_exact_mut(B::BYTES));
-            parts.for_each(|(values, out)| encode_block(format, values, &[1.0; MAX_BLOCK][..B::LEN], out));
+            encode_evenly(format, values, out);
         }
     }, else with_float!(format, E => float::encode::<E>(values, out), else unreachable!()));
     Ok(())
@@ -155,8 +154,20 @@ pub(crate) fn encode_row_with(
 ///
 /// # Panics
 /// When there are not as many weights as values.
-#[inline(always)]
 pub fn encode_row_weighted(format: Format, values: &[f32], weights: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+    encode_row_weighted_with(format, values, weights, out, |part, block, decoded| {
+        round_portably(format, part, block, decoded);
+    })
+}
+
+/// [`encode_row_weighted`] with an instruction set's [`round_block`].
+pub(crate) fn encode_row_weighted_with(
+    format: Format,
+    values: &[f32],
+    weights: &[f32],
+    out: &mut [u8],
+    round: impl Fn(&BlockToRound<'_>, &mut [u8], &mut [f32]),
+) -> Result<(), EncodeError> {
     assert_eq!(values.len(), weights.len(), "a weight for each value");
     if format.row_bytes(values.len()) != Some(out.len()) {
         return Err(EncodeError::Length(format, values.len()));
@@ -170,12 +181,26 @@ pub fn encode_row_weighted(format: Format, values: &[f32], weights: &[f32], out:
     }
     let info = format.info();
     let parts = values.chunks_exact(info.block_len).zip(weights.chunks_exact(info.block_len));
-    parts.zip(out.chunks_exact_mut(info.block_bytes)).for_each(|((x, w), out)| encode_block(format, x, w, out));
+    for ((values, weights), out) in parts.zip(out.chunks_exact_mut(info.block_bytes)) {
+        let part = BlockToRound { values, wanted: values, weights, coupling: &[], stride: 0 };
+        round(&part, out, &mut [0.0; MAX_BLOCK][..info.block_len]);
+    }
     Ok(())
 }
 
-#[inline(always)]
-fn encode_block(format: Format, values: &[f32], weights: &[f32], out: &mut [u8]) {
-    let part = BlockToRound { values, wanted: values, weights, coupling: &[], stride: 0 };
-    round_block(format, &part, out, &mut [0.0; MAX_BLOCK][..values.len()]);
+/// Encodes finite values by [`round_block`], all errors counting the same: plain Rust on every instruction set, since it is large.
+#[inline(never)]
+fn encode_evenly(format: Format, values: &[f32], out: &mut [u8]) {
+    let info = format.info();
+    for (values, out) in values.chunks_exact(info.block_len).zip(out.chunks_exact_mut(info.block_bytes)) {
+        let weights = &[1.0; MAX_BLOCK][..info.block_len];
+        let part = BlockToRound { values, wanted: values, weights, coupling: &[], stride: 0 };
+        round_portably(format, &part, out, &mut [0.0; MAX_BLOCK][..info.block_len]);
+    }
+}
+
+/// [`round_block`] once, in plain Rust.
+#[inline(never)]
+pub(crate) fn round_portably(format: Format, part: &BlockToRound<'_>, block: &mut [u8], decoded: &mut [f32]) {
+    round_block(format, part, block, decoded);
 }

@@ -27,7 +27,7 @@ pub use unit::MatrixUnit;
 use crate::activation::{QuantizedRow, QuantizedRowMut};
 use crate::isa::{Isa, IsaError};
 use crate::vector::Affine;
-use crate::{BlockToRound, EncodeError, Format, MatrixView, StridedRows};
+use crate::{BlockToRound, EncodeError, Format, MatrixView, StridedRows, formats};
 use operands::{Arrangement, check_float_tile, check_integer_rows, check_integer_tile, check_packed, check_rows};
 use table::Table;
 
@@ -110,7 +110,9 @@ impl Kernels {
         weights: &[f32],
         out: &mut [u8],
     ) -> Result<(), EncodeError> {
-        call!(self.codec.encode_row_weighted(format, values, weights, out))
+        formats::encode_row_weighted_with(format, values, weights, out, |part, block, decoded| {
+            self.round_block(format, part, block, decoded);
+        })
     }
 
     /// As [`round_block`](crate::round_block), with the same result.

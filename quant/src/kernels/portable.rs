@@ -12,8 +12,7 @@ use crate::{Format, MatrixView, StridedRows, vector};
 pub(crate) const TABLE: Table = Table {
     codec: Codec {
         encode_row: formats::encode_row,
-        encode_row_weighted: formats::encode_row_weighted,
-        round_block: formats::round_block,
+        round_block: formats::round_portably,
         decode_row: formats::decode_row,
         squared_error: formats::squared_error,
         quantize: vector::quantize,

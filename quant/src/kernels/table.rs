@@ -31,7 +31,6 @@ pub(crate) struct Table {
 #[expect(clippy::type_complexity, reason = "functions, as they are")]
 pub(crate) struct Codec {
     pub(crate) encode_row: unsafe fn(Format, &[f32], &mut [u8]) -> Result<(), EncodeError>,
-    pub(crate) encode_row_weighted: unsafe fn(Format, &[f32], &[f32], &mut [u8]) -> Result<(), EncodeError>,
     pub(crate) round_block: unsafe fn(Format, &BlockToRound<'_>, &mut [u8], &mut [f32]),
     pub(crate) decode_row: unsafe fn(Format, &[u8], &mut [f32]),
     pub(crate) squared_error: unsafe fn(Format, &[u8], &[f32]) -> (f64, f64),

@@ -15,7 +15,7 @@ use crate::{BlockToRound, EncodeError, Format, vector};
 
 /// The kernels.
 pub(crate) const TABLE: Table = Table {
-    codec: Codec { encode_row, encode_row_weighted, round_block, decode_row, squared_error, quantize, to_half },
+    codec: Codec { encode_row, round_block, decode_row, squared_error, quantize, to_half },
     rows: RowProducts { dot_float: floats::dot_float, dot_integer: rows::dot_integer, add_scaled: floats::add_scaled },
     float: FloatProducts {
         pack: pack_float,
@@ -54,7 +54,6 @@ fn encode_row(format: Format, values: &[f32], out: &mut [u8]) -> Result<(), Enco
 
 instantiate! {
     "avx2,fma,f16c";
-    encode_row_weighted(format: Format, values: &[f32], weights: &[f32], out: &mut [u8]) -> Result<(), EncodeError> = formats::encode_row_weighted;
     round_block(format: Format, part: &BlockToRound<'_>, block: &mut [u8], decoded: &mut [f32]) = formats::round_block;
     decode_row(format: Format, bytes: &[u8], out: &mut [f32]) = formats::decode_row;
     squared_error(format: Format, bytes: &[u8], values: &[f32]) -> (f64, f64) = formats::squared_error;
