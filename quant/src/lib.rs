@@ -18,9 +18,9 @@ pub mod vector;
 
 pub use activation::{QuantizedRow, QuantizedRows};
 pub use formats::{
-    BlockParts, BlockToRound, Codes, EncodeError, FORMATS, Format, FormatInfo, MAX_BLOCK, MAX_GROUPS, block_parts,
-    block_scales, codes, decode_row, encode_row, encode_row_weighted, ggml_type_name, round_block, set_codes,
-    set_scales, squared_error,
+    BlockParts, BlockToRound, Codes, EncodeError, FORMATS, Format, FormatInfo, MAX_BLOCK, MAX_GROUPS, block_codes,
+    block_parts, block_scales, codes, decode_row, encode_row, encode_row_weighted, ggml_type_name, round_block,
+    set_codes, set_scales, squared_error,
 };
 pub use kernels::matrix_unit::{self, Operand, Pieces};
 pub use kernels::prefetch::{prefetch, prefetch_for_writing};

@@ -1,26 +1,18 @@
 //! Rounding with weights: what is stored comes back, and the weighted error is smaller than that of rounding without them.
 
+mod support;
+
 use gemmule_quant::{
     BlockToRound, EncodeError, FORMATS, FormatInfo, Kernels, MAX_BLOCK, block_parts, decode_row, encode_row,
     encode_row_weighted, round_block, set_codes,
 };
 use proptest::prelude::*;
+use support::{Random, all_kernels};
 
 const LEN: usize = 512;
 
 fn blocks() -> impl Iterator<Item = &'static FormatInfo> {
     FORMATS.iter().filter(|info| info.integer)
-}
-
-/// Numbers that look random, from −1 to 1.
-fn noise(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
-    }
 }
 
 fn weighted_error(info: &FormatInfo, bytes: &[u8], values: &[f32], weights: &[f32]) -> f64 {
@@ -38,23 +30,23 @@ fn encode(info: &FormatInfo, values: &[f32], weights: &[f32]) -> Vec<u8> {
 
 /// Bell-shaped values, some of them far out.
 fn values(seed: u64) -> Vec<f32> {
-    let mut next = noise(seed);
-    (0..LEN).map(|i| (next() + next() + next()) * if i % 61 == 7 { 4.0 } else { 1.0 }).collect()
+    let mut random = Random(seed);
+    (0..LEN).map(|i| (random.value() + random.value() + random.value()) * if i % 61 == 7 { 4.0 } else { 1.0 }).collect()
 }
 
 /// Inputs of very different size, as those of trained models are.
 fn weights(seed: u64) -> Vec<f32> {
-    let mut next = noise(seed ^ 0x5555);
-    (0..LEN).map(|_| (3.0 * next()).exp()).collect()
+    let mut random = Random(seed ^ 0x5555);
+    (0..LEN).map(|_| (3.0 * random.value()).exp()).collect()
 }
 
 #[test]
 fn stored_codes_come_back() {
     for info in blocks() {
         for seed in 0..20 {
-            let mut next = noise(seed + 99);
+            let mut random = Random(seed + 99);
             // Half-precision scales are finite where their upper bits are not all ones.
-            let block: Vec<u8> = (0..info.block_bytes).map(|_| ((next() + 1.0) * 127.0) as u8 & 0xbb).collect();
+            let block: Vec<u8> = random.bytes(info.block_bytes).iter().map(|byte| byte & 0xbb).collect();
             let parts = block_parts(info.format, &block).unwrap();
             let mut codes = [0; MAX_BLOCK];
             codes[..info.block_len].copy_from_slice(&parts.codes);
@@ -116,7 +108,7 @@ fn errors_are_paid_for_within_a_block() {
             let mut again = vec![0.0; len];
             decode_row(info.format, &block, &mut again);
             assert_eq!(again, decoded, "{}", info.name);
-            for kernels in Kernels::available() {
+            for kernels in all_kernels() {
                 assert_eq!(
                     round(Some(kernels)),
                     (block.clone(), decoded.clone()),

@@ -27,15 +27,5 @@ pub struct Widths {
     pub upsampled: [usize; 4],
 }
 
-impl Widths {
-    /// Most channels that a part may have: eight times big_vision's.
-    pub const MOST: usize = 1024;
-
-    /// The first width that is not from 1 to [`MOST`](Self::MOST), if there is one.
-    pub fn out_of_range(&self) -> Option<usize> {
-        let [first, second, third, fourth] = self.upsampled;
-        [self.code, self.blocks, first, second, third, fourth]
-            .into_iter()
-            .find(|width| !(1..=Self::MOST).contains(width))
-    }
-}
+/// Most channels that a part may have: eight times big_vision's.
+pub const MOST_CHANNELS: usize = 1024;

@@ -3,7 +3,7 @@
 
 use gemmule_quant::Kernels;
 
-use crate::config::masks::{BLOCK_KERNELS, BLOCKS, CODEBOOK, CODES, CODES_SIDE, UP_KERNEL, Widths};
+use crate::config::masks::{BLOCK_KERNELS, BLOCKS, CODEBOOK, CODES, CODES_SIDE, MOST_CHANNELS, UP_KERNEL, Widths};
 use crate::gguf::keys::tensor::mask;
 use crate::ops::Compute;
 use crate::ops::input::{InputBuffer, Needs};
@@ -69,21 +69,20 @@ impl MaskWeights {
 
 /// The widths that the tensors have. Only their elements are counted here: [`MaskWeights::find`] checks the shapes.
 fn widths(store: &Store) -> Result<Widths> {
-    let elements = |name: &str| store.elements(name);
+    let width = |name: &str, rows: usize| {
+        let width = store.elements(name)? / rows;
+        if !(1..=MOST_CHANNELS).contains(&width) {
+            let reason = format!("tensor '{name}' has {width} channels, and can have from 1 to {MOST_CHANNELS}");
+            return Err(Error::model(store.files()[0].gguf().name(), reason));
+        }
+        Ok(width)
+    };
+    let bias = |name: &str| width(&format!("{name}.bias"), 1);
     let mut upsampled = [0; 4];
     for (index, width) in upsampled.iter_mut().enumerate() {
-        *width = elements(&format!("{}.bias", mask::up(index)))?;
+        *width = bias(&mask::up(index))?;
     }
-    let widths = Widths {
-        code: elements(mask::CODEBOOK)? / CODEBOOK,
-        blocks: elements(&format!("{}.bias", mask::INPUT))?,
-        upsampled,
-    };
-    widths.out_of_range().map_or(Ok(widths), |width| {
-        let reason =
-            format!("its mask decoder has {width} channels in a place, which can have from 1 to {}", Widths::MOST);
-        Err(Error::model(store.files()[0].gguf().name(), reason))
-    })
+    Ok(Widths { code: width(mask::CODEBOOK, CODEBOOK)?, blocks: bias(mask::INPUT)?, upsampled })
 }
 
 /// Sixteen codes to `[64][64]` values around −1 (outside) … 1 (inside). Each stage's result, `[pixels][channels]`, is shown

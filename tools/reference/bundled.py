@@ -11,18 +11,19 @@ VOCABULARY = 1856  # embedding rows; those past the tokenizer's last id stay unt
 PAD, EOS, BOS, UNKNOWN = 0, 1, 2, 3
 
 
-def configuration(image_token_id: int):
+VISION = dict(hidden_size=128, intermediate_size=384, num_hidden_layers=4, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE)
+TEXT = dict(vocab_size=VOCABULARY, intermediate_size=512, num_hidden_layers=4)
+
+
+def configuration(image_token_id: int, vision=VISION, text=TEXT):
+    """That of a model of these sizes, 256 wide and with four heads of 64."""
     from transformers import Gemma2Config, PaliGemmaConfig, SiglipVisionConfig
 
-    vision = SiglipVisionConfig(
-        hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-        image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, projection_dim=256, vision_use_head=False,
-    )
+    vision = SiglipVisionConfig(num_attention_heads=4, projection_dim=256, vision_use_head=False, **vision)
     text = Gemma2Config(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=512, num_hidden_layers=4,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=64, query_pre_attn_scalar=64,
+        hidden_size=256, num_attention_heads=4, num_key_value_heads=2, head_dim=64, query_pre_attn_scalar=64,
         sliding_window=4096, max_position_embeddings=8192,
-        pad_token_id=PAD, eos_token_id=EOS, bos_token_id=BOS,
+        pad_token_id=PAD, eos_token_id=EOS, bos_token_id=BOS, **text,
     )
     config = PaliGemmaConfig(
         vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_index=image_token_id, projection_dim=256,
@@ -31,8 +32,8 @@ def configuration(image_token_id: int):
     return config
 
 
-def train_tokenizer(texts) -> Tokenizer:
-    """A Gemma-style BPE: spaces become U+2581, unknown characters fall back to bytes, no prefix space."""
+def train_tokenizer(texts, pieces=BASE_VOCABULARY) -> Tokenizer:
+    """A Gemma-style BPE of so many pieces, beside locations and segments: spaces become U+2581, unknown characters fall back to bytes, no prefix space."""
     special = [AddedToken(t, special=True, normalized=False) for t in ("<pad>", "<eos>", "<bos>", "<unk>")]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -40,7 +41,7 @@ def train_tokenizer(texts) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("▁[^▁]*|[^▁]+"), "isolated")
     bytes_ = [AddedToken(f"<0x{value:02X}>", special=True, normalized=False) for value in range(256)]
     trainer = trainers.BpeTrainer(
-        vocab_size=BASE_VOCABULARY - 1, special_tokens=special + bytes_, show_progress=False,
+        vocab_size=pieces - 1, special_tokens=special + bytes_, show_progress=False,
         initial_alphabet=[chr(c) for c in range(33, 127)] + ["▁"],
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -52,7 +53,7 @@ def train_tokenizer(texts) -> Tokenizer:
     if trained:
         vocabulary["<unused0>"], unused = vocabulary["\n"], 1
     vocabulary["\n"] = newline
-    for number in range(unused, unused + BASE_VOCABULARY - len(vocabulary)):
+    for number in range(unused, unused + pieces - len(vocabulary)):
         vocabulary[f"<unused{number}>"] = len(vocabulary)
     added = ([] if trained else ["\n"]) + [name for name in vocabulary if name.startswith("<unused")]
     content["added_tokens"] = [

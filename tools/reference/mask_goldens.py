@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as coco
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -55,6 +54,8 @@ def small(folder):
 
 
 def main():
+    from pycocotools import mask as coco
+
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(20)
@@ -113,4 +114,5 @@ def main():
     (folder / "masks.json").write_text(json.dumps(masks, indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

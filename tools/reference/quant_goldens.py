@@ -3,7 +3,7 @@
 own quantizers on three kinds of data.
 
 usage: quant_goldens.py [--out DIR] [--only NAME ...]
-needs: gguf, numpy; for the K formats and IQ4_NL of ENCODED llama-cpp-python too (0.3.36, built in some 20 minutes). The `gguf` package has
+needs: gguf, numpy; for the K formats of ENCODED llama-cpp-python too (0.3.36, built in some 20 minutes). The `gguf` package has
 ggml's quantizers of the others.
 
 --only makes the goldens of these formats alone, and leaves the rest as it is. The three kinds of data are in the goldens' folder

@@ -19,19 +19,12 @@ from torch import nn
 from torch.nn import functional
 
 import drawing
+import model  # noqa: F401, finds tools/reference
+from mask_goldens import Residual, decoder
 
 SIDE, CODES, CODE_LEN, WIDTH = 64, 128, 64, 32
 UP = (32, 32, 16, 16)
 FILE = Path(__file__).resolve().parents[2] / "models" / "scenes" / "masks.npz"
-
-
-class Residual(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 1))
-
-    def forward(self, x):
-        return x + self.net(x)
 
 
 class MaskCodes(nn.Module):
@@ -42,12 +35,7 @@ class MaskCodes(nn.Module):
             encoder += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU()]
             inputs = outputs
         self.encoder = nn.Sequential(*encoder, Residual(64), nn.Conv2d(64, CODE_LEN, 1))
-        # Numbered as the keys of vae-oid.npz are.
-        decoder, inputs = [nn.Conv2d(CODE_LEN, WIDTH, 1), nn.ReLU(), Residual(WIDTH), Residual(WIDTH)], WIDTH
-        for outputs in UP:
-            decoder += [nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU()]
-            inputs = outputs
-        self.decoder = nn.Sequential(*decoder, nn.Conv2d(inputs, 1, 1))
+        self.decoder = decoder(CODE_LEN, WIDTH, UP)
         self.register_buffer("book", torch.randn(CODES, CODE_LEN))
 
     def nearest(self, x):

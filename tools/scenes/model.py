@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "reference"))
 import bundled  # noqa: E402
 
 IMAGE_SIZE, PATCH_SIZE = 112, 14
@@ -20,24 +20,12 @@ BASE_VOCABULARY = 1024  # the tokenizer's own pieces; locations, segments and th
 VOCABULARY = 2304  # embedding rows; those past the tokenizer's last id stay untrained, as in PaliGemma 2
 
 
-def configuration(image_token_id: int):
-    from transformers import Gemma2Config, PaliGemmaConfig, SiglipVisionConfig
+VISION = dict(hidden_size=256, intermediate_size=512, num_hidden_layers=5, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE)
+TEXT = dict(vocab_size=VOCABULARY, intermediate_size=512, num_hidden_layers=5)
 
-    vision = SiglipVisionConfig(
-        hidden_size=256, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4,
-        image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, projection_dim=256, vision_use_head=False,
-    )
-    text = Gemma2Config(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=512, num_hidden_layers=5,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=64, query_pre_attn_scalar=64,
-        sliding_window=4096, max_position_embeddings=8192,
-        pad_token_id=bundled.PAD, eos_token_id=bundled.EOS, bos_token_id=bundled.BOS,
-    )
-    config = PaliGemmaConfig(
-        vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_index=image_token_id, projection_dim=256,
-    )
-    config._attn_implementation = "eager"
-    return config
+
+def configuration(image_token_id: int):
+    return bundled.configuration(image_token_id, VISION, TEXT)
 
 
 def pixel_values(pictures):

@@ -10,7 +10,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 import drawing
 import masks as mask_codes
 import tasks
-from model import GRID, IMAGE_SIZE
+from model import GRID, IMAGE_SIZE, bundled
 from outlines import COLOURS, SHAPES
 
 KINDS = ("none", "bar", *SHAPES)
@@ -57,14 +57,14 @@ def pixels(picture):
 class Scenes(IterableDataset):
     """Scenes from the seed `first` on, each once: pixels, targets of the patches, and `count` tasks as (kind, prefix, suffix) of ids."""
 
-    def __init__(self, first, count, tokenizer=None, book=None):
-        self.first, self.count, self.tokenizer, self.book = first, count, tokenizer, book
+    def __init__(self, first, count, tokenizer):
+        self.first, self.count, self.tokenizer = first, count, tokenizer
 
     def __iter__(self):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         torch.set_num_threads(1)
-        book = mask_codes.MaskCodes.load(self.book) if self.count else None
+        book = mask_codes.MaskCodes.load() if self.count else None
         seed = self.first + worker
 
         def codes(thing):
@@ -75,7 +75,7 @@ class Scenes(IterableDataset):
             rows = []
             for kind, prompt, answer in tasks.tasks(scene, self.count, codes):
                 prefix = self.tokenizer.encode(prompt + "\n").ids
-                suffix = self.tokenizer.encode(answer, add_special_tokens=False).ids + [1]
+                suffix = self.tokenizer.encode(answer, add_special_tokens=False).ids + [bundled.EOS]
                 rows.append((kind, prefix, suffix))
             yield pixels(scene.picture), patches(scene), rows
             seed += workers

@@ -8,10 +8,11 @@ import random
 from collections import Counter
 
 import words
+from model import bundled
 from outlines import COLOURS, SHAPES, plural
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
-LOCATIONS = 1024
+LOCATIONS = bundled.LOCATIONS
 UNKNOWN = "i do not know"
 PLACES = (("top left", "top", "top right"), ("left", "center", "right"), ("bottom left", "bottom", "bottom right"))
 

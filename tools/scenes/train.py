@@ -27,23 +27,21 @@ import model as shape
 import targets
 import tasks
 import words
+from model import bundled
+from tasks import LOCATIONS
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "scenes"
-MASKS = FOLDER / "masks.npz"
-LOCATIONS = 1024
 
 
 def make_tokenizer():
     """Texts that training will see, each word of the list in the ways that it is printed."""
-    bundled = shape.bundled
     texts = []
     for seed in range(20_000_000, 20_003_000):
         scene = drawing.draw(seed)
         texts += [part for _, prompt, answer in tasks.tasks(scene, 6, lambda thing: "") for part in (prompt, strip_locations(answer))]
     texts += [style(word) for word in words.WORDS for style in (str.lower, str.upper, str.capitalize)]
     texts += [question.strip() for question in tasks.ODD_QUESTIONS] * 2
-    bundled.BASE_VOCABULARY = shape.BASE_VOCABULARY
-    tokenizer = bundled.train_tokenizer(texts)
+    tokenizer = bundled.train_tokenizer(texts, shape.BASE_VOCABULARY)
     bundled.write_tokenizer(tokenizer, FOLDER)
     bundled.write_preprocessor(FOLDER, shape.IMAGE_SIZE, shape.PATCH_SIZE)
     print(f"{tokenizer.get_vocab_size()} tokens")
@@ -74,18 +72,20 @@ def new_model(tokenizer):
     return model
 
 
+def load_model():
+    from transformers import PaliGemmaForConditionalGeneration
+
+    return PaliGemmaForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32)
+
+
 class Trainer:
     def __init__(self, options):
         self.options, self.tokenizer = options, load_tokenizer()
         torch.manual_seed(options.seed)
-        self.model = new_model(self.tokenizer)
+        self.model = load_model() if (FOLDER / "model.safetensors").exists() else new_model(self.tokenizer)
         self.heads = torch.nn.Linear(self.model.config.vision_config.hidden_size, targets.HEADS)
         self.step, self.seen, self.spent = 0, 0, 0.0
         self.rare = torch.full((len(targets.CHARACTERS),), 8.0)
-        if (FOLDER / "model.safetensors").exists():
-            from transformers import PaliGemmaForConditionalGeneration
-
-            self.model = PaliGemmaForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32)
         self.everything = torch.nn.ModuleList([self.model, self.heads])
         named = [(name, p) for name, p in self.everything.named_parameters() if p.requires_grad]
         if options.stage == "tower":
@@ -145,7 +145,7 @@ class Trainer:
         self.notes[name][1] += 1
 
     def answer_loss(self, features, rows):
-        """Loss of the answers' tokens of one chunk of rows; a location near the true one is nearly right."""
+        """Loss of the answers' tokens of one chunk of rows, each row's divided by the root of its length; a location near the true one is nearly right."""
         length = max(len(prefix) + len(suffix) for _, _, prefix, suffix in rows)
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         image = features.shape[1]
@@ -174,13 +174,13 @@ class Trainer:
         with torch.no_grad():
             chosen = logits.argmax(-1)
             near = (chosen - labels).abs() <= torch.where((labels >= first) & (labels < first + LOCATIONS), 20, 0)
-            segments = (labels >= first + LOCATIONS) & (labels < first + LOCATIONS + 128)
+            segments = (labels >= first + LOCATIONS) & (labels < first + LOCATIONS + bundled.SEGMENTS)
             wrong = torch.zeros(len(rows)).index_add_(0, torch.tensor(owners), (~near & ~segments).float())
             for row, (_, kind, _, _) in enumerate(rows):
                 self.note(kind, float(wrong[row] == 0))
             if segments.any():
                 self.note("segment codes", near[segments].float().mean().item())
-        return (losses * weights).sum(), weights.sum().item()
+        return (losses * weights).sum()
 
     def train(self):
         options = self.options
@@ -188,7 +188,7 @@ class Trainer:
         self.notes = defaultdict(lambda: [0.0, 0])
         count = options.tasks if options.stage == "model" else 0
         first = 30_000_000 + self.seen + (10_000_000 * (options.stage == "tower"))
-        data = targets.Scenes(first, count, self.tokenizer, MASKS)
+        data = targets.Scenes(first, count, self.tokenizer)
         loader = iter(DataLoader(data, batch_size=options.pictures, num_workers=options.workers, collate_fn=targets.gather, prefetch_factor=2, multiprocessing_context="fork"))
         torch.set_num_threads(options.threads)
         start, saved, shown, begun = time.time(), time.time(), 0, self.step
@@ -214,7 +214,7 @@ class Trainer:
                 total = 0.0
                 for chunk in chunks:
                     with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-                        loss, _ = self.answer_loss(leaf, chunk)
+                        loss = self.answer_loss(leaf, chunk)
                     (loss / whole).backward()
                     total += loss.item() / whole
                 self.note("loss", total)

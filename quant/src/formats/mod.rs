@@ -19,7 +19,7 @@ pub(crate) use fixed::{PairProducts, PortablePairs};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use fixed::{Pairs, Sums};
 pub(crate) use float::Float;
-pub use parts::{BlockParts, block_parts, block_scales, codes, set_codes, set_scales};
+pub use parts::{BlockParts, block_codes, block_parts, block_scales, codes, set_codes, set_scales};
 pub use rule::Codes;
 pub use table::{FORMATS, Format, FormatInfo, ggml_type_name};
 pub(crate) use table::{plain_blocks, with_block, with_float};
@@ -179,23 +179,32 @@ pub(crate) fn encode_row_weighted_with(
     if !format.info().integer {
         return encode_row(format, values, out);
     }
-    let info = format.info();
-    let parts = values.chunks_exact(info.block_len).zip(weights.chunks_exact(info.block_len));
-    for ((values, weights), out) in parts.zip(out.chunks_exact_mut(info.block_bytes)) {
-        let part = BlockToRound { values, wanted: values, weights, coupling: &[], stride: 0 };
-        round(&part, out, &mut [0.0; MAX_BLOCK][..info.block_len]);
-    }
+    round_blocks(format, values, weights.chunks_exact(format.info().block_len), out, round);
     Ok(())
 }
 
 /// Encodes finite values by [`round_block`], all errors counting the same: plain Rust on every instruction set, since it is large.
 #[inline(never)]
 fn encode_evenly(format: Format, values: &[f32], out: &mut [u8]) {
+    let weights = std::iter::repeat(&[1.0; MAX_BLOCK][..format.info().block_len]);
+    round_blocks(format, values, weights, out, |part, block, decoded| {
+        round_portably(format, part, block, decoded);
+    });
+}
+
+/// Rounds whole blocks without coupling; `weights` has those of each block's values.
+fn round_blocks<'a>(
+    format: Format,
+    values: &[f32],
+    weights: impl Iterator<Item = &'a [f32]>,
+    out: &mut [u8],
+    round: impl Fn(&BlockToRound<'_>, &mut [u8], &mut [f32]),
+) {
     let info = format.info();
-    for (values, out) in values.chunks_exact(info.block_len).zip(out.chunks_exact_mut(info.block_bytes)) {
-        let weights = &[1.0; MAX_BLOCK][..info.block_len];
+    let blocks = values.chunks_exact(info.block_len).zip(out.chunks_exact_mut(info.block_bytes));
+    for ((values, out), weights) in blocks.zip(weights) {
         let part = BlockToRound { values, wanted: values, weights, coupling: &[], stride: 0 };
-        round_portably(format, &part, out, &mut [0.0; MAX_BLOCK][..info.block_len]);
+        round(&part, out, &mut [0.0; MAX_BLOCK][..info.block_len]);
     }
 }
 

@@ -22,19 +22,21 @@ pub struct BlockParts {
 /// # Panics
 /// When `block` is not one block.
 pub fn block_parts(format: Format, block: &[u8]) -> Option<BlockParts> {
-    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
-    with_block!(format, B => {
-        let (mut scales, mut biases, mut codes) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS], [0; MAX_BLOCK]);
-        B::scales(block, &mut scales, &mut biases);
-        B::codes(block, &mut codes);
-        let groups = B::LEN / B::GROUP;
-        Some(BlockParts {
-            group: B::GROUP,
-            scales: scales[..groups].to_vec(),
-            biases: biases[..groups].to_vec(),
-            codes: codes[..B::LEN].to_vec(),
-        })
-    }, else None)
+    let info = format.info();
+    assert_eq!(block.len(), info.block_bytes, "a block of {format}");
+    if !info.integer {
+        return None;
+    }
+    let (mut scales, mut biases, mut codes) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS], [0; MAX_BLOCK]);
+    let group = block_scales(format, block, &mut scales, &mut biases);
+    block_codes(format, block, &mut codes);
+    let groups = info.block_len / group;
+    Some(BlockParts {
+        group,
+        scales: scales[..groups].to_vec(),
+        biases: biases[..groups].to_vec(),
+        codes: codes[..info.block_len].to_vec(),
+    })
 }
 
 /// Gives a block of random bytes, of a quantized format, the scales with which its values spread by `spread` around zero: weights for
@@ -69,6 +71,15 @@ pub fn block_scales(
         B::scales(block, scales, biases);
         B::GROUP
     }, else panic!("{format} is no quantized format"))
+}
+
+/// The codes of a block's values; what lies behind them is left as it is.
+///
+/// # Panics
+/// When `block` is not one block of a quantized format.
+pub fn block_codes(format: Format, block: &[u8], codes: &mut [i8; MAX_BLOCK]) {
+    assert_eq!(block.len(), format.info().block_bytes, "a block of {format}");
+    with_block!(format, B => B::codes(block, codes), else panic!("{format} is no quantized format"));
 }
 
 /// Stores a block's codes.

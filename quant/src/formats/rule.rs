@@ -1,6 +1,6 @@
 //! What rounding has to know of a format: its codes, and how its scales are found.
 
-use crate::vector::ROUND;
+use super::search::byte_code;
 
 /// The codes that a format has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,12 +16,7 @@ impl Codes {
     #[inline(always)]
     pub fn nearest(self, value: f32) -> i8 {
         match self {
-            Self::Range(low, high) => {
-                let (low, high) = (f32::from(low), f32::from(high));
-                let value = if value > low { value } else { low };
-                (((if value < high { value } else { high }) + ROUND).to_bits() as i8)
-                    .wrapping_sub(ROUND.to_bits() as i8)
-            }
+            Self::Range(low, high) => byte_code(value, 1.0, f32::from(low), f32::from(high)),
             Self::Levels(levels) => {
                 let above = |pair: &[i8]| value > (f32::from(pair[0]) + f32::from(pair[1])) / 2.0;
                 levels[levels.windows(2).filter(|pair| above(pair)).count()]

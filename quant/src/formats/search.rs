@@ -84,7 +84,7 @@ pub(super) fn to_byte(integer: f32) -> i8 {
 
 /// The code of `x` for a given inverse scale as a byte in two's complement.
 #[inline(always)]
-fn byte_code(x: f32, inverse_scale: f32, low: f32, high: f32) -> i8 {
+pub(super) fn byte_code(x: f32, inverse_scale: f32, low: f32, high: f32) -> i8 {
     shifted_code(x, inverse_scale, low, high).to_bits() as i8
 }
 

@@ -6,7 +6,7 @@ use super::block::{Block, MAX_BLOCK, MAX_GROUPS, half_at, put_halves};
 use super::k_quants::pack_scales;
 use super::parts::{block_scales, set_codes};
 use super::rule::{Codes, Fit};
-use super::search::{from_half_bits, half_bits, inverse};
+use super::search::{code, from_half_bits, half_bits, inverse};
 use super::table::{Format, with_block};
 
 /// `value ≈ scale · code + bias`.
@@ -170,11 +170,6 @@ impl<const N: usize> Group<N> {
     }
 }
 
-/// `x` in whole units, at most `most` of them either way.
-fn in_units(x: f32, unit: f32, most: f32) -> f32 {
-    (x * inverse(unit)).round_ties_even().clamp(-most, most)
-}
-
 /// Stores the scales, and biases, that have a small `Σ weight · (value − decoded)²` over the block; its codes are left as they are.
 #[inline(always)]
 fn choose(fit: Fit, codes: Codes, values: &[f32], weights: &[f32], block: &mut [u8]) {
@@ -194,7 +189,7 @@ fn choose(fit: Fit, codes: Codes, values: &[f32], weights: &[f32], block: &mut [
             let d = from_half_bits(bits);
             put_halves(&[bits], &mut block[unit_at..]);
             for ((group, scale), byte) in groups.iter().zip(ideal).zip(&mut block[scales_at..][..16]) {
-                let (unit, nearest) = (inverse(group.extreme.abs()), in_units(scale, d, 127.0));
+                let (unit, nearest) = (inverse(group.extreme.abs()), code(scale, inverse(d), -127.0, 127.0));
                 let mut least = f32::INFINITY;
                 for step in [0.0, -1.0, 1.0] {
                     let integer = (nearest + step).clamp(-127.0, 127.0);
@@ -223,7 +218,7 @@ fn choose_affine(codes: Codes, values: &[f32], weights: &[f32], block: &mut [u8]
         for (j, group) in groups.iter().enumerate() {
             let unit = inverse(group.extreme.abs());
             let (nearest_scale, nearest_minimum) =
-                (in_units(lines[j].scale, d, 63.0), in_units(-lines[j].bias, dmin, 63.0));
+                (code(lines[j].scale, inverse(d), 0.0, 63.0), code(-lines[j].bias, inverse(dmin), 0.0, 63.0));
             let mut least = f32::INFINITY;
             for step in 0..9 {
                 let scale = (nearest_scale + (step / 3) as f32 - 1.0).clamp(0.0, 63.0);
@@ -259,8 +254,8 @@ pub struct BlockToRound<'a> {
     pub stride: usize,
 }
 
-/// Shares of the scale that is best without coupling which are tried with it.
-const SHARES: [f32; 7] = [1.0, 0.96, 0.92, 0.88, 1.04, 1.08, 0.84];
+/// With coupling, these shares of the scale that is best without it are tried beside it.
+const SHARES: [f32; 6] = [0.96, 0.92, 0.88, 1.04, 1.08, 0.84];
 
 /// A block's codes and what they cost.
 struct Trial {
@@ -322,7 +317,7 @@ pub fn round_block(format: Format, part: &BlockToRound<'_>, block: &mut [u8], de
         let at = fit.unit_at();
         let unit = half_at(block, at);
         let mut best_unit = half_bits(unit);
-        for share in &SHARES[1..] {
+        for share in SHARES {
             let bits = half_bits(unit * share);
             put_halves(&[bits], &mut block[at..]);
             let trial = Trial::new(format, codes, part, block);

@@ -4,29 +4,13 @@
 //! (`[columns][columns]`). Prints a table of mean squared output errors on the test moments, as shares of plain rounding's.
 
 use anyhow::{Context, Result};
-use gemmule_quant::{Format, decode_row, encode_row};
-use gemmule_quantize::rounding::{Moments, round_matrix};
+use gemmule_quant::{Format, encode_row};
+use gemmule_quantize::rounding::{Moments, output_error, round_matrix};
 use safetensors::SafeTensors;
 
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
     let tensor = tensors.tensor(name)?;
     Ok(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-}
-
-/// `Σ e · H · eᵀ` over the rows.
-fn output_error(format: Format, bytes: &[u8], weights: &[f32], columns: usize, moments: &[f32]) -> f64 {
-    let row_bytes = format.row_bytes(columns).expect("whole blocks");
-    let mut decoded = vec![0.0; columns];
-    let mut total = 0.0;
-    for (row, bytes) in weights.chunks_exact(columns).zip(bytes.chunks_exact(row_bytes)) {
-        decode_row(format, bytes, &mut decoded);
-        let errors: Vec<f32> = row.iter().zip(&decoded).map(|(w, q)| w - q).collect();
-        for (error, line) in errors.iter().zip(moments.chunks_exact(columns)) {
-            let sum: f32 = line.iter().zip(&errors).map(|(h, e)| h * e).sum();
-            total += f64::from(error * sum);
-        }
-    }
-    total
 }
 
 fn main() -> Result<()> {
@@ -50,19 +34,19 @@ fn main() -> Result<()> {
         let weights = floats(&tensors, &format!("{name}.weight"))?;
         let (calibration, test) =
             (floats(&tensors, &format!("{name}.calibration"))?, floats(&tensors, &format!("{name}.test"))?);
-        let error = |bytes: &[u8]| output_error(format, bytes, &weights, columns, &test);
+        let error = |bytes: &[u8]| output_error(format, bytes, &weights, &test);
         let mut plain = vec![0; format.row_bytes(weights.len()).context("whole blocks")?];
         encode_row(format, &weights, &mut plain)?;
-        let plain = error(&plain);
+        let plain = error(&plain)?;
         let diagonal = (0..columns).map(|i| calibration[i * columns + i]).collect();
         let mut shares =
-            vec![error(&round_matrix(format, &weights, columns, &Moments::Diagonal(diagonal), 0.0)?) / plain];
+            vec![error(&round_matrix(format, &weights, columns, &Moments::Diagonal(diagonal), 0.0)?)? / plain];
         let full = Moments::Full(calibration);
         for ridge in &ridges {
             let start = std::time::Instant::now();
             let bytes = round_matrix(format, &weights, columns, &full, *ridge)?;
             seconds += start.elapsed().as_secs_f64();
-            shares.push(error(&bytes) / plain);
+            shares.push(error(&bytes)? / plain);
         }
         println!("| {name} | {} |", shares.iter().map(|share| format!("{share:.3}")).collect::<Vec<_>>().join(" | "));
         logs.iter_mut().zip(&shares).for_each(|(logs, share)| logs.push(share.ln()));

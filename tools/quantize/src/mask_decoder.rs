@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
-use gemmule::config::masks::{BLOCK_KERNELS, BLOCKS, CODEBOOK, UP_KERNEL, Widths};
+use anyhow::{Result, ensure};
+use gemmule::config::masks::{BLOCK_KERNELS, BLOCKS, CODEBOOK, MOST_CHANNELS, UP_KERNEL, Widths};
 use gemmule::gguf::keys::tensor::mask;
 
 use crate::npz::Npz;
+
+/// The code book's array.
+const BOOK: &str = "_vq_vae._embedding";
 
 /// A tensor: its name in the file, its shape (a vector's length, or rows and columns) and its values.
 pub(crate) type Tensor = (String, Vec<usize>, Vec<f32>);
@@ -23,9 +26,14 @@ enum Layout {
 /// Reads the decoder's tensors, transposed so that input channels are innermost.
 pub(crate) fn read(path: &Path) -> Result<Vec<Tensor>> {
     let archive = Npz::open(path)?;
-    let widths = widths(&archive)?;
-    let shape = vec![CODEBOOK, widths.code];
-    let codebook = archive.array("_vq_vae._embedding", &shape)?;
+    let code = width(&archive, BOOK)?;
+    let shape = vec![CODEBOOK, code];
+    let codebook = archive.array(BOOK, &shape)?;
+    let mut upsampled = [0; 4];
+    for (index, channels) in upsampled.iter_mut().enumerate() {
+        *channels = width(&archive, &format!("{}.bias", up(index)))?;
+    }
+    let widths = Widths { code, blocks: width(&archive, "decoder.0.bias")?, upsampled };
     let mut tensors: Vec<Tensor> = vec![(mask::CODEBOOK.to_owned(), shape, codebook)];
     let mut add =
         |name: &str, source: &str, (outputs, inputs, kernel): (usize, usize, usize), layout: Layout| -> Result<()> {
@@ -75,18 +83,15 @@ fn up(index: usize) -> String {
     format!("decoder.{}", 2 + BLOCKS + 2 * index)
 }
 
-/// The widths that the archive's arrays have.
-fn widths(archive: &Npz) -> Result<Widths> {
-    let innermost = |name: &str| archive.shape(name).map(|shape| shape.last().copied().unwrap_or(0));
-    let mut upsampled = [0; 4];
-    for (index, width) in upsampled.iter_mut().enumerate() {
-        *width = innermost(&format!("{}.bias", up(index)))?;
-    }
-    let widths = Widths { code: innermost("_vq_vae._embedding")?, blocks: innermost("decoder.0.bias")?, upsampled };
-    if let Some(width) = widths.out_of_range() {
-        bail!("{}: a layer has {width} channels, and can have from 1 to {}", archive.path().display(), Widths::MOST);
-    }
-    Ok(widths)
+/// The innermost dimension of an array, which is a number of channels.
+fn width(archive: &Npz, name: &str) -> Result<usize> {
+    let width = archive.shape(name)?.last().copied().unwrap_or(0);
+    ensure!(
+        (1..=MOST_CHANNELS).contains(&width),
+        "{}: array '{name}': it has {width} channels, and can have from 1 to {MOST_CHANNELS}",
+        archive.path().display()
+    );
+    Ok(width)
 }
 
 /// For each `outer` and `middle`, `inputs` values: `place` gives the first one's index and the distance between them.

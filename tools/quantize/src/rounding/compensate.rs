@@ -6,12 +6,13 @@
 //! error has the slope `−2 · (e · H)_j` in `q_j`, and its least value along that column where `q_j` grows by `(e · H)_j / H_jj`.
 
 use gemmule_quant::{
-    BlockToRound, Codes, Format, FormatInfo, Kernels, MAX_BLOCK, MAX_GROUPS, block_parts, block_scales, codes,
-    set_codes,
+    BlockToRound, Codes, Format, Kernels, MAX_BLOCK, MAX_GROUPS, block_codes, block_scales, codes, set_codes,
 };
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
-use super::factor::{Factor, Operand, multiply};
+use super::factor::Factor;
 
 /// Columns whose rounding is paid for before the next ones begin; whole blocks of every format.
 const COLUMNS: usize = MAX_BLOCK;
@@ -59,9 +60,14 @@ impl Rounder<'_> {
             for (wanted, values) in wanted.chunks_exact_mut(COLUMNS).zip(values.chunks_exact(n)) {
                 wanted[..end - start].copy_from_slice(&values[start..end]);
             }
-            let left = Operand { values: &errors, row: n, column: 1 };
-            let right = Operand { values: &u[start..], row: n, column: 1 };
-            multiply(left, right, [rows, start, end - start], 1.0, &mut wanted, COLUMNS);
+            let mut sums = ArrayViewMut2::from_shape((rows, COLUMNS), &mut wanted).expect("a row for each");
+            general_mat_mul(
+                1.0,
+                &matrix(&errors, n).slice(s![.., ..start]),
+                &matrix(u, n).slice(s![..start, start..end]),
+                1.0,
+                &mut sums.slice_mut(s![.., ..end - start]),
+            );
             for (row, wanted) in wanted.chunks_exact_mut(COLUMNS).enumerate() {
                 let (values, errors) = (&values[row * n..][..n], &mut errors[row * n..][..n]);
                 let out = &mut out[row * row_bytes..][start / info.block_len * info.block_bytes..];
@@ -96,9 +102,8 @@ impl Rounder<'_> {
         let (n, info) = (self.factor.n, self.format.info());
         let rows = errors.len() / n;
         let mut slopes = vec![0.0; errors.len()];
-        let left = Operand { values: &errors, row: n, column: 1 };
-        let right = Operand { values: self.moments, row: n, column: 1 };
-        multiply(left, right, [rows, n, n], 1.0, &mut slopes, n);
+        let mut product = ArrayViewMut2::from_shape((rows, n), &mut slopes).expect("a row for each");
+        general_mat_mul(1.0, &matrix(&errors, n), &matrix(self.moments, n), 1.0, &mut product);
         let row_bytes = out.len() / rows;
         let codes = codes(self.format).expect("a quantized format");
         for (slopes, out) in slopes.chunks_exact_mut(n).zip(out.chunks_exact_mut(row_bytes)) {
@@ -112,12 +117,11 @@ impl Rounder<'_> {
 
     /// Looks at the codes of the block that begins at column `first`; `slopes` are those of its row.
     fn descend_block(&self, codes: Codes, slopes: &mut [f32], first: usize, block: &mut [u8]) {
-        let (n, info): (usize, &FormatInfo) = (self.factor.n, self.format.info());
+        let (n, info) = (self.factor.n, self.format.info());
         let (mut scales, mut biases) = ([0.0; MAX_GROUPS], [0.0; MAX_GROUPS]);
         let group = block_scales(self.format, block, &mut scales, &mut biases);
-        let parts = block_parts(self.format, block).expect("a quantized format");
         let mut chosen = [0; MAX_BLOCK];
-        chosen[..info.block_len].copy_from_slice(&parts.codes);
+        block_codes(self.format, block, &mut chosen);
         let mut changed = false;
         for (at, chosen) in chosen[..info.block_len].iter_mut().enumerate() {
             let (column, scale) = (first + at, scales[at / group]);
@@ -136,4 +140,9 @@ impl Rounder<'_> {
             set_codes(self.format, &chosen, block);
         }
     }
+}
+
+/// Rows of `n` values.
+fn matrix(values: &[f32], n: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((values.len() / n, n), values).expect("whole rows")
 }

@@ -1,7 +1,7 @@
 //! The factor of a matrix of second moments that error compensation needs.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
+use ndarray::{ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
 /// Columns that are factored together.
@@ -83,20 +83,15 @@ fn update(h: &mut [f32], n: usize, start: usize, end: usize) {
     for (line, from) in panel.chunks_exact_mut(width).zip(h.chunks_exact(n)) {
         line.copy_from_slice(&from[start..end]);
     }
+    let panel = ArrayView2::from_shape((start, width), &panel).expect("rows of the panel");
     h[..start * n].par_chunks_mut(TILE * n).enumerate().for_each(|(index, rows)| {
-        let first = index * TILE;
-        let count = rows.len() / n;
+        let (first, count) = (index * TILE, rows.len() / n);
+        let mut rows = ArrayViewMut2::from_shape((count, n), rows).expect("whole rows");
+        let left = panel.slice(s![first..first + count, ..]);
         for column in (first..start).step_by(TILE) {
-            let columns = TILE.min(start - column);
-            let (left, right) = (&panel[first * width..], &panel[column * width..]);
-            multiply(
-                Operand { values: left, row: width, column: 1 },
-                Operand { values: right, row: 1, column: width },
-                [count, width, columns],
-                -1.0,
-                &mut rows[column..],
-                n,
-            );
+            let columns = column..start.min(column + TILE);
+            let right = panel.slice(s![columns.clone(), ..]);
+            general_mat_mul(-1.0, &left, &right.t(), 1.0, &mut rows.slice_mut(s![.., columns]));
         }
     });
 }
@@ -111,40 +106,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
-}
-
-/// A matrix in memory: the distances between its rows and between its columns.
-#[derive(Clone, Copy)]
-pub(crate) struct Operand<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) row: usize,
-    pub(crate) column: usize,
-}
-
-impl Operand<'_> {
-    fn view(&self, rows: usize, columns: usize) -> ArrayView2<'_, f32> {
-        let shape = (rows, columns).strides((self.row, self.column));
-        ArrayView2::from_shape(shape, self.values).expect("an operand as large as said")
-    }
-}
-
-/// `out += factor · left · right`, of `[rows, depth, columns]`; rows of `out` are `stride` apart.
-///
-/// # Panics
-/// When an operand or `out` is smaller than that.
-pub(crate) fn multiply(
-    left: Operand<'_>,
-    right: Operand<'_>,
-    [rows, depth, columns]: [usize; 3],
-    factor: f32,
-    out: &mut [f32],
-    stride: usize,
-) {
-    if rows > 0 && depth > 0 && columns > 0 {
-        let out = ArrayViewMut2::from_shape((rows, columns).strides((stride, 1)), out);
-        let mut out = out.expect("room for a product");
-        general_mat_mul(factor, &left.view(rows, depth), &right.view(depth, columns), 1.0, &mut out);
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 mod compensate;
 mod factor;
 
-use anyhow::{Result, ensure};
-use gemmule_quant::{Format, Kernels};
+use anyhow::{Context, Result, ensure};
+use gemmule_quant::{Format, Kernels, decode_row};
 use rayon::prelude::*;
 
 use compensate::Rounder;
@@ -63,9 +63,32 @@ pub fn round_matrix(format: Format, weights: &[f32], columns: usize, moments: &M
     }
 }
 
+/// What rounding costs a matrix's outputs: `Σ e · H · eᵀ` over the rows, `e` being a row's errors and `H` all second moments of its inputs,
+/// `[columns][columns]`.
+///
+/// # Errors
+/// When sizes do not fit.
+pub fn output_error(format: Format, bytes: &[u8], weights: &[f32], moments: &[f32]) -> Result<f64> {
+    let columns = moments.len().isqrt();
+    ensure!(columns > 0 && columns * columns == moments.len(), "the moments are no square matrix");
+    let row_bytes = format.row_bytes(columns).filter(|row| bytes.len() * columns == row * weights.len());
+    let row_bytes = row_bytes.context("the matrix has other rows than its moments")?;
+    let rows = weights.par_chunks_exact(columns).zip(bytes.par_chunks_exact(row_bytes));
+    let errors: Vec<f64> = rows
+        .map(|(row, bytes)| {
+            let mut decoded = vec![0.0; columns];
+            decode_row(format, bytes, &mut decoded);
+            let errors: Vec<f64> = row.iter().zip(&decoded).map(|(w, q)| f64::from(w - q)).collect();
+            let sum = |line: &[f32]| line.iter().zip(&errors).map(|(h, e)| f64::from(*h) * e).sum::<f64>();
+            errors.iter().zip(moments.chunks_exact(columns)).map(|(error, line)| error * sum(line)).sum()
+        })
+        .collect();
+    Ok(errors.iter().sum())
+}
+
 #[cfg(test)]
 mod tests {
-    use gemmule_quant::{FORMATS, decode_row, encode_row};
+    use gemmule_quant::{FORMATS, encode_row};
 
     use super::*;
 
@@ -103,22 +126,8 @@ mod tests {
         (0..ROWS * COLUMNS).map(|_| next() + next() + next()).collect()
     }
 
-    /// `Σ e · H · eᵀ` over the rows.
-    fn output_error(format: Format, bytes: &[u8], weights: &[f32], h: &[f32]) -> f64 {
-        let mut decoded = vec![0.0; weights.len()];
-        for (out, bytes) in
-            decoded.chunks_exact_mut(COLUMNS).zip(bytes.chunks_exact(format.row_bytes(COLUMNS).unwrap()))
-        {
-            decode_row(format, bytes, out);
-        }
-        let errors: Vec<f64> = weights.iter().zip(&decoded).map(|(w, q)| f64::from(w - q)).collect();
-        let row = |e: &[f64]| -> f64 {
-            h.chunks_exact(COLUMNS)
-                .zip(e)
-                .map(|(line, e_i)| e_i * line.iter().zip(e).map(|(h, e)| f64::from(*h) * e).sum::<f64>())
-                .sum()
-        };
-        errors.chunks_exact(COLUMNS).map(row).sum()
+    fn error(format: Format, bytes: &[u8], weights: &[f32], h: &[f32]) -> f64 {
+        output_error(format, bytes, weights, h).unwrap()
     }
 
     #[test]
@@ -127,15 +136,14 @@ mod tests {
         let diagonal = Moments::Diagonal((0..COLUMNS).map(|i| h[i * COLUMNS + i]).collect());
         let full = Moments::Full(h.clone());
         for info in FORMATS.iter().filter(|info| info.integer) {
-            let round = |moments| {
-                output_error(info.format, &round_matrix(info.format, &w, COLUMNS, moments, 0.01).unwrap(), &w, &h)
-            };
+            let round =
+                |moments| error(info.format, &round_matrix(info.format, &w, COLUMNS, moments, 0.01).unwrap(), &w, &h);
             let (weighted, compensated) = (round(&diagonal), round(&full));
             println!("{}: compensated / weighted {:.3}", info.name, compensated / weighted);
             assert!(compensated < 0.6 * weighted, "{}: {compensated} beside {weighted}", info.name);
             let mut plain = vec![0; info.format.row_bytes(w.len()).unwrap()];
             encode_row(info.format, &w, &mut plain).unwrap();
-            let plain = output_error(info.format, &plain, &w, &h);
+            let plain = error(info.format, &plain, &w, &h);
             assert!(weighted < plain, "{}: {weighted} beside {plain}", info.name);
         }
     }
