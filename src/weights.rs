@@ -148,6 +148,11 @@ impl Store {
         Ok(handle)
     }
 
+    /// A matrix's name in its file.
+    pub(crate) fn name(&self, matrix: &Matrix) -> &str {
+        &self.files[matrix.file].gguf().tensors()[matrix.tensor].name
+    }
+
     fn data(&self, file: usize, tensor: usize) -> &[u8] {
         let file = &self.files[file];
         &file.bytes()[file.gguf().tensors()[tensor].range.clone()]

@@ -1,5 +1,6 @@
 //! The Gemma decoder: a whole prefix at once (every position sees all of it), then one token after another.
 
+use super::observe;
 use crate::Result;
 use crate::config::TextConfig;
 use crate::gguf::keys::tensor;
@@ -230,6 +231,7 @@ impl Decoder<'_> {
             let prepared = input.prepare_with(compute, &mut *normalized, config.hidden, needed, |row, out| {
                 norm_input(&layer.attention_norm, x, row, out);
             });
+            observe(compute, store, [&layer.query, &layer.key, &layer.value], prepared, Some(cache.tokens));
             let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
             linear(compute, prepared, products.map(|(matrix, out)| product(store, matrix, out)));
             rotations.apply(compute, q, k);
@@ -248,6 +250,8 @@ impl Decoder<'_> {
                 attend_cached(compute, &shape, q, seen, attention, attended);
             }
             let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
+            let position = Some(cache.tokens + first);
+            observe(compute, store, [&layer.output], prepared, position);
             linear(compute, prepared, [product(store, &layer.output, branch)]);
             add_branch(&layer.post_attention_norm, x, branch);
 
@@ -255,8 +259,10 @@ impl Decoder<'_> {
             let prepared = input.prepare_with(compute, normalized, config.hidden, needed, |row, out| {
                 norm_input(&layer.feed_forward_norm, x, row, out);
             });
+            observe(compute, store, [&layer.gate, &layer.up], prepared, position);
             let (gate, up) = (store.view(&layer.gate), store.view(&layer.up));
             let prepared = gated(compute, prepared, gate, up, feed_forward, needs([&layer.down]));
+            observe(compute, store, [&layer.down], prepared, position);
             linear(compute, prepared, [product(store, &layer.down, branch)]);
             add_branch(&layer.post_feed_forward_norm, x, branch);
         }
@@ -274,10 +280,11 @@ impl Decoder<'_> {
 
     /// The logits, `[vocabulary]`, of one position of the last layer's output.
     pub(crate) fn logits(&self, compute: &Compute, x: &[f32], state: &mut DecoderState, out: &mut [f32]) {
-        let DecoderScratch { normalized, input, .. } = &mut state.scratch;
+        let DecoderState { cache, scratch: DecoderScratch { normalized, input, .. } } = state;
         normalized.resize(self.config.hidden, 0.0);
         self.normalize_output(compute, x, normalized);
         let prepared = input.prepare(compute, normalized, self.config.hidden, needs([&self.weights.embedding]));
+        observe(compute, self.store, [&self.weights.embedding], prepared, cache.tokens.checked_sub(1));
         let epilogue = Epilogue { softcap: self.config.final_softcap, ..Epilogue::default() };
         linear(compute, prepared, [Product { weight: self.store.view(&self.weights.embedding), epilogue, out }]);
     }

@@ -1,5 +1,6 @@
 //! The SigLIP tower and the projector: pixels in, image features out.
 
+use super::observe;
 use crate::Result;
 use crate::config::VisionConfig;
 use crate::gguf::keys::tensor;
@@ -139,6 +140,7 @@ impl VisionTower<'_> {
 
         cut_patches(config, pixels, patches);
         let prepared = input.prepare(compute, patches, config.patch_len(), needs(&[&weights.patch]));
+        observe(compute, store, [&weights.patch.weight], prepared, None);
         linear(compute, prepared, [product(store, &weights.patch, x, false)]);
         compute.kernels.add(x, store.values(&weights.position));
         for layer in &weights.layers {
@@ -147,23 +149,29 @@ impl VisionTower<'_> {
             let prepared = input.prepare_with(compute, &mut *normalized, hidden, all, |row, out| {
                 norm_input(&layer.norm1, x, row, out);
             });
+            let shared = [&layer.query, &layer.key, &layer.value].map(|dense| &dense.weight);
+            observe(compute, store, shared, prepared, None);
             let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
             linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, false)));
             attend_all(compute, &self.attention(all), Qkv { q, k, v }, attention, attended);
             let prepared = input.prepare(compute, attended, hidden, needs(&[&layer.output]));
+            observe(compute, store, [&layer.output.weight], prepared, None);
             linear(compute, prepared, [product(store, &layer.output, x, true)]);
 
             let prepared = input.prepare_with(compute, &mut *normalized, hidden, needs(&[&layer.up]), |row, out| {
                 norm_input(&layer.norm2, x, row, out);
             });
+            observe(compute, store, [&layer.up.weight], prepared, None);
             let (up, bias) = (store.view(&layer.up.weight), store.values(&layer.up.bias));
             let prepared = activated(compute, prepared, up, bias, &mut *feed_forward, needs(&[&layer.down]));
+            observe(compute, store, [&layer.down.weight], prepared, None);
             linear(compute, prepared, [product(store, &layer.down, x, true)]);
         }
         let needed = needs(&[&weights.projector]);
         let prepared = input.prepare_with(compute, &mut *normalized, hidden, needed, |row, out| {
             norm_input(&weights.post_norm, x, row, out);
         });
+        observe(compute, store, [&weights.projector.weight], prepared, None);
         linear(compute, prepared, [product(store, &weights.projector, out, false)]);
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! What computes.
 
+use std::sync::Arc;
+
 use gemmule_quant::Kernels;
 use gemmule_quant::isa::Isa;
 
-use super::WorkerScratch;
+use super::{Observer, WorkerScratch};
 use crate::sched::{CancelHandle, PerWorker, Pool};
 use crate::{Error, Result};
 
@@ -16,6 +18,8 @@ pub(crate) struct Compute {
     pub pool: Pool,
     /// Ends forward passes early.
     pub cancel: CancelHandle,
+    /// Sees the inputs of all matrices.
+    pub observer: Option<Arc<dyn Observer>>,
     pub(crate) scratch: PerWorker<WorkerScratch>,
 }
 
@@ -38,6 +42,6 @@ impl Compute {
             log::debug!("{isa} is compiled in and not available: the CPU lacks it, or the system does not give it");
         }
         let pool = Pool::new(threads)?;
-        Ok(Self { kernels, scratch: PerWorker::new(&pool), pool, cancel: CancelHandle::default() })
+        Ok(Self { kernels, scratch: PerWorker::new(&pool), pool, cancel: CancelHandle::default(), observer: None })
     }
 }

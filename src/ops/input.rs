@@ -56,6 +56,16 @@ pub(crate) struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// `[rows][k]`; empty where tiles alone were made, which an observer prevents.
+    pub(crate) fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    /// Values of a row.
+    pub(crate) fn columns(&self) -> usize {
+        self.k
+    }
+
     pub(super) fn quantized(&self) -> &'a QuantizedRows {
         match self.prepared {
             Prepared::Quantized(rows) => rows,
@@ -146,7 +156,7 @@ pub(crate) struct Hidden {
 }
 
 impl Hidden {
-    /// Room for `rows` rows of `k` values as tiles, where a matrix unit will take them rounded to one piece.
+    /// Room for `rows` rows of `k` values as tiles, where a matrix unit will take them rounded to one piece and nobody observes them.
     pub(super) fn tiles(
         &mut self,
         compute: &Compute,
@@ -154,6 +164,9 @@ impl Hidden {
         k: usize,
         needs: Needs,
     ) -> Option<(MatrixUnit, &mut Operand)> {
+        if compute.observer.is_some() {
+            return None;
+        }
         let (unit, _) =
             self.prepared.make_tiles(compute, rows, k, needs).filter(|(_, pieces)| *pieces == Pieces::One)?;
         Some((unit, &mut self.prepared.tiles))

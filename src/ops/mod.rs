@@ -7,8 +7,10 @@ pub(crate) mod input;
 pub(crate) mod linear;
 mod multiply;
 pub(crate) mod norm;
+mod observe;
 pub(crate) mod rope;
 mod scratch;
 
 pub(crate) use compute::Compute;
+pub use observe::{Inputs, Observer};
 use scratch::WorkerScratch;

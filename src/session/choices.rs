@@ -1,4 +1,4 @@
-//! How likely each of several given answers is.
+//! How likely given answers are.
 
 use super::{Positions, Session, sampling};
 use crate::{Error, Result};
@@ -81,6 +81,28 @@ impl Session {
             probability: (log_probability - normalizer).exp(),
         };
         Ok(choices.iter().map(AsRef::as_ref).zip(log_probabilities).map(choice).collect())
+    }
+
+    /// Runs a prompt about the pictures shown with a given answer, of a token at least. `see` is called for each of the answer's tokens, with
+    /// its place and the natural logarithms of the probabilities, `[vocabulary]`, of all that could stand there.
+    ///
+    /// # Errors
+    /// When the answer is empty or has a token that the model lacks; and as [`generate`](Self::generate).
+    pub fn follow(&mut self, prompt: &str, answer: &[u32], mut see: impl FnMut(usize, &[f32])) -> Result<()> {
+        let vocabulary = self.config().text.vocabulary;
+        if let Some(id) = answer.iter().find(|id| **id as usize >= vocabulary) {
+            return Err(Error::Request(format!("the answer has the token {id}, and the model {vocabulary}")));
+        }
+        let Some((_, fed)) = answer.split_last() else {
+            return Err(Error::Request("the answer is empty".to_owned()));
+        };
+        self.prefill(prompt, answer.len(), Positions::Last)?;
+        see(0, &log_softmax(&self.logits, vocabulary)?);
+        for (place, token) in fed.iter().enumerate() {
+            self.step(*token)?;
+            see(place + 1, &log_softmax(&self.logits, vocabulary)?);
+        }
+        Ok(())
     }
 }
 

@@ -17,6 +17,8 @@ pub use request::{
 };
 pub use stream::AnswerStream;
 
+pub use crate::ops::{Inputs, Observer};
+
 use crate::config::Config;
 use crate::image::Picture;
 use crate::model::decoder::{DecoderState, Positions};
@@ -66,7 +68,8 @@ impl Session {
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Self> {
         let threads = options.threads.unwrap_or_else(default_threads);
         let compute_on = |threads| -> Result<Compute> {
-            Ok(Compute { cancel: options.cancel.clone(), ..Compute::new(options.isa.as_deref(), threads)? })
+            let (cancel, observer) = (options.cancel.clone(), options.observer.clone());
+            Ok(Compute { cancel, observer, ..Compute::new(options.isa.as_deref(), threads)? })
         };
         let generation_threads = options.generation_threads.filter(|generation| *generation != threads);
         Ok(Self {

@@ -1,9 +1,11 @@
 //! What is asked of a session, and what it answers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Constraint;
 use super::sampling::Sampling;
+use crate::ops::Observer;
 use crate::sched::CancelHandle;
 
 /// How a session computes. Each method sets one thing; a setting that may be left open takes an `Option`, too.
@@ -17,6 +19,7 @@ pub struct SessionOptions {
     pub(super) generation_threads: Option<usize>,
     pub(super) isa: Option<String>,
     pub(super) cancel: CancelHandle,
+    pub(super) observer: Option<Arc<dyn Observer>>,
 }
 
 impl SessionOptions {
@@ -52,6 +55,13 @@ impl SessionOptions {
     #[must_use]
     pub fn cancel(mut self, handle: CancelHandle) -> Self {
         self.cancel = handle;
+        self
+    }
+
+    /// Shows the inputs of all matrices to an observer. Results keep their value; on a matrix unit they are rounded otherwise.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
         self
     }
 }
