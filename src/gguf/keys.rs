@@ -92,6 +92,44 @@ pub mod own {
     pub const GENERATION_IGNORED: &str = "paligemma.generation_ignored";
     /// string: what the converter was told, for `inspect`.
     pub const CONVERSION: &str = "paligemma.conversion";
+    /// string: the statistics that matrices were rounded by, for `inspect`.
+    pub const CALIBRATION: &str = "paligemma.calibration";
+}
+
+/// Statistics of a model's inputs, as llama.cpp's `llama-imatrix` writes them, and what Gemmule adds.
+pub mod imatrix {
+    /// The value of [`TYPE`](super::TYPE).
+    pub const IMATRIX: &str = "imatrix";
+    /// string array: what was read.
+    pub const DATASETS: &str = "imatrix.datasets";
+    /// u32: how many parts of it.
+    pub const CHUNK_COUNT: &str = "imatrix.chunk_count";
+    /// u32: tokens of a part.
+    pub const CHUNK_SIZE: &str = "imatrix.chunk_size";
+    /// f32: how many times a text token counts as much as an image token.
+    pub const TEXT_WEIGHT: &str = "gemmule.calibration.text_weight";
+    /// string: what has to be the same for more to be added.
+    pub const SETTINGS: &str = "gemmule.calibration.settings";
+    /// string array, such as `blk.0.attn_k.weight=blk.0.attn_q.weight`: a matrix whose inputs are those of another.
+    pub const SHARED: &str = "gemmule.calibration.shared";
+
+    /// Behind a matrix's name, `[columns][1]`: sums of the squares of its inputs.
+    pub const SQUARES: &str = ".in_sum2";
+    /// Behind a matrix's name, `[1][1]`: how many rows they are of.
+    pub const COUNT: &str = ".counts";
+    /// As [`SQUARES`], of text tokens alone and not weighted.
+    pub const TEXT_SQUARES: &str = ".text_in_sum2";
+    /// As [`COUNT`], of text tokens alone and not weighted.
+    pub const TEXT_COUNT: &str = ".text_counts";
+    /// Behind a matrix's name, `[3][blocks]`: the columns of each block of inputs whose products are known, the samples that they are of, and the
+    /// sum over those samples of what their products off the diagonal come to, squared.
+    pub const BLOCKS: &str = ".in_blocks";
+
+    /// Behind a matrix's name, `[256][256][tiles]`: sums of the products of a block's inputs, the tiles on and above the diagonal, row by row, with zeros behind
+    /// the last column.
+    pub fn products(block: usize) -> String {
+        format!(".in_products.{block}")
+    }
 }
 
 pub mod tensor {

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result};
 use gemmule_quant::{Format, encode_row};
-use gemmule_quantize::rounding::{Moments, output_error, round_matrix};
+use gemmule_quantize::rounding::{Moments, Rounding, output_error};
 use safetensors::SafeTensors;
 
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
@@ -38,13 +38,17 @@ fn main() -> Result<()> {
         let mut plain = vec![0; format.row_bytes(weights.len()).context("whole blocks")?];
         encode_row(format, &weights, &mut plain)?;
         let plain = error(&plain)?;
+        let round = |moments: &Moments, ridge: f32| -> Result<Vec<u8>> {
+            let mut out = vec![0; format.row_bytes(weights.len()).context("whole blocks")?];
+            Rounding::new(moments, ridge)?.round(format, &weights, &mut out)?;
+            Ok(out)
+        };
         let diagonal = (0..columns).map(|i| calibration[i * columns + i]).collect();
-        let mut shares =
-            vec![error(&round_matrix(format, &weights, columns, &Moments::Diagonal(diagonal), 0.0)?)? / plain];
-        let full = Moments::Full(calibration);
+        let mut shares = vec![error(&round(&Moments::Diagonal(diagonal), 0.0)?)? / plain];
+        let full = Moments::Blocks(vec![calibration]);
         for ridge in &ridges {
             let start = std::time::Instant::now();
-            let bytes = round_matrix(format, &weights, columns, &full, *ridge)?;
+            let bytes = round(&full, *ridge)?;
             seconds += start.elapsed().as_secs_f64();
             shares.push(error(&bytes)? / plain);
         }

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use gemmule::config::ResizeRule;
+use gemmule::gguf::keys::own;
 use gemmule_quant::Format;
 
 use crate::convert::{self, Watcher};
+use crate::statistics::Statistics;
 use crate::summary::Summary;
 use crate::target::Target;
-use crate::{advice, big_vision, checkpoint, hf_config, lora, mask_decoder, plan, tokens, vocabulary};
+use crate::{advice, big_vision, calibrated, checkpoint, hf_config, lora, mask_decoder, plan, tokens, vocabulary};
 
 /// A LoRA adapter to be merged.
 #[derive(Clone, Debug)]
@@ -28,6 +30,7 @@ pub struct Conversion {
     config: Option<PathBuf>,
     adapters: Vec<Adapter>,
     masks: Option<PathBuf>,
+    calibration: Option<PathBuf>,
     resize: Option<ResizeRule>,
     threads: usize,
     source: Option<String>,
@@ -45,6 +48,7 @@ impl Conversion {
             config: None,
             adapters: Vec::new(),
             masks: None,
+            calibration: None,
             resize: None,
             threads: 0,
             source: None,
@@ -90,6 +94,13 @@ impl Conversion {
     #[must_use]
     pub fn masks(mut self, file: impl Into<Option<PathBuf>>) -> Self {
         self.masks = file.into();
+        self
+    }
+
+    /// Statistics of the matrices' inputs, as [`Statistics`] opens them: quantized matrices are rounded so that their outputs change little.
+    #[must_use]
+    pub fn calibration(mut self, file: impl Into<Option<PathBuf>>) -> Self {
+        self.calibration = file.into();
         self
     }
 
@@ -181,10 +192,15 @@ impl Conversion {
             checkpoint.add_values(path, tensors)?;
             plan.check(&checkpoint)?;
         }
+        let statistics = self.calibration.as_deref().map(Statistics::open).transpose()?;
+        if let (Some(statistics), Some(path)) = (&statistics, &self.calibration) {
+            calibrated::check(statistics, plan.items()).with_context(|| path.display().to_string())?;
+        }
         let tokenizer = tokens::read(directory, &mut model.config)?;
         Ok(Prepared {
             checkpoint,
             plan,
+            statistics,
             tokenizer,
             tokenizer_path: directory.join("tokenizer.json"),
             model,
@@ -199,6 +215,7 @@ pub struct Prepared {
     checkpoint: checkpoint::Checkpoint,
     model: hf_config::HfModel,
     plan: plan::Plan,
+    statistics: Option<Statistics>,
     /// The text of `tokenizer.json`, completed.
     tokenizer: String,
     tokenizer_path: PathBuf,
@@ -213,7 +230,7 @@ impl Prepared {
     /// When weights cannot be read, the files cannot be written, or `watcher` cancels.
     pub fn write(self, target: &Target, watcher: &mut Watcher<'_>) -> Result<Summary> {
         let outputs = target.paths()?;
-        let Self { checkpoint, model, plan, tokenizer, tokenizer_path, threads, source } = self;
+        let Self { checkpoint, model, plan, statistics, tokenizer, tokenizer_path, threads, source } = self;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.context("cannot start the threads; choose another --threads")?;
         let context = || tokenizer_path.display().to_string();
@@ -225,9 +242,13 @@ impl Prepared {
             let vocabulary = vocabulary::metadata(tokenizer, config).with_context(context)?;
             let mut files = plan.files(&model, vocabulary, &outputs);
             if let Some(source) = &source {
-                files.iter_mut().for_each(|file| file.note_source(source));
+                files.iter_mut().for_each(|file| file.note(own::SOURCE, source));
             }
-            pool.install(|| convert::convert(&checkpoint, &files, watcher, check))
+            if let Some(statistics) = &statistics {
+                let description = statistics.description()?;
+                files.iter_mut().for_each(|file| file.note(own::CALIBRATION, &description));
+            }
+            pool.install(|| convert::convert(&checkpoint, &files, statistics.as_ref(), watcher, check))
         })
     }
 }

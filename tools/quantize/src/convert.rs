@@ -13,8 +13,11 @@ use gemmule_common::{files, platform};
 use gemmule_quant::{EncodeError, Kernels};
 use rayon::prelude::*;
 
+use crate::calibrated::Calibrated;
 use crate::checkpoint::{Checkpoint, Source};
 use crate::plan::{Item, OutputFile, source_of};
+use crate::rounding::Rounding;
+use crate::statistics::Statistics;
 use crate::summary::{Summary, Total};
 
 /// Values that one task reads and encodes: enough that its start is cheap, few enough that all threads end together.
@@ -30,8 +33,16 @@ pub(crate) struct Made {
     pub(crate) total: Total,
 }
 
-/// Makes the rows of a tensor: `count` rows from `first` on, encoded.
-pub(crate) type MakeRows<'a> = dyn Fn(&Item, usize, usize) -> Result<Made> + Sync + 'a;
+/// Makes the rows of tensors.
+pub(crate) trait Maker: Sync {
+    /// Gets ready for the first of `items`, and says how many of them, one at least, can be made then.
+    fn prepare(&self, items: &[Item]) -> Result<usize> {
+        Ok(items.len())
+    }
+
+    /// Rows of a tensor, encoded.
+    fn make(&self, item: &Item, rows: Range<usize>) -> Result<Made>;
+}
 
 /// A check that runs in parallel with the work.
 pub(crate) type Check<'scope> = ScopedJoinHandle<'scope, Result<()>>;
@@ -67,20 +78,33 @@ impl std::fmt::Debug for Watcher<'_> {
 pub(crate) fn convert(
     checkpoint: &Checkpoint,
     outputs: &[OutputFile],
+    statistics: Option<&Statistics>,
     watcher: &mut Watcher<'_>,
     check: Check<'_>,
 ) -> Result<Summary> {
-    let kernels = gemmule_quant::Kernels::select(None)?;
-    let make = |item: &Item, first: usize, count: usize| {
-        encode_chunk(kernels, checkpoint, item, source_of(checkpoint, item)?, first..first + count)
-    };
-    write(outputs, &make, watcher, Some(check))
+    let plain = Plain { kernels: Kernels::select(None)?, checkpoint };
+    match statistics {
+        None => write(outputs, &plain, watcher, Some(check)),
+        Some(statistics) => write(outputs, &Calibrated::new(plain, statistics), watcher, Some(check)),
+    }
 }
 
-/// Writes files whose tensors `make` makes; each appears under its name when all are complete and `check` has succeeded.
+/// Rows of a checkpoint, each rounded by itself.
+pub(crate) struct Plain<'a> {
+    pub(crate) kernels: Kernels,
+    pub(crate) checkpoint: &'a Checkpoint,
+}
+
+impl Maker for Plain<'_> {
+    fn make(&self, item: &Item, rows: Range<usize>) -> Result<Made> {
+        self.encode(item, source_of(self.checkpoint, item)?, rows, None)
+    }
+}
+
+/// Writes files whose tensors `maker` makes; each appears under its name when all are complete and `check` has succeeded.
 pub(crate) fn write(
     outputs: &[OutputFile],
-    make: &MakeRows<'_>,
+    maker: &dyn Maker,
     watcher: &mut Watcher<'_>,
     check: Option<Check<'_>>,
 ) -> Result<Summary> {
@@ -108,7 +132,7 @@ pub(crate) fn write(
             summary.totals.entry((item.class, item.format)).or_default().add(&made.total);
             writer.write(&made.bytes).with_context(context)
         };
-        write_tensors(&output.items, make, &mut watch, &mut store)?;
+        write_tensors(&output.items, maker, &mut watch, &mut store)?;
         let buffered = writer.finish().with_context(context)?;
         let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(context)?;
         finished.push((file.file, &output.path));
@@ -196,30 +220,36 @@ fn check_space(path: &Path, needed: u64) -> Result<()> {
 /// Makes tensors and hands their bytes to `store` in order.
 fn write_tensors(
     items: &[Item],
-    make: &MakeRows<'_>,
+    maker: &dyn Maker,
     watch: &mut Watch<'_, '_>,
     store: &mut (impl FnMut(&Item, Made) -> Result<()> + Send),
 ) -> Result<()> {
-    let chunks: Vec<(&Item, usize, usize)> = items.iter().flat_map(chunks_of).collect();
     let mut made = Vec::new();
-    for batch in chunks.chunks(rayon::current_num_threads() * CHUNKS_AT_ONCE) {
+    let mut rest = items;
+    while !rest.is_empty() {
         watch.go_on()?;
-        // One batch is written while the next is made, whichever tensors they belong to.
-        let (written, next) = rayon::join(
-            || made.drain(..).try_for_each(|(item, chunk)| store(item, chunk)),
-            || batch.par_iter().map(|(item, first, count)| Ok((*item, make(item, *first, *count)?))).collect(),
-        );
-        written?;
-        let next: Result<Vec<_>> = next;
-        made = next?;
+        let (ready, later) = rest.split_at(maker.prepare(rest)?);
+        rest = later;
+        let chunks: Vec<(&Item, Range<usize>)> = ready.iter().flat_map(chunks_of).collect();
+        for batch in chunks.chunks(rayon::current_num_threads() * CHUNKS_AT_ONCE) {
+            watch.go_on()?;
+            // One batch is written while the next is made, whichever tensors they belong to.
+            let (written, next) = rayon::join(
+                || made.drain(..).try_for_each(|(item, chunk)| store(item, chunk)),
+                || batch.par_iter().map(|(item, rows)| Ok((*item, maker.make(item, rows.clone())?))).collect(),
+            );
+            written?;
+            let next: Result<Vec<_>> = next;
+            made = next?;
+        }
     }
     made.into_iter().try_for_each(|(item, chunk)| store(item, chunk))
 }
 
-/// A tensor's rows in parts that one task makes: first row and number of rows.
-fn chunks_of(item: &Item) -> impl Iterator<Item = (&Item, usize, usize)> {
+/// A tensor's rows in parts that one task makes.
+fn chunks_of(item: &Item) -> impl Iterator<Item = (&Item, Range<usize>)> {
     let at_once = (CHUNK / item.columns).clamp(1, item.rows);
-    (0..item.rows).step_by(at_once).map(move |first| (item, first, at_once.min(item.rows - first)))
+    (0..item.rows).step_by(at_once).map(move |first| (item, first..item.rows.min(first + at_once)))
 }
 
 /// What one thread works with, kept from chunk to chunk: new memory would have to be cleared each time.
@@ -230,25 +260,32 @@ struct Scratch {
     values: Vec<f32>,
 }
 
-/// Reads, transforms and encodes `count` rows from `first` on.
-fn encode_chunk(
-    kernels: Kernels,
-    checkpoint: &Checkpoint,
-    item: &Item,
-    source: &Source,
-    rows: Range<usize>,
-) -> Result<Made> {
-    thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
-    let row_bytes = item.format.row_bytes(item.columns).context("the plan has rows of whole blocks")?;
-    let mut bytes = vec![0; rows.len() * row_bytes];
-    let mut total =
-        Total { weights: (rows.len() * item.columns) as u64, bytes: bytes.len() as u64, ..Total::default() };
-    let rows_at_once = (PIECE / item.columns).max(1);
-    SCRATCH.with_borrow_mut(|scratch| {
+impl Plain<'_> {
+    /// Reads, transforms and encodes rows, with the help of a rounding where there is one.
+    pub(crate) fn encode(
+        &self,
+        item: &Item,
+        source: &Source,
+        rows: Range<usize>,
+        rounding: Option<&Rounding>,
+    ) -> Result<Made> {
+        thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
+        let Self { kernels, checkpoint } = self;
+        let row_bytes = item.format.row_bytes(item.columns).context("the plan has rows of whole blocks")?;
+        let mut bytes = vec![0; rows.len() * row_bytes];
+        let mut total =
+            Total { weights: (rows.len() * item.columns) as u64, bytes: bytes.len() as u64, ..Total::default() };
+        // A rounding takes many rows at a time, in tasks of its own; its thread may begin with other rows meanwhile.
+        let rows_at_once = if rounding.is_some() { rows.len() } else { (PIECE / item.columns).max(1) };
+        let mut scratch = SCRATCH.take();
         for (index, out) in bytes.chunks_mut(rows_at_once * row_bytes).enumerate() {
             let first = rows.start + index * rows_at_once;
-            read_rows(checkpoint, item, source, first..first + out.len() / row_bytes, scratch)?;
-            if let Err(error) = kernels.encode_row(item.format, &scratch.values, out) {
+            read_rows(checkpoint, item, source, first..first + out.len() / row_bytes, &mut scratch)?;
+            let encoded = match rounding {
+                None => kernels.encode_row(item.format, &scratch.values, out),
+                Some(rounding) => rounding.round(item.format, &scratch.values, out),
+            };
+            if let Err(error) = encoded {
                 let (row, error) = match error {
                     EncodeError::NotFinite(at) => (at / item.columns, EncodeError::NotFinite(at % item.columns)),
                     other => (0, other),
@@ -260,8 +297,9 @@ fn encode_chunk(
             total.squared_error += error;
             total.squared += square;
         }
+        SCRATCH.set(scratch);
         Ok(Made { bytes, total })
-    })
+    }
 }
 
 /// Fills `scratch.values` with rows as they are to be encoded.

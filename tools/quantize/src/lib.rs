@@ -14,6 +14,7 @@
 
 mod advice;
 mod big_vision;
+mod calibrated;
 mod changes;
 mod checkpoint;
 mod conversion;
@@ -28,6 +29,7 @@ mod npz;
 mod plan;
 pub mod program;
 pub mod rounding;
+pub mod statistics;
 mod summary;
 mod target;
 mod tokens;

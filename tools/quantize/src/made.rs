@@ -4,7 +4,9 @@ use anyhow::{Result, ensure};
 use gemmule::config::Config;
 use gemmule_quant::Format;
 
-use crate::convert::{self, Made, Watcher};
+use std::ops::Range;
+
+use crate::convert::{self, Made, Maker, Watcher};
 use crate::plan::{Item, Plan, Types};
 use crate::summary::{Summary, Total};
 use crate::target::Target;
@@ -57,15 +59,22 @@ pub fn write_made(
     let vocabulary = vocabulary::metadata(tokenizer_json, &config)?;
     let model = hf_config::HfModel { config, name, tied: true, weights: None, not_obeyed: None };
     let files = plan.files(&model, vocabulary, &outputs);
-    let make = |item: &Item, first: usize, count: usize| {
+    convert::write(&files, &MadeUp(make), watcher, None)
+}
+
+/// Makes rows with a function.
+struct MadeUp<F>(F);
+
+impl<F: Fn(RowsToMake<'_>) -> Vec<u8> + Sync> Maker for MadeUp<F> {
+    fn make(&self, item: &Item, rows: Range<usize>) -> Result<Made> {
         let (tensor, format, columns) = (item.name.as_str(), item.format, item.columns);
-        let bytes = make(RowsToMake { tensor, format, columns, first, count, norm: item.plus_one });
+        let (first, count) = (rows.start, rows.len());
+        let bytes = (self.0)(RowsToMake { tensor, format, columns, first, count, norm: item.plus_one });
         let size = format.row_bytes(columns).map(|row| row * count);
         ensure!(size == Some(bytes.len()), "{tensor}: {} bytes made, {size:?} needed", bytes.len());
         let total = Total::exact((count * columns) as u64, bytes.len() as u64);
         Ok(Made { bytes, total })
-    };
-    convert::write(&files, &make, watcher, None)
+    }
 }
 
 /// Every tensor that a checkpoint of this configuration has to hold: its name, without the prefixes in which layouts

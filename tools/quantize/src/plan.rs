@@ -103,9 +103,9 @@ pub(crate) struct OutputFile {
 }
 
 impl OutputFile {
-    /// Says in the file what it is made from.
-    pub(crate) fn note_source(&mut self, text: &str) {
-        self.metadata.push((own::SOURCE.to_owned(), MetadataValue::String(text.to_owned())));
+    /// Says something in the file.
+    pub(crate) fn note(&mut self, key: &str, text: &str) {
+        self.metadata.push((key.to_owned(), MetadataValue::String(text.to_owned())));
     }
 }
 
@@ -314,6 +314,11 @@ impl Plan {
         if let Some(bias) = self.items.last_mut() {
             (bias.columns, bias.dimensions) = (padded_rows, vec![padded_rows as u64]);
         }
+    }
+
+    /// The tensors.
+    pub(crate) fn items(&self) -> &[Item] {
+        &self.items
     }
 
     /// Canonical name and shape of every tensor of the checkpoint.

@@ -68,6 +68,10 @@ struct Cli {
     /// vae-oid.npz of big_vision: what turns the codes of "segment" answers into masks.
     #[arg(long, value_name = "FILE")]
     seg_vae: Option<PathBuf>,
+    /// Statistics of the model's inputs, of `gemmule calibrate` or llama.cpp's `llama-imatrix`: matrices are rounded so that their
+    /// outputs change little, to the same types.
+    #[arg(long, value_name = "STATS.gguf")]
+    calibration: Option<PathBuf>,
     /// Which library's resizing of pictures the file asks for: pillow or torchvision, which differ a little (transformers takes
     /// torchvision where that is installed) [default: what the checkpoint was saved with, else pillow].
     #[arg(long, value_name = "RULE", value_parser = parse_rule)]
@@ -96,6 +100,7 @@ impl Cli {
             .vision(self.vision_type)
             .config(self.config)
             .masks(self.seg_vae)
+            .calibration(self.calibration)
             .resize(self.resize)
             .threads(self.threads.map(usize::from));
         for directory in self.lora {
