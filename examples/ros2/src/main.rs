@@ -177,7 +177,8 @@ impl Cli {
         let session = Session::new(&model, &options)?;
 
         let wire = zenoh::open(session_config()?).wait().map_err(|error| anyhow::anyhow!("Zenoh: {error}"))?;
-        let mut node = Node::new(&wire, domain, NodeName { namespace: &self.namespace, name: &self.node_name }, !self.humble)?;
+        let mut node =
+            Node::new(&wire, domain, NodeName { namespace: &self.namespace, name: &self.node_name }, !self.humble)?;
         let [image, answer, detections] =
             [&self.image, &self.answer, &self.detections].map(|topic| node.resolve(topic));
         let (image, answer, detections) = (image?, answer?, detections?);
