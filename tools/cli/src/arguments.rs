@@ -82,7 +82,7 @@ fn parse_isa(name: &str) -> Result<String, gemmule_quant::isa::IsaError> {
 pub(super) struct ComputeArguments {
     /// Threads [default: the physical cores this process may use].
     #[arg(short, long, value_name = "N", value_parser = parse_threads)]
-    threads: Option<usize>,
+    pub(super) threads: Option<usize>,
     /// Threads that generate tokens after the first [default: as --threads].
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     generation_threads: Option<usize>,
@@ -195,12 +195,11 @@ impl ComputeArguments {
 
     /// A session that `cancel` ends.
     pub(super) fn session_until(&self, model: &Model, cancel: CancelHandle) -> Result<Session> {
-        let options = SessionOptions::new()
-            .threads(self.threads)
-            .generation_threads(self.generation_threads)
-            .isa(self.isa.as_deref())
-            .cancel(cancel);
-        Ok(Session::new(model, &options)?)
+        Ok(Session::new(model, &self.options().cancel(cancel))?)
+    }
+
+    pub(super) fn options(&self) -> SessionOptions {
+        SessionOptions::new().threads(self.threads).generation_threads(self.generation_threads).isa(self.isa.as_deref())
     }
 }
 

@@ -7,6 +7,8 @@ mod arguments;
 mod batch;
 mod bench;
 mod cache;
+mod calibrate;
+mod compare;
 mod embed;
 mod eval;
 mod inspect;
@@ -48,6 +50,8 @@ enum Command {
     Inspect(inspect::Inspect),
     Trace(trace::Trace),
     Bench(bench::Bench),
+    Calibrate(calibrate::Calibrate),
+    Compare(compare::Compare),
 }
 
 fn long_version() -> String {
@@ -80,6 +84,8 @@ pub fn main() -> ExitCode {
         Command::Inspect(command) => command.execute(),
         Command::Trace(command) => command.execute(),
         Command::Bench(command) => command.execute(),
+        Command::Calibrate(command) => command.execute(),
+        Command::Compare(command) => command.execute(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

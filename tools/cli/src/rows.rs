@@ -131,6 +131,12 @@ pub(super) struct Seen {
     sum: u32,
 }
 
+impl std::fmt::Display for Seen {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}-{:08x}", self.count, self.sum)
+    }
+}
+
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let context = || path.display().to_string();

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use gemmule::{CancelHandle, FinishReason, GenerateOptions, Model};
-use gemmule_common::files::{destination, same_file};
+use gemmule_common::files::{beside, destination, same_file};
 use serde_json::{Value, json};
 
 use self::journal::{Journal, Noted, Stamp};
@@ -249,11 +249,4 @@ impl rows::Watcher for Notes {
         let stamps = std::mem::take(&mut *self.stamps.lock().unwrap_or_else(PoisonError::into_inner));
         self.journal.has(row, stamps)
     }
-}
-
-/// A path with `ending` appended.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }

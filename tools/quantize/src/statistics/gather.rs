@@ -193,18 +193,18 @@ pub struct Gatherer {
 }
 
 impl Gatherer {
-    /// One that has seen nothing, with threads of its own.
+    /// One that has seen nothing, with threads of its own: one for each CPU, unless told otherwise.
     ///
     /// # Errors
     /// When the settings are out of range, or the system refuses the threads.
-    pub fn new(settings: Settings, threads: usize) -> Result<Self> {
+    pub fn new(settings: Settings, threads: impl Into<Option<usize>>) -> Result<Self> {
         let weight = settings.text_weight;
         ensure!(weight > 0.0 && weight.is_finite(), "a text token cannot count {weight} times");
         ensure!(
             settings.block.is_none_or(|block| block >= MAX_BLOCK),
             "a block of products has {MAX_BLOCK} columns at least"
         );
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into().unwrap_or(0)).build();
         Ok(Self { settings, pool: pool.context("cannot start the threads; ask for fewer")?, state: Mutex::default() })
     }
 

@@ -222,6 +222,21 @@ impl Statistics {
         Ok(Moments::Diagonal(means))
     }
 
+    /// What has to be the same for more to be added, and how many rows there are so far: of a file that [`Gatherer::save`] has written.
+    ///
+    /// # Errors
+    /// When it is another one's.
+    pub fn progress(&self) -> Result<(&str, u32)> {
+        let read = || -> Result<Option<(&str, u32)>> {
+            let Source::Gguf { file, .. } = &self.source else { return Ok(None) };
+            let settings = file.string(imatrix::SETTINGS)?;
+            let rows = file.gguf().unsigned(imatrix::CHUNK_COUNT)?.and_then(|rows| u32::try_from(rows).ok());
+            Ok(settings.zip(rows))
+        };
+        let context = || self.path.display().to_string();
+        read().with_context(context)?.context("it does not say what it was gathered from").with_context(context)
+    }
+
     /// What is known, in words.
     pub fn description(&self) -> Result<String> {
         let Source::Gguf { file, .. } = &self.source else {
