@@ -1,6 +1,6 @@
 //! The Gemma decoder: a whole prefix at once (every position sees all of it), then one token after another.
 
-use super::observe;
+use super::observe::observe;
 use crate::Result;
 use crate::config::TextConfig;
 use crate::gguf::keys::tensor;

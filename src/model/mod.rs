@@ -2,6 +2,7 @@
 
 pub(crate) mod decoder;
 pub(crate) mod mask_decoder;
+mod observe;
 mod tokenizer;
 pub(crate) mod vision;
 
@@ -13,10 +14,8 @@ use self::tokenizer::BackgroundTokenizer;
 use self::vision::VisionTower;
 use crate::config::Config;
 use crate::gguf::GgufFile;
-use crate::ops::input::Input;
-use crate::ops::{Compute, Inputs};
 use crate::text::Tokenizer;
-use crate::weights::{Matrix, Store};
+use crate::weights::Store;
 use crate::{Error, Result};
 
 /// A handle of an opened model: configuration, tokenizer and mapped weights, which never change. A clone is another handle of the same
@@ -151,19 +150,5 @@ impl Model {
     /// The bytes of the decoder's matrices, all of which a generated token reads once.
     pub(crate) fn decoder_bytes(&self) -> impl Iterator<Item = &[u8]> {
         self.parts.decoder.matrices().map(|matrix| self.parts.store.view(matrix).bytes())
-    }
-}
-
-/// Shows the input of some matrices to whoever observes; `position` is that of its first row in the sequence.
-fn observe<const N: usize>(
-    compute: &Compute,
-    store: &Store,
-    matrices: [&Matrix; N],
-    input: Input<'_>,
-    position: Option<usize>,
-) {
-    if let Some(observer) = &compute.observer {
-        let tensors = matrices.map(|matrix| store.name(matrix));
-        observer.observe(&Inputs { tensors: &tensors, values: input.values(), columns: input.columns(), position });
     }
 }

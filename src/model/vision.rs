@@ -1,6 +1,6 @@
 //! The SigLIP tower and the projector: pixels in, image features out.
 
-use super::observe;
+use super::observe::observe;
 use crate::Result;
 use crate::config::VisionConfig;
 use crate::gguf::keys::tensor;

@@ -7,11 +7,12 @@ use gemmule::config::ResizeRule;
 use gemmule::gguf::keys::own;
 use gemmule_quant::Format;
 
-use crate::convert::{self, Watcher};
+use crate::calibrated::{self, Calibrated};
+use crate::convert::{self, Plain, Watcher};
 use crate::statistics::Statistics;
 use crate::summary::Summary;
 use crate::target::Target;
-use crate::{advice, big_vision, calibrated, checkpoint, hf_config, lora, mask_decoder, plan, tokens, vocabulary};
+use crate::{advice, big_vision, checkpoint, hf_config, lora, mask_decoder, plan, tokens, vocabulary};
 
 /// A LoRA adapter to be merged.
 #[derive(Clone, Debug)]
@@ -248,7 +249,11 @@ impl Prepared {
                 let description = statistics.description()?;
                 files.iter_mut().for_each(|file| file.note(own::CALIBRATION, &description));
             }
-            pool.install(|| convert::convert(&checkpoint, &files, statistics.as_ref(), watcher, check))
+            let plain = Plain::new(&checkpoint)?;
+            pool.install(|| match &statistics {
+                None => convert::write(&files, &plain, watcher, Some(check)),
+                Some(statistics) => convert::write(&files, &Calibrated::new(plain, statistics), watcher, Some(check)),
+            })
         })
     }
 }

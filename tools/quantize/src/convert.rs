@@ -13,11 +13,9 @@ use gemmule_common::{files, platform};
 use gemmule_quant::{EncodeError, Kernels};
 use rayon::prelude::*;
 
-use crate::calibrated::Calibrated;
 use crate::checkpoint::{Checkpoint, Source};
 use crate::plan::{Item, OutputFile, source_of};
 use crate::rounding::Rounding;
-use crate::statistics::Statistics;
 use crate::summary::{Summary, Total};
 
 /// Values that one task reads and encodes: enough that its start is cheap, few enough that all threads end together.
@@ -74,25 +72,16 @@ impl std::fmt::Debug for Watcher<'_> {
     }
 }
 
-/// Converts a checkpoint. Nothing appears unless `check` succeeds.
-pub(crate) fn convert(
-    checkpoint: &Checkpoint,
-    outputs: &[OutputFile],
-    statistics: Option<&Statistics>,
-    watcher: &mut Watcher<'_>,
-    check: Check<'_>,
-) -> Result<Summary> {
-    let plain = Plain { kernels: Kernels::select(None)?, checkpoint };
-    match statistics {
-        None => write(outputs, &plain, watcher, Some(check)),
-        Some(statistics) => write(outputs, &Calibrated::new(plain, statistics), watcher, Some(check)),
-    }
-}
-
 /// Rows of a checkpoint, each rounded by itself.
 pub(crate) struct Plain<'a> {
-    pub(crate) kernels: Kernels,
+    kernels: Kernels,
     pub(crate) checkpoint: &'a Checkpoint,
+}
+
+impl<'a> Plain<'a> {
+    pub(crate) fn new(checkpoint: &'a Checkpoint) -> Result<Self> {
+        Ok(Self { kernels: Kernels::select(None)?, checkpoint })
+    }
 }
 
 impl Maker for Plain<'_> {

@@ -1,0 +1,153 @@
+//! Statistics of a model, a conversion by them, and what it has changed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use gemmule::Session;
+use gemmule_quantize::statistics::{About, Gatherer, Settings, Statistics};
+use gemmule_quantize::{Conversion, Target, Watcher};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn gemmule(arguments: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gemmule")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn convert(out: &Path, body: &str, statistics: Option<&Path>, threads: usize) -> anyhow::Result<()> {
+    let body = gemmule_quantize::parse_format(body).unwrap();
+    let conversion = Conversion::of(root().join("models/easy-vqa"));
+    let conversion = conversion.body(body).embedding(body).vision(body).threads(threads);
+    let conversion = conversion.calibration(statistics.map(Path::to_owned));
+    conversion.run(&Target::file(out).replace(true), &mut Watcher::default()).map(drop)
+}
+
+/// Rows about the pictures of shapes.
+fn write_rows(folder: &Path) {
+    let picture = root().join("examples/pictures/shape.png").canonicalize().unwrap();
+    let prompts = ["answer en what color is the shape?", "caption en", "detect circle", "describe en"];
+    let rows = prompts.map(|prompt| serde_json::json!({ "image": picture, "prompt": prompt }).to_string());
+    std::fs::write(folder.join("rows.jsonl"), rows.join("\n")).unwrap();
+}
+
+#[test]
+fn a_calibrated_conversion_changes_less() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write_rows(folder.path());
+    convert(&at("f32.gguf"), "f32", None, 2).unwrap();
+    for (name, more) in [("full.gguf", Some("--full=256")), ("squares.gguf", None)] {
+        let arguments = ["calibrate", "-m", "f32.gguf", "--manifest", "rows.jsonl", "-o", name].into_iter().chain(more);
+        let done = gemmule(&arguments.collect::<Vec<_>>(), folder.path());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        assert!(text(&done.stderr).contains("MB of memory"), "{}", text(&done.stderr));
+        assert!(!at(&format!("{name}.partial")).exists());
+    }
+    convert(&at("plain.gguf"), "q4_0", None, 2).unwrap();
+    convert(&at("squared.gguf"), "q4_0", Some(&at("squares.gguf")), 2).unwrap();
+    convert(&at("compensated.gguf"), "q4_0", Some(&at("full.gguf")), 2).unwrap();
+    convert(&at("again.gguf"), "q4_0", Some(&at("full.gguf")), 1).unwrap();
+    assert!(std::fs::read(at("compensated.gguf")).unwrap() == std::fs::read(at("again.gguf")).unwrap(), "threads");
+
+    let divergence = |name: &str| {
+        let arguments = ["compare", "f32.gguf", name, "--manifest", "rows.jsonl", "--json"];
+        let done = gemmule(&arguments, folder.path());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let found: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(found["rows"].as_array().unwrap().len(), 4);
+        found["all"]["divergence"]["value"].as_f64().unwrap()
+    };
+    assert_eq!(divergence("f32.gguf"), 0.0);
+    let (plain, compensated) = (divergence("plain.gguf"), divergence("compensated.gguf"));
+    println!("{plain} plain, {} squares, {compensated} products", divergence("squared.gguf"));
+    assert!(compensated < plain, "{compensated} beside {plain}");
+    let shown = gemmule(&["compare", "f32.gguf", "plain.gguf", "--manifest", "rows.jsonl"], folder.path());
+    assert!(text(&shown.stdout).contains("of 4 rows"), "{}", text(&shown.stdout));
+    let again = gemmule(&["calibrate", "--manifest", "rows.jsonl", "-o", "full.gguf"], folder.path());
+    assert!(text(&again.stderr).contains("exists already; --force replaces it"), "{}", text(&again.stderr));
+}
+
+/// What was saved in the middle and gone on with is what one run gathers.
+#[test]
+fn gathering_goes_on_where_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = gemmule::Model::bundled().unwrap();
+    let picture = gemmule::Picture::open(root().join("examples/pictures/shape.png")).unwrap();
+    let about = About { dataset: "rows".into(), rows: 1, image_tokens: 25, settings: "same".into() };
+    let gather = |parts: &[&[&str]]| {
+        let path = folder.path().join("stats.gguf");
+        for (index, prompts) in parts.iter().enumerate() {
+            let gatherer = Gatherer::new(Settings::new().block(256).text_weight(2.0), 2).unwrap();
+            if index > 0 {
+                gatherer.restore(&Statistics::open(&path).unwrap()).unwrap();
+            }
+            let gatherer = std::sync::Arc::new(gatherer);
+            let options = gemmule::SessionOptions::new().threads(2).observer(gatherer.clone());
+            let mut session = Session::new(&model, &options).unwrap();
+            for prompt in *prompts {
+                gatherer.begin(model.config().vision.tokens());
+                session.generate(std::slice::from_ref(&picture), prompt, &gemmule::GenerateOptions::new()).unwrap();
+                gatherer.end().unwrap();
+            }
+            gatherer.save(&path, &about).unwrap();
+        }
+        let statistics = Statistics::open(&path).unwrap();
+        assert_eq!(statistics.progress().unwrap(), ("same", 1));
+        statistics
+    };
+    let values = |statistics: &Statistics| -> Vec<f32> {
+        let moments = statistics.tensors().map(|tensor| statistics.moments(tensor).unwrap());
+        let parts = moments.flat_map(|moments| match moments {
+            gemmule_quantize::rounding::Moments::Diagonal(diagonal) => diagonal,
+            gemmule_quantize::rounding::Moments::Blocks(blocks) => blocks.concat(),
+        });
+        parts.collect()
+    };
+    let whole = values(&gather(&[&["caption en", "detect circle", "describe en"]]));
+    let parts = values(&gather(&[&["caption en"], &["detect circle", "describe en"]]));
+    assert_eq!(whole.len(), parts.len());
+    let largest = whole.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    let near = whole.iter().zip(&parts).all(|(a, b)| (a - b).abs() <= 1e-4 * largest);
+    assert!(near, "they differ");
+}
+
+#[test]
+fn foreign_and_damaged_statistics_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write_rows(folder.path());
+    let done = gemmule(&["calibrate", "--manifest", "rows.jsonl", "-o", "sound.gguf"], folder.path());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let sound = std::fs::read(at("sound.gguf")).unwrap();
+    let refused = |bytes: &[u8]| {
+        std::fs::write(at("bad.gguf"), bytes).unwrap();
+        let error = convert(&at("out.gguf"), "q4_0", Some(&at("bad.gguf")), 1).unwrap_err();
+        assert!(!at("out.gguf").exists());
+        format!("{error:#}")
+    };
+    let with = |from: &str, to: &str| {
+        let place = sound.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
+        let mut bytes = sound.clone();
+        bytes[place..place + to.len()].copy_from_slice(to.as_bytes());
+        bytes
+    };
+    assert!(
+        refused(&with("blk.0.attn_output.weight.in_sum2", "blk.9.")).contains("blk.9.attn_output"),
+        "another layer"
+    );
+    assert!(refused(&with("imatrix", "nothing")).contains("holds no statistics"));
+    for end in [0, 3, 4, 100, sound.len() / 2, sound.len() - 40] {
+        refused(&sound[..end]);
+    }
+    let mut nan = sound.clone();
+    let end = nan.len() - 64;
+    nan[end - 512..end].fill(0xff);
+    refused(&nan);
+    refused(&std::fs::read(root().join("models/easy-vqa-q8_0.gguf")).unwrap());
+    assert!(convert(&at("out.gguf"), "q4_0", Some(&at("sound.gguf")), 1).is_ok());
+}
