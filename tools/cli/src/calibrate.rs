@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use gemmule::image::pictures_in;
 use gemmule::{CancelHandle, GenerateOptions, Model, Session};
-use gemmule_common::files::{beside, destination, same_file};
 use gemmule_common::memory::check_room;
 use gemmule_quantize::statistics::{About, Gatherer, Settings, Statistics};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use tempfile::NamedTempFile;
 
 use crate::arguments::{ComputeArguments, ModelArguments};
 use crate::interrupt::end_with;
-use crate::output::print_note;
+use crate::output::{Resumable, print_note};
 use crate::rows::{self, Reading, Seen, Shown, Work};
 
 /// How often what was gathered is saved.
@@ -29,7 +28,7 @@ const SAVE: Duration = Duration::from_secs(600);
 /// then rounds a checkpoint of this model so that its outputs change little, to the same types, of the same size and speed. Take 64
 /// pictures or more, of the kind that the model is for, and a file that rounds little: bf16, f32 or q8_0.
 ///
-/// Rows are those of `gemmule batch`. With an "answer" (or "suffix", or the first of "answers") the model runs with that answer, else with
+/// Rows are those of `gemmule batch`. With "answers", of which the first counts (or an "answer" or "suffix"), the model runs with that answer, else with
 /// its own. Without a manifest every prompt of --prompts is asked about every picture of --images.
 ///
 /// The file has llama.cpp's layout, and `llama-quantize --imatrix` reads it. What is gathered is saved every ten minutes in
@@ -79,18 +78,9 @@ fn parse_weight(text: &str) -> Result<f32, String> {
 impl Calibrate {
     pub(super) fn execute(self) -> Result<()> {
         ensure!(self.output != Path::new("-"), "statistics need a file; name one");
-        let output = destination(&self.output).with_context(|| self.output.display().to_string())?;
-        let partial = beside(&output, ".partial");
         let (manifest, _made) = self.manifest()?;
-        for written in [&output, &partial] {
-            let mut inputs = self.model.files().chain([manifest.as_path()]);
-            ensure!(
-                !inputs.any(|input| same_file(input, written)),
-                "{} is read, too: name another --output",
-                written.display()
-            );
-        }
-        ensure!(self.force || !output.exists(), "{} exists already; --force replaces it", output.display());
+        let inputs = self.model.files().chain([manifest.as_path()]);
+        let Resumable { output, partial, .. } = Resumable::new(&self.output, inputs, self.force)?;
         let seen = rows::look_at(&manifest)?;
         let model = self.model.open()?;
         let settings = Settings::new().block(self.full.map(|block| block as usize)).text_weight(self.text_weight);
@@ -194,7 +184,7 @@ impl Calibrate {
 
     /// Runs a row, with its answer or the model's own.
     fn ask(&self, model: &Model, session: &mut Session, work: &Work, input: &Value) -> Result<()> {
-        if let Some(answer) = given_answer(input)? {
+        if let Some(answer) = rows::answers(input)?.as_ref().and_then(|answers| answers.first()) {
             let tokenizer = model.tokenizer()?;
             let mut tokens = tokenizer.encode(answer)?;
             tokens.extend(tokenizer.special().eos.first());
@@ -204,13 +194,6 @@ impl Calibrate {
         session.ask(&work.row.prompt, &GenerateOptions::new().max_tokens(most))?;
         Ok(())
     }
-}
-
-/// The answer that a row brings.
-fn given_answer(row: &Value) -> Result<Option<&str>> {
-    let given = ["answer", "suffix"].iter().find_map(|key| row.get(key));
-    let Some(given) = given.or_else(|| row.get("answers")?.get(0)) else { return Ok(None) };
-    given.as_str().map(Some).with_context(|| format!("its answer is {given}, no text"))
 }
 
 /// Statistics under way.

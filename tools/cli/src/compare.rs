@@ -9,6 +9,8 @@ use clap::Args;
 use gemmule::answer::{Object, detections_in_text};
 use gemmule::{CancelHandle, GenerateOptions, Model, Session};
 use gemmule_metrics::{Estimate, Part, Scale, estimate, estimate_difference_within, estimate_within, exact_match};
+use gemmule_quant::Format;
+use gemmule_quantize::is_checkpoint;
 use serde_json::{Value, json};
 
 use crate::arguments::{ComputeArguments, NamedModel};
@@ -26,7 +28,7 @@ use crate::rows::{self, Reading, Shown, Work};
 /// of each model's answers are right.
 #[derive(Args)]
 pub(super) struct Compare {
-    /// The model to compare with, such as a bf16 or q8_0 file, or a checkpoint.
+    /// The model to compare with, such as a bf16 or q8_0 file, or a checkpoint, which is converted to bf16 unless --type says otherwise.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// The other model.
@@ -35,6 +37,12 @@ pub(super) struct Compare {
     /// Prompts about pictures.
     #[arg(long, value_name = "MANIFEST.jsonl")]
     manifest: PathBuf,
+    /// What a checkpoint that is the first model is converted to.
+    #[arg(long = "type", value_name = "TYPE", value_parser = gemmule_quantize::parse_format)]
+    body: Option<Format>,
+    /// What a checkpoint that is the other model is converted to [default: q4_0].
+    #[arg(long, value_name = "TYPE", value_parser = gemmule_quantize::parse_format)]
+    other_type: Option<Format>,
     /// The first model's vision half, where it is a pair.
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
@@ -71,9 +79,11 @@ struct Row {
 impl Compare {
     pub(super) fn execute(self) -> Result<()> {
         let seen = rows::look_at(&self.manifest)?;
+        // The reference is not to be rounded unasked.
+        let body = self.body.or_else(|| is_checkpoint(&self.model).then_some(Format::BF16));
         let named = [
-            NamedModel { model: &self.model, body: None, mmproj: self.mmproj.as_deref() },
-            NamedModel { model: &self.other, body: None, mmproj: self.other_mmproj.as_deref() },
+            NamedModel { model: &self.model, body, mmproj: self.mmproj.as_deref() },
+            NamedModel { model: &self.other, body: self.other_type, mmproj: self.other_mmproj.as_deref() },
         ];
         let models = [named[0].open(false)?, named[1].open(false)?];
         let tokens: Vec<usize> = models.iter().map(|model| model.config().text.vocabulary).collect();
@@ -132,8 +142,7 @@ impl Compare {
         let other = if same { answer.text.clone() } else { second.ask(prompt, &options)?.text };
         let answers = [answer.text, other];
         let same = answers[0] == answers[1];
-        let references = right_answers(input);
-        let right = references.map(|right| [0, 1].map(|index| exact_match(&answers[index], &right)));
+        let right = rows::answers(input)?.map(|right| [0, 1].map(|index| exact_match(&answers[index], &right)));
         let boxes = overlaps(&answers);
         Ok(Row { kind: kind_of(prompt), answers, same, divergences, boxes, right })
     }
@@ -145,12 +154,10 @@ impl Compare {
             "{:<16} {:>6} {:>7}  {:<31} {:>8} {:>7} {:>6}  right",
             "prompts", "rows", "tokens", "divergence per token", "99th", "same", "boxes"
         )?;
-        let mut kinds: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-        rows.iter().for_each(|row| kinds.entry(&row.kind).or_default().push(row));
-        for (kind, rows) in kinds.iter().filter(|_| kinds.len() > 1) {
-            print_line(&mut out, kind, &Summary::of(rows))?;
+        let (all, kinds) = summaries(rows);
+        for (kind, summary) in kinds.iter().filter(|_| kinds.len() > 1) {
+            print_line(&mut out, kind, summary)?;
         }
-        let all = Summary::of(&rows.iter().collect::<Vec<_>>());
         print_line(&mut out, "all", &all)?;
         let short = |path: &Path| path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let changed = rows.iter().filter(|row| !row.same).count();
@@ -176,14 +183,6 @@ fn divergence(first: &[f32], second: &[f32]) -> f64 {
     let terms = first.iter().zip(second).map(|(p, q)| f64::from(*p).exp() * (f64::from(*p) - f64::from(*q)));
     // Rounding may leave a little less than nothing.
     terms.filter(|term| !term.is_nan()).sum::<f64>().max(0.0)
-}
-
-/// The right answers that a row brings.
-fn right_answers(row: &Value) -> Option<Vec<String>> {
-    let single = ["answer", "suffix"].iter().find_map(|key| row.get(key)).map(std::slice::from_ref);
-    let answers = row.get("answers").and_then(Value::as_array).map(Vec::as_slice).or(single)?;
-    let texts: Option<Vec<String>> = answers.iter().map(|answer| answer.as_str().map(str::to_owned)).collect();
-    texts.filter(|texts| !texts.is_empty())
 }
 
 /// What a prompt asks for: PaliGemma's word for it, and the language.
@@ -250,6 +249,14 @@ impl Summary {
     }
 }
 
+/// What all rows come to, and those of each kind of prompt.
+fn summaries(rows: &[Row]) -> (Summary, BTreeMap<&str, Summary>) {
+    let mut kinds: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    rows.iter().for_each(|row| kinds.entry(&row.kind).or_default().push(row));
+    let kinds = kinds.into_iter().map(|(kind, rows)| (kind, Summary::of(&rows))).collect();
+    (Summary::of(&rows.iter().collect::<Vec<_>>()), kinds)
+}
+
 fn print_line(out: &mut impl Write, kind: &str, summary: &Summary) -> Result<()> {
     let divergence =
         summary.divergence.map(|found| format!("{:.5}  [{:.5}, {:.5}]", found.value, found.low, found.high));
@@ -268,27 +275,25 @@ fn to_json(rows: &[Row]) -> Value {
     let estimate = |found: Option<Estimate>| {
         found.map(|found| json!({ "value": found.value, "low": found.low, "high": found.high }))
     };
-    let summary = |rows: &[&Row]| {
-        let all = Summary::of(rows);
+    let summary = |found: &Summary| {
         json!({
-            "rows": all.rows,
-            "tokens": all.tokens,
-            "divergence": estimate(all.divergence),
-            "divergence_99": all.percentile,
-            "same": estimate(all.same),
-            "boxes": estimate(all.boxes),
-            "right": all.right,
-            "right_difference": estimate(all.right_difference),
+            "rows": found.rows,
+            "tokens": found.tokens,
+            "divergence": estimate(found.divergence),
+            "divergence_99": found.percentile,
+            "same": estimate(found.same),
+            "boxes": estimate(found.boxes),
+            "right": found.right,
+            "right_difference": estimate(found.right_difference),
         })
     };
-    let mut kinds: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-    rows.iter().for_each(|row| kinds.entry(&row.kind).or_default().push(row));
+    let (all, kinds) = summaries(rows);
     let kinds: serde_json::Map<String, Value> =
-        kinds.iter().map(|(kind, rows)| ((*kind).to_owned(), summary(rows))).collect();
+        kinds.iter().map(|(kind, found)| ((*kind).to_owned(), summary(found))).collect();
     let each = rows.iter().map(|row| {
         json!({ "prompts": row.kind, "answers": row.answers, "same": row.same, "divergences": row.divergences, "right": row.right })
     });
-    json!({ "all": summary(&rows.iter().collect::<Vec<_>>()), "prompts": kinds, "rows": each.collect::<Vec<_>>() })
+    json!({ "all": summary(&all), "prompts": kinds, "rows": each.collect::<Vec<_>>() })
 }
 
 #[cfg(test)]

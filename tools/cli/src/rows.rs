@@ -88,6 +88,23 @@ pub(super) struct Work {
 /// A line as JSON, and what it asks.
 pub(super) type Asked = (Value, Result<Work>);
 
+/// The right answers that a row brings; none where it brings none.
+///
+/// # Errors
+/// When they are no texts.
+pub(super) fn answers(row: &Value) -> Result<Option<Vec<String>>> {
+    // big_vision's data calls it the suffix.
+    let given = ["answers", "answer", "suffix"].iter().find_map(|key| Some((*key, row.get(key)?)));
+    let Some((key, given)) = given else { return Ok(None) };
+    let list = if key == "answers" { given.as_array().map(Vec::as_slice) } else { Some(std::slice::from_ref(given)) };
+    let texts = list.and_then(|list| list.iter().map(|answer| answer.as_str().map(str::to_owned)).collect());
+    let texts = texts.filter(|texts: &Vec<String>| !texts.is_empty());
+    texts.with_context(|| format!("\"{key}\" is {given}: {WANTED_ANSWERS}")).map(Some)
+}
+
+/// How a row gives its right answers.
+pub(super) const WANTED_ANSWERS: &str = "\"answers\" must be a list of texts, or \"answer\" (or \"suffix\") a text";
+
 /// A line of a file of rows, without its end.
 pub(super) enum Line {
     /// What it says.

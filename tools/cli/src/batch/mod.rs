@@ -8,14 +8,13 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use gemmule::{CancelHandle, FinishReason, GenerateOptions, Model};
-use gemmule_common::files::{beside, destination, same_file};
 use serde_json::{Value, json};
 
 use self::journal::{Journal, Noted, Stamp};
 use crate::answers::{self, Found, ObjectArguments, ProbabilityArguments};
 use crate::arguments::{ComputeArguments, ModelArguments};
 use crate::interrupt::end_with;
-use crate::output::print_note;
+use crate::output::{Resumable, print_note};
 use crate::rows::{self, Reading, Shown, Told, Work};
 
 /// Answer a file of prompts about many pictures.
@@ -62,18 +61,8 @@ impl Batch {
     pub(super) fn execute(self) -> Result<()> {
         // What was done is read again where a batch goes on.
         ensure!(self.output != Path::new("-"), "a batch that is to go on after an interruption needs a file; name one");
-        let output = destination(&self.output).with_context(|| self.output.display().to_string())?;
-        let partial = beside(&output, ".partial");
-        let journal = beside(&partial, ".journal");
-        for written in [&output, &partial, &journal] {
-            let mut inputs = self.model.files().chain([self.manifest.as_path()]);
-            ensure!(
-                !inputs.any(|input| same_file(input, written)),
-                "{} is read, too: name another --output",
-                written.display()
-            );
-        }
-        ensure!(self.force || !output.exists(), "{} exists already; --force replaces it", output.display());
+        let inputs = self.model.files().chain([self.manifest.as_path()]);
+        let Resumable { output, partial, journal } = Resumable::new(&self.output, inputs, self.force)?;
         let seen = rows::look_at(&self.manifest)?;
         let model = self.model.open()?;
         let stop = CancelHandle::default();

@@ -84,16 +84,7 @@ fn side(row: &Value, key: &str) -> Result<Option<u32>> {
 }
 
 fn texts(row: &Value, metric: Metric) -> Result<Vec<String>> {
-    // big_vision's data calls it the suffix.
-    let single = || ["answer", "suffix"].iter().find_map(|key| row.get(key)).map(std::slice::from_ref);
-    let answers = match row.get("answers") {
-        Some(list) => list.as_array().map(Vec::as_slice),
-        None => single(),
-    };
-    let texts = answers.and_then(|answers| answers.iter().map(|answer| answer.as_str().map(str::to_owned)).collect());
-    let texts: Vec<String> = texts
-        .filter(|texts: &Vec<String>| !texts.is_empty())
-        .context("\"answers\" must be a list of texts, or \"answer\" (or \"suffix\") a text")?;
+    let texts = rows::answers(row)?.context(rows::WANTED_ANSWERS)?;
     // With one of them left out, fewer annotators could never agree to a full point.
     ensure!(
         metric != Metric::Vqa || texts.len() >= LEAST_ANNOTATORS,

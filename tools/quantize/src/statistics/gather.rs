@@ -14,12 +14,15 @@ use gemmule::session::{Inputs, Observer};
 use gemmule_common::files::OutputFile;
 use gemmule_quant::{Format, MAX_BLOCK};
 use ndarray::{ArrayView2, s};
+use rayon::prelude::*;
 
 use super::Statistics;
 use super::tiles::{self, Tiles};
 
 /// Rows that wait for others before their products are added: fewer cost as much.
 const ROWS: usize = 128;
+/// Columns whose squares one task adds.
+const SQUARES: usize = 512;
 
 /// What is gathered.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,11 +106,16 @@ struct Squares {
 }
 
 impl Squares {
-    fn add<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
-        for row in rows {
-            self.rows += 1;
-            self.sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
-        }
+    /// Adds rows, `[rows][columns]`. Each column is summed in the order of the rows, whichever threads do it.
+    fn add(&mut self, values: &[f32]) {
+        let columns = self.sums.len();
+        self.rows += (values.len() / columns) as u64;
+        self.sums.par_chunks_mut(SQUARES).enumerate().for_each(|(index, sums)| {
+            let own = index * SQUARES..index * SQUARES + sums.len();
+            for row in values.chunks_exact(columns) {
+                sums.iter_mut().zip(&row[own.clone()]).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
+            }
+        });
     }
 }
 
@@ -239,23 +247,24 @@ impl Gatherer {
         let mut state = self.state();
         state.entries.clear();
         let weight = f64::from(self.settings.text_weight);
+        let mut groups: BTreeMap<&String, Vec<String>> = BTreeMap::new();
         for (name, owner) in &statistics.owners {
-            if name != owner {
-                continue;
-            }
-            let shared = statistics.owners.iter().filter(|row| row.1 == owner && row.0 != owner);
-            let tensors = std::iter::once(owner).chain(shared.map(|row| row.0)).cloned().collect();
-            let count = f64::from(statistics.count(owner)?);
-            let sums: Vec<f64> = statistics.means(owner)?.iter().map(|mean| f64::from(*mean) * count).collect();
+            let group = groups.entry(owner).or_default();
+            // The owner comes first.
+            let place = if name == owner { 0 } else { group.len() };
+            group.insert(place, name.clone());
+        }
+        for (owner, tensors) in groups {
+            let sums = statistics.squares(owner)?;
             let mut entry = Entry::new(tensors, sums.len(), &self.settings);
             let text = statistics.tensor(&format!("{owner}{}", imatrix::TEXT_SQUARES))?;
             if let Some((_, text)) = text.filter(|(_, text)| text.len() == sums.len()) {
                 entry.text.sums = text.iter().map(|sum| f64::from(*sum)).collect();
                 entry.text.rows = statistics.number(&format!("{owner}{}", imatrix::TEXT_COUNT))?.unwrap_or(0.0) as u64;
             }
-            entry.image.rows = (count - weight * entry.text.rows as f64).round() as u64;
-            let image = sums.iter().zip(&entry.text.sums).map(|(sum, text)| (sum - weight * text).max(0.0));
-            entry.image.sums = image.collect();
+            entry.image.rows = (f64::from(statistics.count(owner)?) - weight * entry.text.rows as f64).round() as u64;
+            let image = sums.iter().zip(&entry.text.sums);
+            entry.image.sums = image.map(|(sum, text)| (f64::from(*sum) - weight * text).max(0.0)).collect();
             let blocks = statistics.blocks(owner)?;
             ensure!(blocks.len() == entry.blocks.len(), "{owner} has other blocks");
             for (block, found) in entry.blocks.iter_mut().zip(blocks) {
@@ -369,13 +378,13 @@ impl Observer for Gatherer {
         }
         let entry = state.entries.get_mut(*owner).expect("it was added");
         let (image, text) = values.split_at(images * columns);
-        entry.image.add(image.chunks_exact(columns));
-        entry.text.add(text.chunks_exact(columns));
-        if entry.blocks.is_empty() {
-            return;
-        }
         let weight = self.settings.text_weight.sqrt();
         self.pool.install(|| {
+            entry.image.add(image);
+            entry.text.add(text);
+            if entry.blocks.is_empty() {
+                return;
+            }
             if values.len() >= ROWS * columns && text.is_empty() {
                 return entry.add_products(values);
             }

@@ -132,23 +132,31 @@ impl Statistics {
 
     /// How many rows the sums of a matrix are of.
     fn count(&self, tensor: &str) -> Result<f32> {
+        if matches!(self.source, Source::Legacy(_)) {
+            return Ok(1.0);
+        }
         let name = format!("{tensor}{}", imatrix::COUNT);
         let count = self.number(&name)?.with_context(|| format!("tensor '{name}' is missing"))?;
         ensure!(count > 0.0 && count.is_finite(), "{tensor} was used {count} times: there is nothing to round by");
         Ok(count)
     }
 
-    /// Means of the squares of a matrix's inputs.
-    fn means(&self, tensor: &str) -> Result<Vec<f32>> {
+    /// Sums of the squares of a matrix's inputs: of so many rows as [`count`](Self::count) says, or of one in the older form.
+    fn squares(&self, tensor: &str) -> Result<&[f32]> {
         if let Source::Legacy(means) = &self.source {
-            return Ok(means[tensor].clone());
+            return Ok(&means[tensor]);
         }
         let name = format!("{tensor}{}", imatrix::SQUARES);
         let (info, values) = self.tensor(&name)?.with_context(|| format!("tensor '{name}' is missing"))?;
         let single = info.dimensions[1..].iter().all(|size| *size == 1);
         ensure!(single, "tensor '{name}' has shape {:?}: experts are no part of these models", info.dimensions);
+        Ok(values)
+    }
+
+    /// Means of the squares of a matrix's inputs.
+    fn means(&self, tensor: &str) -> Result<Vec<f32>> {
         let count = self.count(tensor)?;
-        Ok(values.iter().map(|sum| sum / count).collect())
+        Ok(self.squares(tensor)?.iter().map(|sum| sum / count).collect())
     }
 
     /// The inputs of a matrix.
@@ -157,7 +165,7 @@ impl Statistics {
     /// When it has no statistics.
     pub fn columns(&self, tensor: &str) -> Result<usize> {
         ensure!(self.owners.contains_key(tensor), "{} has no statistics of {tensor}", self.path.display());
-        Ok(self.means(tensor)?.len())
+        Ok(self.squares(tensor)?.len())
     }
 
     /// Whether the products of a matrix's inputs are known, not their squares alone.
@@ -186,7 +194,7 @@ impl Statistics {
             columns += width;
             blocks.push(Block { width, samples: f64::from(*samples), spread: f64::from(*spread), values });
         }
-        ensure!(columns == self.means(owner)?.len(), "{}", damaged());
+        ensure!(columns == self.squares(owner)?.len(), "{}", damaged());
         Ok(blocks)
     }
 
@@ -211,15 +219,6 @@ impl Statistics {
             Ok(Moments::Blocks(squares))
         };
         read().with_context(|| format!("{}: the statistics of {tensor}", self.path.display()))
-    }
-
-    /// The diagonal of a matrix's moments alone.
-    ///
-    /// # Errors
-    /// As [`moments`](Self::moments).
-    pub fn diagonal(&self, tensor: &str) -> Result<Moments> {
-        let means = self.means(tensor).with_context(|| self.path.display().to_string())?;
-        Ok(Moments::Diagonal(means))
     }
 
     /// What has to be the same for more to be added, and how many rows there are so far: of a file that [`Gatherer::save`] has written.
