@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use memmap2::{Mmap, MmapMut};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
-use super::Gguf;
+use super::{Gguf, TensorInfo};
 use crate::{Error, Result, platform};
 
 #[derive(Debug)]
@@ -100,6 +100,26 @@ impl GgufFile {
         let mut map = MmapMut::map_anon(len).map_err(io)?;
         file.read_exact(&mut map).map_err(io)?;
         log::info!("{}: {len} bytes are read into memory", path.display());
+        Self::of_map(path, map.make_read_only().map_err(io)?)
+    }
+
+    /// Maps a file and lets `change` change the bytes of its tensors in memory: it is called with each one. The file stays as it is; what is
+    /// written to takes memory.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_changed(path: impl AsRef<Path>, mut change: impl FnMut(&TensorInfo, &mut [u8])) -> Result<Self> {
+        let path = path.as_ref();
+        let io = |error| Error::io(path, error);
+        // What is wrong with a file says the other.
+        let name = Self::open(path)?.gguf.name().to_owned();
+        let file = File::open(path).map_err(io)?;
+        // SAFETY: what is written to this map goes to pages of this process alone; and as in `open`.
+        let mut map = unsafe { MmapOptions::new().map_copy(&file) }.map_err(io)?;
+        let gguf = Gguf::parse(&name, &map)?;
+        for tensor in gguf.tensors() {
+            change(tensor, &mut map[tensor.range.clone()]);
+        }
         Self::of_map(path, map.make_read_only().map_err(io)?)
     }
 

@@ -125,6 +125,10 @@ pub mod imatrix {
     /// sum over those samples of what their products off the diagonal come to, squared.
     pub const BLOCKS: &str = ".in_blocks";
 
+    /// Behind a matrix's name, `[1][1]`: how far, in nats for each token, answers' probabilities move (Kullback-Leibler divergence) by errors
+    /// as large as the matrix's outputs, if by smaller ones in proportion to their squares.
+    pub const SENSITIVITY: &str = ".sensitivity";
+
     /// Behind a matrix's name, `[256][256][tiles]`: sums of the products of a block's inputs, the tiles on and above the diagonal, row by row, with zeros behind
     /// the last column.
     pub fn products(block: usize) -> String {

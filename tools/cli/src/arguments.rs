@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use gemmule::gguf::GgufFile;
 use gemmule::{CancelHandle, MOST_THREADS, Model, Picture, Session, SessionOptions};
@@ -111,6 +111,18 @@ impl ModelArguments {
     /// The files that are read.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         self.model.iter().chain(&self.mmproj).map(PathBuf::as_path)
+    }
+
+    /// The files that are run, a checkpoint's in the cache included; open the model first.
+    ///
+    /// # Errors
+    /// When it is no model of a file.
+    pub(super) fn paths(&self) -> Result<Vec<PathBuf>> {
+        let named = self.named().context("the bundled model is no file: name one with --model")?;
+        Ok(match named.cached()? {
+            Some(cached) => vec![cached.path().to_owned()],
+            None => self.files().map(Path::to_owned).collect(),
+        })
     }
 
     pub(super) fn name(&self) -> String {

@@ -179,7 +179,7 @@ impl Compare {
 }
 
 /// How far the second distribution is from the first: `Σ p · (log p − log q)`, from their logarithms.
-fn divergence(first: &[f32], second: &[f32]) -> f64 {
+pub(super) fn divergence(first: &[f32], second: &[f32]) -> f64 {
     let terms = first.iter().zip(second).map(|(p, q)| f64::from(*p).exp() * (f64::from(*p) - f64::from(*q)));
     // Rounding may leave a little less than nothing.
     terms.filter(|term| !term.is_nan()).sum::<f64>().max(0.0)

@@ -29,6 +29,7 @@ mod npz;
 mod plan;
 pub mod program;
 pub mod rounding;
+pub mod sensitivity;
 pub mod statistics;
 mod summary;
 mod target;

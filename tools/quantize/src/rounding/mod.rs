@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use gemmule_quant::{EncodeError, Format, Kernels, decode_row};
+use ndarray::{ArrayView1, ArrayView2, s};
 use rayon::prelude::*;
 
 use compensate::Rounder;
@@ -69,6 +70,40 @@ impl std::fmt::Debug for Rounding {
 }
 
 impl Moments {
+    /// The inputs that they are of.
+    fn columns(&self) -> usize {
+        match self {
+            Self::Diagonal(diagonal) => diagonal.len(),
+            Self::Blocks(blocks) => blocks.iter().map(|block| block.len().isqrt()).sum(),
+        }
+    }
+
+    /// What the outputs of `rows`, `[rows][columns]`, come to, squared and summed, for an input.
+    fn energy(&self, rows: &[f32]) -> Result<f64> {
+        let columns = self.columns();
+        ensure!(columns > 0 && rows.len().is_multiple_of(columns), "the moments are of {columns} inputs");
+        let count = rows.len() / columns;
+        let rows = ArrayView2::from_shape((count, columns), rows)?;
+        let blocks = match self {
+            Self::Diagonal(diagonal) => {
+                let square = |row: ArrayView1<'_, f32>| -> f64 {
+                    row.iter().zip(diagonal).map(|(x, moment)| f64::from(*moment) * f64::from(*x).powi(2)).sum()
+                };
+                return Ok(rows.rows().into_iter().map(square).sum());
+            }
+            Self::Blocks(blocks) => blocks,
+        };
+        let (mut first, mut sum) = (0, 0.0);
+        for block in blocks {
+            let width = block.len().isqrt();
+            let part = rows.slice(s![.., first..first + width]);
+            let outputs = part.dot(&ArrayView2::from_shape((width, width), block)?);
+            sum += outputs.iter().zip(part).map(|(y, x)| f64::from(*y) * f64::from(*x)).sum::<f64>();
+            first += width;
+        }
+        Ok(sum.max(0.0))
+    }
+
     /// With zeros for inputs that are always zero, up to so many columns.
     #[must_use]
     pub fn padded(self, columns: usize) -> Self {
@@ -174,6 +209,16 @@ impl Rounding {
 /// The bytes of so many columns of a quantized format.
 fn row_bytes(format: Format, columns: usize) -> std::result::Result<usize, EncodeError> {
     format.row_bytes(columns).filter(|_| format.info().integer).ok_or(EncodeError::Length(format, columns))
+}
+
+/// The mean square of the errors of a matrix's outputs as a share of theirs: of rows `weights`, `[rows][columns]`, that became `rounded`.
+///
+/// # Errors
+/// When the moments are of other inputs.
+pub fn relative_error(moments: &Moments, weights: &[f32], rounded: &[f32]) -> Result<f64> {
+    let errors: Vec<f32> = weights.iter().zip(rounded).map(|(weight, rounded)| weight - rounded).collect();
+    let (error, whole) = (moments.energy(&errors)?, moments.energy(weights)?);
+    Ok(if whole > 0.0 { error / whole } else { 0.0 })
 }
 
 /// What rounding costs a matrix's outputs: `Σ e · H · eᵀ` over the rows, `e` being a row's errors and `H` all second moments of its inputs,

@@ -188,6 +188,8 @@ struct State {
     entries: BTreeMap<String, Entry>,
     /// Tokens of the pictures that are asked about.
     image_tokens: usize,
+    /// How far errors of a matrix move answers.
+    sensitivities: BTreeMap<String, f32>,
     /// What cannot be counted.
     failure: Option<String>,
 }
@@ -239,6 +241,16 @@ impl Gatherer {
         Ok(())
     }
 
+    /// Notes how far errors of a matrix move answers, as [`Statistics::sensitivity`] gives it again.
+    pub fn set_sensitivity(&self, tensor: &str, sensitivity: f32) {
+        self.state().sensitivities.insert(tensor.to_owned(), sensitivity);
+    }
+
+    /// Whether that was noted.
+    pub fn has_sensitivity(&self, tensor: &str) -> bool {
+        self.state().sensitivities.contains_key(tensor)
+    }
+
     /// Goes on with what a file has.
     ///
     /// # Errors
@@ -274,6 +286,11 @@ impl Gatherer {
             }
             state.entries.insert(owner.clone(), entry);
         }
+        for tensor in statistics.tensors() {
+            if let Some(sensitivity) = statistics.sensitivity(tensor)? {
+                state.sensitivities.insert(tensor.to_owned(), sensitivity);
+            }
+        }
         Ok(())
     }
 
@@ -307,6 +324,8 @@ impl Gatherer {
             for name in &entry.tensors {
                 parts.push(Part::own(name, imatrix::SQUARES, [sums.len(), 1], sums.clone()));
                 parts.push(Part::own(name, imatrix::COUNT, [1, 1], vec![count]));
+                let sensitivity = state.sensitivities.get(name);
+                parts.extend(sensitivity.map(|found| Part::own(name, imatrix::SENSITIVITY, [1, 1], vec![*found])));
             }
             if entry.text.rows > 0 {
                 let sums = text(&entry.text.sums);

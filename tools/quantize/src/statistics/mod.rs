@@ -221,6 +221,18 @@ impl Statistics {
         read().with_context(|| format!("{}: the statistics of {tensor}", self.path.display()))
     }
 
+    /// How far, in nats for each token, answers' probabilities move by errors as large as the matrix's outputs, if by smaller ones in proportion
+    /// to their squares; none where that was not measured.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn sensitivity(&self, tensor: &str) -> Result<Option<f32>> {
+        let found = self.number(&format!("{tensor}{}", imatrix::SENSITIVITY))?;
+        let sound = found.is_none_or(|found| found >= 0.0 && found.is_finite());
+        ensure!(sound, "{}: the sensitivity of {tensor} is damaged", self.path.display());
+        Ok(found)
+    }
+
     /// What has to be the same for more to be added, and how many rows there are so far: of a file that [`Gatherer::save`] has written.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! `gemmule calibrate`: what a model's matrices are multiplied with.
 
+mod sensitivity;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use crate::arguments::{ComputeArguments, ModelArguments};
 use crate::interrupt::end_with;
 use crate::output::{Resumable, print_note};
 use crate::rows::{self, Reading, Seen, Shown, Work};
+
+use self::sensitivity::Source;
 
 /// How often what was gathered is saved.
 const SAVE: Duration = Duration::from_secs(600);
@@ -57,6 +61,11 @@ pub(super) struct Calibrate {
     text_weight: f32,
     #[command(flatten)]
     model: ModelArguments,
+    /// Measure, too, how far errors of each kind of matrix move answers, with which `gemmule-quantize --bits` gives every matrix its type: on so many
+    /// rows, evenly spread, each of which is run about 25 times. It needs a model's file.
+    #[arg(long, value_name = "ROWS", num_args = 0..=1, require_equals = true, default_missing_value = "32", requires = "model",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sensitivity: Option<u32>,
     /// Most tokens of the model's own answers, where a row does not say.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
@@ -135,6 +144,15 @@ impl Calibrate {
         if done.is_err() || (stop.is_cancelled() && (work.about.rows as usize) < total) {
             return work.stopped(done, total);
         }
+        if self.sensitivity.is_some() {
+            let source = Source { manifest, seen, files: self.model.paths()? };
+            // What was gathered is read again.
+            work.gatherer.save(&work.partial, &work.about)?;
+            let measured = self.measure(&model, &mut work, &source, &stop);
+            if measured.is_err() || stop.is_cancelled() {
+                return work.stopped(measured, total);
+            }
+        }
         work.gatherer.save(&output, &work.about)?;
         // What is in it is in the output.
         let _ = std::fs::remove_file(&work.partial);
@@ -171,6 +189,7 @@ impl Calibrate {
             "rows": seen.to_string(),
             "block": self.full,
             "text_weight": self.text_weight,
+            "sensitivity": self.sensitivity,
             "max_tokens": self.max_tokens,
             "strict": self.strict,
         });
@@ -184,16 +203,32 @@ impl Calibrate {
 
     /// Runs a row, with its answer or the model's own.
     fn ask(&self, model: &Model, session: &mut Session, work: &Work, input: &Value) -> Result<()> {
-        if let Some(answer) = rows::answers(input)?.as_ref().and_then(|answers| answers.first()) {
-            let tokenizer = model.tokenizer()?;
-            let mut tokens = tokenizer.encode(answer)?;
-            tokens.extend(tokenizer.special().eos.first());
-            return Ok(session.follow(&work.row.prompt, &tokens, |_, _| ())?);
+        match given_answer(model, input)? {
+            Some(tokens) => Ok(session.follow(&work.row.prompt, &tokens, |_, _| ())?),
+            None => self.own_answer(session, work).map(drop),
         }
-        let most = work.row.max_tokens.unwrap_or(self.max_tokens);
-        session.ask(&work.row.prompt, &GenerateOptions::new().max_tokens(most))?;
-        Ok(())
     }
+
+    /// A row's answer, or the model's own.
+    fn answer(&self, model: &Model, session: &mut Session, work: &Work, input: &Value) -> Result<Vec<u32>> {
+        given_answer(model, input)?.map_or_else(|| self.own_answer(session, work), Ok)
+    }
+
+    fn own_answer(&self, session: &mut Session, work: &Work) -> Result<Vec<u32>> {
+        let most = work.row.max_tokens.unwrap_or(self.max_tokens);
+        let answer = session.ask(&work.row.prompt, &GenerateOptions::new().max_tokens(most))?;
+        Ok(answer.token_ids())
+    }
+}
+
+/// The answer that a row brings, and its end.
+fn given_answer(model: &Model, row: &Value) -> Result<Option<Vec<u32>>> {
+    let answers = rows::answers(row)?;
+    let Some(answer) = answers.as_ref().and_then(|answers| answers.first()) else { return Ok(None) };
+    let tokenizer = model.tokenizer()?;
+    let mut tokens = tokenizer.encode(answer)?;
+    tokens.extend(tokenizer.special().eos.first());
+    Ok(Some(tokens))
 }
 
 /// Statistics under way.
