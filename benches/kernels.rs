@@ -23,7 +23,17 @@ const ROWS: usize = 264;
 const DEPTH: usize = 512;
 /// More than any cache holds.
 const MEMORY: usize = 256 << 20;
-const FORMATS: [Format; 5] = [Format::Q4_0, Format::Q8_0, Format::Q4K, Format::Q5K, Format::Q6K];
+const FORMATS: [Format; 9] = [
+    Format::Q4_0,
+    Format::Q4_1,
+    Format::Q5_0,
+    Format::Q5_1,
+    Format::Q8_0,
+    Format::Q4K,
+    Format::Q5K,
+    Format::Q6K,
+    Format::Iq4Nl,
+];
 
 fn values(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect()

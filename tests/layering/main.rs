@@ -52,7 +52,7 @@ const PROGRAM: Rooms = &[
     ("batch", &["answers", "arguments", "interrupt", "output", "rows"]),
     ("bench", &["arguments", "interrupt", "output"]),
     ("cache", &["interrupt", "output"]),
-    ("calibrate", &["arguments", "interrupt", "output", "rows"]),
+    ("calibrate", &["arguments", "compare", "interrupt", "output", "rows"]),
     ("compare", &["arguments", "output", "rows"]),
     ("embed", &["answers", "arguments", "tensors"]),
     ("eval", &["answers", "arguments", "output", "rows"]),
@@ -92,6 +92,7 @@ const COMMON: Rooms = &[("files", &[]), ("memory", &[]), ("platform", &[]), ("pr
 
 const CONVERTER: Rooms = &[
     ("advice", &["hub", "json"]),
+    ("allot", &["convert", "plan", "rounding", "sensitivity", "statistics", "summary"]),
     ("big_vision", &["checkpoint", "npz"]),
     ("calibrated", &["convert", "plan", "rounding", "statistics"]),
     ("changes", &[]),
@@ -100,6 +101,7 @@ const CONVERTER: Rooms = &[
         "conversion",
         &[
             "advice",
+            "allot",
             "big_vision",
             "calibrated",
             "checkpoint",
@@ -125,8 +127,9 @@ const CONVERTER: Rooms = &[
     ("mask_decoder", &["npz"]),
     ("npz", &[]),
     ("plan", &["checkpoint", "hf_config", "mask_decoder"]),
-    ("program", &["conversion", "convert", "target", "types"]),
+    ("program", &["allot", "conversion", "convert", "target", "types"]),
     ("rounding", &[]),
+    ("sensitivity", &["rounding", "statistics"]),
     ("statistics", &["rounding"]),
     ("summary", &["plan"]),
     ("target", &[]),

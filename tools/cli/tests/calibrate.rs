@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use gemmule::Session;
 use gemmule_quantize::statistics::{About, Gatherer, Settings, Statistics};
-use gemmule_quantize::{Conversion, Target, Watcher};
+use gemmule_quantize::{Budget, Conversion, Machine, Target, Watcher};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -150,4 +150,56 @@ fn foreign_and_damaged_statistics_are_refused() {
     refused(&nan);
     refused(&std::fs::read(root().join("models/easy-vqa-q8_0.gguf")).unwrap());
     assert!(convert(&at("out.gguf"), "q4_0", Some(&at("sound.gguf")), 1).is_ok());
+}
+
+/// Each matrix gets a type of its own: within the size, and better than one type for all.
+#[test]
+fn a_budget_goes_where_answers_change_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write_rows(folder.path());
+    convert(&at("f32.gguf"), "f32", None, 2).unwrap();
+    let before = std::fs::read(at("f32.gguf")).unwrap();
+    let calibrate = ["calibrate", "-m", "f32.gguf", "--manifest", "rows.jsonl"];
+    for (name, more) in [("stats.gguf", "--sensitivity=3"), ("squares.gguf", "--strict")] {
+        let done = gemmule(&[&calibrate[..], &["-o", name, more]].concat(), folder.path());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
+    assert!(std::fs::read(at("f32.gguf")).unwrap() == before, "the model was changed");
+    let statistics = Statistics::open(at("stats.gguf")).unwrap();
+    for tensor in statistics.tensors() {
+        assert!(statistics.sensitivity(tensor).unwrap().is_some_and(|found| found > 0.0), "{tensor}");
+    }
+
+    let allot = |budget: Budget, stats: &str, threads: usize| {
+        let conversion = Conversion::of(root().join("models/easy-vqa")).calibration(at(stats)).threads(threads);
+        let conversion = conversion.budget(budget).machine(Machine::Avx512);
+        conversion.run(&Target::file(at("allotted.gguf")).replace(true), &mut Watcher::default())
+    };
+    let size = || std::fs::metadata(at("allotted.gguf")).unwrap().len();
+    let error = |budget: Budget, stats: &str| format!("{:#}", allot(budget, stats, 2).unwrap_err());
+    assert!(error(Budget::Bits(6.0), "squares.gguf").contains("gemmule calibrate --sensitivity"));
+    // What an error names as the least is enough.
+    let least: f64 = error(Budget::Bits(2.0), "stats.gguf").rsplit(' ').next().unwrap().parse().unwrap();
+    allot(Budget::Bits(least), "stats.gguf", 2).unwrap();
+    let smallest = size();
+    let refusal = error(Budget::Bytes(1000), "stats.gguf");
+    let least: u64 = refusal.rsplit(' ').next().unwrap().trim_end_matches("kB").parse().unwrap();
+    allot(Budget::Bytes(1000 * least), "stats.gguf", 2).unwrap();
+    assert!(size() >= smallest && size() <= 1000 * least);
+    for budget in [smallest + 100_000, smallest + 200_000] {
+        let summary = allot(Budget::Bytes(budget), "stats.gguf", 2).unwrap().to_string();
+        assert!(size() <= budget && size() + 50_000 > budget, "{} of {budget}", size());
+        assert!(summary.contains("\n  token_embd: "), "{summary}");
+        let file = gemmule::gguf::GgufFile::open(at("allotted.gguf")).unwrap();
+        let kept = file.string(gemmule::gguf::keys::own::CONVERSION).unwrap().unwrap();
+        assert!(kept.contains("token_embd: ") && kept.contains("attn_q, attn_k, attn_v: "), "{kept}");
+    }
+    let bytes = std::fs::read(at("allotted.gguf")).unwrap();
+    allot(Budget::Bytes(smallest + 200_000), "stats.gguf", 1).unwrap();
+    assert!(bytes == std::fs::read(at("allotted.gguf")).unwrap(), "threads");
+    assert!(gemmule::Model::open(at("allotted.gguf")).is_ok());
+    // A budget that everything fits in.
+    allot(Budget::Bits(32.0), "stats.gguf", 2).unwrap();
+    assert!(size() < smallest * 2);
 }

@@ -11,9 +11,6 @@ use crate::plan::{Item, source_of};
 use crate::rounding::Rounding;
 use crate::statistics::Statistics;
 
-/// What is added to the diagonal of moments, as a share of its mean.
-const RIDGE: f32 = 0.01;
-
 /// Rows of a checkpoint, rounded so that a matrix's outputs change little where there are statistics of its inputs.
 pub(crate) struct Calibrated<'a> {
     plain: Plain<'a>,
@@ -39,10 +36,9 @@ impl Maker for Calibrated<'_> {
         let owner = self.owner(first);
         let alike = |item: &&Item| self.owner(item) == owner && (owner.is_none() || item.columns == first.columns);
         let count = items.iter().take_while(alike).count();
-        let rounding = owner.map(|owner| -> Result<_> {
-            let context = || format!("the statistics of {owner}");
+        let rounding = owner.map(|owner| {
             let moments = self.statistics.moments(owner)?.padded(first.columns);
-            Ok(Arc::new(Rounding::new(&moments, RIDGE).with_context(context)?))
+            self.statistics.rounding(owner, &moments).map(Arc::new)
         });
         *self.rounding.lock().unwrap_or_else(PoisonError::into_inner) = rounding.transpose()?;
         Ok(count)

@@ -3,16 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use gemmule::config::ResizeRule;
+use gemmule::config::{Config, ResizeRule};
 use gemmule::gguf::keys::own;
+use gemmule::gguf::writer::{MetadataValue, TensorPlan, planned_size};
 use gemmule_quant::Format;
 
+use crate::allot::{Budget, Machine, Request, allot};
 use crate::calibrated::{self, Calibrated};
 use crate::convert::{self, Plain, Watcher};
+use crate::plan::Item;
 use crate::statistics::Statistics;
 use crate::summary::Summary;
 use crate::target::Target;
 use crate::{advice, big_vision, checkpoint, hf_config, lora, mask_decoder, plan, tokens, vocabulary};
+
+/// Bytes of keys that neither the vocabulary nor the configuration has: names, and the table of types.
+const OTHER_KEYS: u64 = 16 << 10;
 
 /// A LoRA adapter to be merged.
 #[derive(Clone, Debug)]
@@ -32,6 +38,8 @@ pub struct Conversion {
     adapters: Vec<Adapter>,
     masks: Option<PathBuf>,
     calibration: Option<PathBuf>,
+    budget: Option<Budget>,
+    machine: Machine,
     resize: Option<ResizeRule>,
     threads: usize,
     source: Option<String>,
@@ -50,6 +58,8 @@ impl Conversion {
             adapters: Vec::new(),
             masks: None,
             calibration: None,
+            budget: None,
+            machine: Machine::default(),
             resize: None,
             threads: 0,
             source: None,
@@ -102,6 +112,21 @@ impl Conversion {
     #[must_use]
     pub fn calibration(mut self, file: impl Into<Option<PathBuf>>) -> Self {
         self.calibration = file.into();
+        self
+    }
+
+    /// How large the model may be: each matrix gets the type with which the answers change least. It needs [`calibration`](Self::calibration), and
+    /// leaves no other type to be named.
+    #[must_use]
+    pub fn budget(mut self, budget: impl Into<Option<Budget>>) -> Self {
+        self.budget = budget.into();
+        self
+    }
+
+    /// What a model with a [`budget`](Self::budget) is to run on: types are those that are fast there.
+    #[must_use]
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.machine = machine;
         self
     }
 
@@ -167,6 +192,11 @@ impl Conversion {
             (checkpoint::Checkpoint::open(&source, model.weights.as_deref())?, None)
         };
         checkpoint.settle_head(model.tied)?;
+        ensure!(
+            self.budget.is_none() || self.calibration.is_some(),
+            "a budget needs statistics that say how far errors of each matrix move answers: make them with `gemmule calibrate --sensitivity`, and \
+             name them with --calibration"
+        );
         let types = plan::Types::new(self.body, self.embedding, self.vision);
         let mut plan = plan::Plan::new(&mut model.config, &types);
         if let Some(rows) = embedding_rows {
@@ -202,6 +232,7 @@ impl Conversion {
             checkpoint,
             plan,
             statistics,
+            budget: self.budget.map(|budget| (budget, self.machine)),
             tokenizer,
             tokenizer_path: directory.join("tokenizer.json"),
             model,
@@ -217,6 +248,7 @@ pub struct Prepared {
     model: hf_config::HfModel,
     plan: plan::Plan,
     statistics: Option<Statistics>,
+    budget: Option<(Budget, Machine)>,
     /// The text of `tokenizer.json`, completed.
     tokenizer: String,
     tokenizer_path: PathBuf,
@@ -231,7 +263,7 @@ impl Prepared {
     /// When weights cannot be read, the files cannot be written, or `watcher` cancels.
     pub fn write(self, target: &Target, watcher: &mut Watcher<'_>) -> Result<Summary> {
         let outputs = target.paths()?;
-        let Self { checkpoint, model, plan, statistics, tokenizer, tokenizer_path, threads, source } = self;
+        let Self { checkpoint, model, mut plan, statistics, budget, tokenizer, tokenizer_path, threads, source } = self;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.context("cannot start the threads; choose another --threads")?;
         let context = || tokenizer_path.display().to_string();
@@ -241,6 +273,17 @@ impl Prepared {
                 .spawn_scoped(scope, move || vocabulary::check(&copy, config).with_context(context))
                 .context("cannot start a thread that checks the tokenizer")?;
             let vocabulary = vocabulary::metadata(tokenizer, config).with_context(context)?;
+            let plain = Plain::new(&checkpoint)?;
+            let allotment = match (budget, &statistics) {
+                (Some((budget, machine)), Some(statistics)) => {
+                    let others = beside_tensors(&vocabulary, config, plan.items());
+                    let (mut items, request) = (plan.items().to_vec(), Request { budget, machine, others });
+                    let found = pool.install(|| allot(&mut items, &plain, statistics, &request, watcher))?;
+                    plan.set_formats(items, found.table.join("; "));
+                    Some(found)
+                }
+                _ => None,
+            };
             let mut files = plan.files(&model, vocabulary, &outputs);
             if let Some(source) = &source {
                 files.iter_mut().for_each(|file| file.note(own::SOURCE, source));
@@ -249,13 +292,22 @@ impl Prepared {
                 let description = statistics.description()?;
                 files.iter_mut().for_each(|file| file.note(own::CALIBRATION, &description));
             }
-            let plain = Plain::new(&checkpoint)?;
-            pool.install(|| match &statistics {
+            let mut summary = pool.install(|| match &statistics {
                 None => convert::write(&files, &plain, watcher, Some(check)),
                 Some(statistics) => convert::write(&files, &Calibrated::new(plain, statistics), watcher, Some(check)),
-            })
+            })?;
+            summary.allotment = allotment;
+            Ok(summary)
         })
     }
+}
+
+/// Bytes of the files that are no tensor's, at most.
+fn beside_tensors(vocabulary: &[(String, MetadataValue)], config: &Config, items: &[Item]) -> u64 {
+    let plan: Vec<TensorPlan> = items.iter().map(TensorPlan::from).collect();
+    let tensors: u64 = plan.iter().map(TensorPlan::bytes).sum();
+    let keys = [config.text_metadata(), config.vision_metadata()].concat();
+    planned_size(vocabulary, &plan) - tensors + planned_size(&keys, &[]) + OTHER_KEYS
 }
 
 /// Reads big_vision's decoder of masks, to see whether it can be converted.

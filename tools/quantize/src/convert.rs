@@ -84,6 +84,15 @@ impl<'a> Plain<'a> {
     }
 }
 
+impl Plain<'_> {
+    /// Rows of a tensor as they are before they are encoded.
+    pub(crate) fn rows(&self, item: &Item, rows: Range<usize>) -> Result<Vec<f32>> {
+        let mut scratch = Scratch::default();
+        read_rows(self.checkpoint, item, source_of(self.checkpoint, item)?, rows, &mut scratch)?;
+        Ok(scratch.values)
+    }
+}
+
 impl Maker for Plain<'_> {
     fn make(&self, item: &Item, rows: Range<usize>) -> Result<Made> {
         self.encode(item, source_of(self.checkpoint, item)?, rows, None)

@@ -13,6 +13,7 @@
 //! Settings of a checkpoint that the conversion leaves out are reported through the [`log`] facade, as warnings.
 
 mod advice;
+mod allot;
 mod big_vision;
 mod calibrated;
 mod changes;
@@ -38,6 +39,7 @@ mod types;
 mod vocabulary;
 
 pub use advice::{directory as find_checkpoint, is_checkpoint};
+pub use allot::{Budget, Machine};
 pub use conversion::{Conversion, Prepared, read_mask_decoder};
 pub use convert::{Progress, Watcher};
 pub use made::{MadeModel, RowsToMake, checkpoint_tensors, write_made};

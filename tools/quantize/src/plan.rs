@@ -1,5 +1,6 @@
 //! Which tensor of the checkpoint becomes which tensor of the file, in which format.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -93,6 +94,8 @@ impl Item {
 pub(crate) struct Plan {
     items: Vec<Item>,
     types: Types,
+    /// Which matrices have which type, where that is no matter of their class.
+    table: Option<String>,
 }
 
 /// One output file.
@@ -149,7 +152,7 @@ impl Plan {
             config.vision.padded_feed_forward =
                 config.vision.feed_forward.next_multiple_of(Format::Q8_0.info().block_len);
         }
-        let mut plan = Self { items: Vec::new(), types: types.clone() };
+        let mut plan = Self { items: Vec::new(), types: types.clone(), table: None };
         plan.add_text(config);
         plan.add_vision(config);
         plan
@@ -321,6 +324,20 @@ impl Plan {
         &self.items
     }
 
+    /// The tensors, whose formats may be changed to integer ones; `table` is what the files say of them then.
+    pub(crate) fn set_formats(&mut self, items: Vec<Item>, table: String) {
+        (self.items, self.table) = (items, Some(table));
+    }
+
+    /// The type of most weights of a class.
+    fn most_used(&self, class: Class) -> Option<Format> {
+        let mut weights: BTreeMap<Format, usize> = BTreeMap::new();
+        for item in self.items.iter().filter(|item| item.class == class) {
+            *weights.entry(item.format).or_default() += item.rows * item.columns;
+        }
+        weights.into_iter().max_by_key(|(_, count)| *count).map(|(format, _)| format)
+    }
+
     /// Canonical name and shape of every tensor of the checkpoint.
     pub(crate) fn sources(&self) -> Vec<(String, Vec<usize>)> {
         self.items.iter().map(|item| (item.source.clone(), item.shape.clone())).collect()
@@ -356,7 +373,10 @@ impl Plan {
         paths: &[PathBuf],
     ) -> Vec<OutputFile> {
         let Types { body, embedding, vision } = &self.types;
-        let conversion = format!("body {body}, embedding {embedding}, vision {vision}");
+        let by_class = || format!("body {body}, embedding {embedding}, vision {vision}");
+        let conversion = self.table.clone().unwrap_or_else(by_class);
+        let [body, vision] = [(Class::Body, body), (Class::Vision, vision)]
+            .map(|(class, format)| self.most_used(class).filter(|_| self.table.is_some()).unwrap_or(*format));
         let general = |architecture: &str, format: Format| {
             let text = |key: &str, value: &str| (key.to_owned(), MetadataValue::String(value.to_owned()));
             let number = |key: &str, value: u32| (key.to_owned(), MetadataValue::Uint32(value));
@@ -377,7 +397,7 @@ impl Plan {
         let vision_metadata = model.config.vision_metadata();
         if let [text_path, vision_path] = paths {
             let (vision_items, text_items) = self.items.into_iter().partition(|item| item.vision_half);
-            let (text, vision) = (general(family.architecture(), *body), general(keys::CLIP, *vision));
+            let (text, vision) = (general(family.architecture(), body), general(keys::CLIP, vision));
             return vec![
                 OutputFile {
                     path: text_path.clone(),
@@ -391,7 +411,7 @@ impl Plan {
                 },
             ];
         }
-        let metadata = general(family.single_architecture(), *body)
+        let metadata = general(family.single_architecture(), body)
             .into_iter()
             .chain(text_metadata)
             .chain(vision_metadata)

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use bytesize::ByteSize;
 use clap::{CommandFactory, Parser};
 use gemmule::MOST_THREADS;
 use gemmule::config::ResizeRule;
 use gemmule_common::progress::BytesBar;
 use gemmule_quant::Format;
 
-use crate::{Conversion, Progress, Target, Watcher, format_names, parse_format};
+use crate::{Budget, Conversion, Machine, Progress, Target, Watcher, format_names, parse_format};
 
 /// Convert a PaliGemma 1 or 2 checkpoint to GGUF.
 ///
@@ -72,6 +73,17 @@ struct Cli {
     /// outputs change little, to the same types.
     #[arg(long, value_name = "STATS.gguf")]
     calibration: Option<PathBuf>,
+    /// How large the matrices may be, in bits for each weight, such as 5.0: each of them gets the type with which answers change least. It needs --calibration with statistics of `gemmule calibrate --sensitivity`.
+    #[arg(long, value_name = "BITS", requires = "calibration", value_parser = parse_bits,
+        conflicts_with_all = ["body", "embedding_type", "vision_type"])]
+    bits: Option<f64>,
+    /// As --bits, by the size of the file, such as 1.9GB or 2GiB.
+    #[arg(long, value_name = "SIZE", requires = "calibration",
+        conflicts_with_all = ["bits", "body", "embedding_type", "vision_type"])]
+    budget: Option<ByteSize>,
+    /// What --bits and --budget choose types for.
+    #[arg(long = "for", value_name = "MACHINE", value_enum, default_value_t)]
+    machine: Machine,
     /// Which library's resizing of pictures the file asks for: pillow or torchvision, which differ a little (transformers takes
     /// torchvision where that is installed) [default: what the checkpoint was saved with, else pillow].
     #[arg(long, value_name = "RULE", value_parser = parse_rule)]
@@ -85,6 +97,11 @@ struct Cli {
     /// Replace existing GGUF files.
     #[arg(long)]
     force: bool,
+}
+
+fn parse_bits(text: &str) -> Result<f64, String> {
+    let bits = text.parse().ok().filter(|bits: &f64| (1.0..=32.0).contains(bits));
+    bits.ok_or_else(|| "choose a number from 1 to 32, such as 5.0".to_owned())
 }
 
 fn parse_rule(name: &str) -> Result<ResizeRule, String> {
@@ -101,6 +118,8 @@ impl Cli {
             .config(self.config)
             .masks(self.seg_vae)
             .calibration(self.calibration)
+            .budget(self.bits.map(Budget::Bits).or(self.budget.map(|size| Budget::Bytes(size.0))))
+            .machine(self.machine)
             .resize(self.resize)
             .threads(self.threads.map(usize::from));
         for directory in self.lora {

@@ -7,10 +7,11 @@ use std::ops::Range;
 
 use anyhow::{Context, Result};
 use gemmule::gguf::TensorInfo;
+use gemmule::gguf::keys::tensor::TOKEN_EMBEDDING;
 use gemmule_quant::{Format, Kernels, decode_row};
 use rayon::prelude::*;
 
-use crate::rounding::{Moments, relative_error};
+use crate::rounding::{Rounding, relative_error};
 use crate::statistics::Statistics;
 
 /// What matrices are rounded to.
@@ -20,6 +21,8 @@ const DEPTHS: usize = 3;
 /// Rows of a matrix that errors are measured on, in parts of so many.
 const ROWS: usize = 64;
 const PART: usize = 8;
+/// Rows that one task rounds.
+const TASK: usize = 64;
 
 /// Matrices of one kind, in neighbouring layers, that are rounded together.
 #[derive(Clone, Debug)]
@@ -69,18 +72,30 @@ pub(crate) fn sample(rows: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// A matrix's rows as they are when they are rounded.
-fn rounded(kernels: &Kernels, weights: &[f32], columns: usize) -> Result<Vec<f32>> {
-    let bytes = FORMAT.row_bytes(columns).context("a row is no whole number of blocks")?;
-    let mut rounded = vec![0.0; weights.len()];
-    let rows = weights.par_chunks_exact(columns).zip(rounded.par_chunks_exact_mut(columns));
-    rows.try_for_each(|(row, out)| {
-        let mut encoded = vec![0; bytes];
-        kernels.encode_row(FORMAT, row, &mut encoded)?;
-        decode_row(FORMAT, &encoded, out);
-        Ok::<_, anyhow::Error>(())
-    })?;
-    Ok(rounded)
+/// How rows of a matrix are rounded.
+struct Rounder {
+    kernels: Kernels,
+    /// None where each row is rounded by itself.
+    rounding: Option<Rounding>,
+    columns: usize,
+}
+
+impl Rounder {
+    /// Rows, `[rows][columns]`, as they are when they are rounded.
+    fn round(&self, weights: &[f32]) -> Result<Vec<f32>> {
+        let columns = self.columns;
+        let row_bytes = FORMAT.row_bytes(columns).context("a row is no whole number of blocks")?;
+        let mut encoded = vec![0; weights.len() / columns * row_bytes];
+        match &self.rounding {
+            Some(rounding) => rounding.round(FORMAT, weights, &mut encoded)?,
+            None => self.kernels.encode_row(FORMAT, weights, &mut encoded)?,
+        }
+        let mut rounded = vec![0.0; weights.len()];
+        for (row, out) in encoded.chunks_exact(row_bytes).zip(rounded.chunks_exact_mut(columns)) {
+            decode_row(FORMAT, row, out);
+        }
+        Ok(rounded)
+    }
 }
 
 /// A matrix of a model's file that can be rounded.
@@ -101,46 +116,45 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Rounds a matrix where it is stored; one whose rows are no whole blocks stays.
+/// Rounds a matrix where it is stored, and says what that does to its outputs: the mean square of their errors as a share of theirs, from some
+/// of its rows. One whose rows are no whole blocks stays, and has no errors.
 ///
 /// # Errors
-/// When it holds values that are no numbers.
-pub fn round_in_place(tensor: &TensorInfo, bytes: &mut [u8]) -> Result<()> {
-    let Some(Stored { format, columns, row_bytes, name }) = Stored::of(tensor) else { return Ok(()) };
-    let kernels = Kernels::select(None)?;
+/// When it holds values that are no numbers, or the statistics are of another matrix.
+pub fn round_in_place(tensor: &TensorInfo, bytes: &mut [u8], statistics: &Statistics) -> Result<f64> {
+    let Some(Stored { format, columns, row_bytes, name }) = Stored::of(tensor) else { return Ok(0.0) };
+    let moments = statistics.moments(name)?;
+    let rounder = Rounder {
+        kernels: Kernels::select(None)?,
+        // It has a second use, which its rounding must not forget.
+        rounding: (name == TOKEN_EMBEDDING).then(|| statistics.rounding(name, &moments)).transpose()?,
+        columns,
+    };
+    let decoded = |rows: &[u8]| {
+        let mut weights = vec![0.0; rows.len() / row_bytes * columns];
+        for (row, weights) in rows.chunks_exact(row_bytes).zip(weights.chunks_exact_mut(columns)) {
+            decode_row(format, row, weights);
+        }
+        weights
+    };
+    let error = || -> Result<f64> {
+        let rows = sample(bytes.len() / row_bytes);
+        let weights: Vec<f32> =
+            rows.flat_map(|rows| decoded(&bytes[rows.start * row_bytes..rows.end * row_bytes])).collect();
+        relative_error(&moments, &weights, &rounder.round(&weights)?)
+    };
+    let error = error().with_context(|| format!("tensor '{name}'"))?;
     bytes
-        .par_chunks_mut(PART * row_bytes)
+        .par_chunks_mut(TASK * row_bytes)
         .try_for_each(|part| {
-            let mut weights = vec![0.0; part.len() / row_bytes * columns];
-            for (row, weights) in part.chunks_exact(row_bytes).zip(weights.chunks_exact_mut(columns)) {
-                decode_row(format, row, weights);
-            }
-            let rounded = rounded(&kernels, &weights, columns)?;
+            let rounded = rounder.round(&decoded(part))?;
             for (row, rounded) in part.chunks_exact_mut(row_bytes).zip(rounded.chunks_exact(columns)) {
-                kernels.encode_row(format, rounded, row)?;
+                rounder.kernels.encode_row(format, rounded, row)?;
             }
             anyhow::Ok(())
         })
-        .with_context(|| format!("tensor '{name}'"))
-}
-
-/// What rounding a matrix does to its outputs: the mean square of their errors as a share of theirs, from some of its rows. None where its rows
-/// are no whole blocks.
-///
-/// # Errors
-/// When it holds values that are no numbers, or the moments are not those of its inputs.
-pub fn error_of_rounding(tensor: &TensorInfo, bytes: &[u8], moments: &Moments) -> Result<Option<f64>> {
-    let Some(Stored { format, columns, row_bytes, name }) = Stored::of(tensor) else { return Ok(None) };
-    let mut weights = Vec::new();
-    for rows in sample(bytes.len() / row_bytes) {
-        for row in bytes[rows.start * row_bytes..rows.end * row_bytes].chunks_exact(row_bytes) {
-            let start = weights.len();
-            weights.resize(start + columns, 0.0);
-            decode_row(format, row, &mut weights[start..]);
-        }
-    }
-    let rounded = rounded(&Kernels::select(None)?, &weights, columns).with_context(|| format!("tensor '{name}'"))?;
-    relative_error(moments, &weights, &rounded).with_context(|| format!("tensor '{name}'")).map(Some)
+        .with_context(|| format!("tensor '{name}'"))?;
+    Ok(error)
 }
 
 #[cfg(test)]

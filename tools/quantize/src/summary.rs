@@ -33,6 +33,15 @@ impl Total {
 
 pub(crate) type Totals = BTreeMap<(Class, Format), Total>;
 
+/// Types that were chosen for each matrix.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Allotment {
+    /// Which matrices have which type, a line for each kind.
+    pub(crate) table: Vec<String>,
+    /// What their errors are expected to add to the divergence of answers, in nats for each token.
+    pub(crate) divergence: f64,
+}
+
 /// A file that was written.
 #[derive(Clone, Debug)]
 struct Written {
@@ -44,6 +53,8 @@ struct Written {
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     pub(crate) totals: Totals,
+    /// Types that were chosen for each matrix.
+    pub(crate) allotment: Option<Allotment>,
     files: Vec<Written>,
 }
 
@@ -67,6 +78,10 @@ impl fmt::Display for Summary {
             sum.add(total);
         }
         write_line(out, "all", "", &sum)?;
+        if let Some(Allotment { table, divergence }) = &self.allotment {
+            write!(out, "\nexpected divergence of answers {divergence:.5} nats a token")?;
+            table.iter().try_for_each(|line| write!(out, "\n  {line}"))?;
+        }
         for Written { path, bytes } in &self.files {
             write!(out, "\nwrote {} ({:.1} MB)", path.display(), *bytes as f64 / 1e6)?;
         }

@@ -21,7 +21,7 @@ use crate::interrupt::end_with;
 use crate::output::{Resumable, print_note};
 use crate::rows::{self, Reading, Seen, Shown, Work};
 
-use self::sensitivity::Source;
+use self::sensitivity::Measurement;
 
 /// How often what was gathered is saved.
 const SAVE: Duration = Duration::from_secs(600);
@@ -144,11 +144,25 @@ impl Calibrate {
         if done.is_err() || (stop.is_cancelled() && (work.about.rows as usize) < total) {
             return work.stopped(done, total);
         }
-        if self.sensitivity.is_some() {
-            let source = Source { manifest, seen, files: self.model.paths()? };
-            // What was gathered is read again.
+        if let Some(rows) = self.sensitivity {
+            // It is read again.
             work.gatherer.save(&work.partial, &work.about)?;
-            let measured = self.measure(&model, &mut work, &source, &stop);
+            let (gatherer, statistics) = (work.gatherer.clone(), work.partial.clone());
+            let measurement = Measurement {
+                model: &model,
+                files: self.model.paths()?,
+                gatherer: &gatherer,
+                statistics: &statistics,
+                manifest: &manifest,
+                seen,
+                rows: rows as usize,
+                strict: self.strict,
+                options: self.compute.options().cancel(stop.clone()),
+                stop: &stop,
+            };
+            let answer =
+                |session: &mut Session, asked: &Work, input: &Value| self.answer(&model, session, asked, input);
+            let measured = measurement.run(&answer, &mut || work.save_at_times());
             if measured.is_err() || stop.is_cancelled() {
                 return work.stopped(measured, total);
             }

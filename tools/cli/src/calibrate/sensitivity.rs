@@ -1,15 +1,15 @@
 //! Measuring how far errors of a model's matrices move its answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use gemmule::gguf::GgufFile;
-use gemmule::{CancelHandle, Model, Session};
+use gemmule::gguf::{GgufFile, TensorInfo};
+use gemmule::{CancelHandle, Model, Session, SessionOptions};
 use gemmule_common::memory::check_room;
-use gemmule_quantize::sensitivity::{Group, error_of_rounding, groups, round_in_place};
+use gemmule_quantize::sensitivity::{Group, groups, round_in_place};
 use gemmule_quantize::statistics::{Gatherer, Statistics};
+use serde_json::Value;
 
-use super::{Calibrate, Gathering};
 use crate::compare::divergence;
 use crate::rows::{self, Reading, Seen, Shown, Told, Watcher, Work};
 
@@ -39,96 +39,92 @@ struct Answered {
     expected: Vec<Vec<f32>>,
 }
 
-impl Calibrate {
-    /// Measures each group of matrices that was not measured before.
-    pub(super) fn measure(
-        &self,
-        model: &Model,
-        work: &mut Gathering,
-        source: &Source,
-        stop: &CancelHandle,
-    ) -> Result<()> {
-        let statistics = Statistics::open(&work.partial)?;
-        let groups: Vec<Group> = groups(&statistics);
-        let left =
-            |gatherer: &Gatherer, group: &Group| group.tensors.iter().any(|name| !gatherer.has_sensitivity(name));
-        let done = groups.iter().filter(|group| !left(&work.gatherer, group)).count();
-        let bar = rows::progress(groups.len(), done)?;
+/// What is measured on what.
+pub(super) struct Measurement<'a> {
+    pub(super) model: &'a Model,
+    /// The model's files.
+    pub(super) files: Vec<PathBuf>,
+    pub(super) gatherer: &'a Gatherer,
+    /// Where what was gathered is saved.
+    pub(super) statistics: &'a Path,
+    pub(super) manifest: &'a Path,
+    pub(super) seen: Seen,
+    /// How many rows are measured on.
+    pub(super) rows: usize,
+    pub(super) strict: bool,
+    /// How sessions compute; with the handle that ends them.
+    pub(super) options: SessionOptions,
+    pub(super) stop: &'a CancelHandle,
+}
+
+/// Finds the answer of a row.
+pub(super) type Answer<'a> = &'a dyn Fn(&mut Session, &Work, &Value) -> Result<Vec<u32>>;
+
+impl Measurement<'_> {
+    /// Measures each group of matrices that was not measured before; `save` is called after each.
+    pub(super) fn run(&self, answer: Answer<'_>, save: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let statistics = Statistics::open(self.statistics)?;
+        let groups = groups(&statistics);
+        let is_done = |group: &Group| group.tensors.iter().all(|name| self.gatherer.has_sensitivity(name));
+        let bar = rows::progress(groups.len(), groups.iter().filter(|group| is_done(group)).count())?;
         bar.set_message("kinds of matrices are measured");
-        let session = |model: &Model| -> Result<Session> {
-            let options = self.compute.options().cancel(stop.clone());
-            Ok(Session::new(model, &options)?)
-        };
-        let answered = self.answer_some(model, session(model)?, source, stop)?;
+        let answered = self.answer_some(answer)?;
         for group in &groups {
-            if !left(&work.gatherer, group) {
+            if is_done(group) {
                 continue;
             }
-            if stop.is_cancelled() {
+            let (changed, error) = self.changed(group, &statistics)?;
+            let moved = moved(Session::new(&changed, &self.options)?, &answered);
+            if self.stop.is_cancelled() {
                 break;
             }
-            let mut error = 0.0;
-            let mut failure = None;
-            let mut change = |tensor: &gemmule::gguf::TensorInfo, bytes: &mut [u8]| {
-                if !group.tensors.contains(&tensor.name) || failure.is_some() {
-                    return;
-                }
-                let mut one = || -> Result<()> {
-                    error += error_of_rounding(tensor, bytes, &statistics.moments(&tensor.name)?)?.unwrap_or(0.0);
-                    round_in_place(tensor, bytes)
-                };
-                failure = one().err();
-            };
-            let files = source.files.iter().map(|path| GgufFile::open_changed(path, &mut change));
-            let files = files.collect::<gemmule::Result<Vec<_>>>()?;
-            if let Some(failure) = failure {
-                return Err(failure);
-            }
-            let moved = moved(session(&Model::from_files(files)?)?, &answered)?;
-            if stop.is_cancelled() {
-                break;
-            }
-            let sensitivity = if error > 0.0 { moved / error } else { 0.0 };
+            let sensitivity = if error > 0.0 { moved? / error } else { 0.0 };
             for tensor in &group.tensors {
-                work.gatherer.set_sensitivity(tensor, sensitivity as f32);
+                self.gatherer.set_sensitivity(tensor, sensitivity as f32);
             }
             bar.inc(1);
-            work.save_at_times()?;
+            save()?;
         }
         bar.finish_and_clear();
         Ok(())
     }
 
+    /// The model with some matrices rounded, and how large the errors of their outputs are.
+    fn changed(&self, group: &Group, statistics: &Statistics) -> Result<(Model, f64)> {
+        let (mut error, mut failure) = (0.0, None);
+        let mut change = |tensor: &TensorInfo, bytes: &mut [u8]| {
+            if failure.is_none() && group.tensors.contains(&tensor.name) && !self.stop.is_cancelled() {
+                let rounded = round_in_place(tensor, bytes, statistics);
+                failure = rounded.map(|found| error += found).err();
+            }
+        };
+        let files = self.files.iter().map(|path| GgufFile::open_changed(path, &mut change));
+        let files = files.collect::<gemmule::Result<Vec<_>>>()?;
+        failure.map_or(Ok(()), Err)?;
+        Ok((Model::from_files(files)?, error))
+    }
+
     /// Answers some of the rows.
-    fn answer_some(
-        &self,
-        model: &Model,
-        session: Session,
-        source: &Source,
-        stop: &CancelHandle,
-    ) -> Result<Vec<Answered>> {
-        let all = source.seen.count;
-        let chosen = Chosen { count: (self.sensitivity.unwrap_or(0) as usize).min(all), all };
-        let mut shown = Shown::new(session);
+    fn answer_some(&self, answer: Answer<'_>) -> Result<Vec<Answered>> {
+        let all = self.seen.count;
+        let chosen = Chosen { count: self.rows.min(all), all };
+        let mut shown = Shown::new(Session::new(self.model, &self.options)?);
         let mut answered = Vec::new();
         let mut held = 0;
         std::thread::scope(|scope| -> Result<()> {
             let reading =
-                Reading { path: &source.manifest, seen: source.seen, first: 0, strict: self.strict, watcher: &chosen };
+                Reading { path: self.manifest, seen: self.seen, first: 0, strict: self.strict, watcher: &chosen };
             let rows = rows::read(scope, reading)?;
             let mut row = 0..;
-            while let Some((input, asked)) = rows.next(stop) {
+            while let Some((input, asked)) = rows.next(self.stop) {
                 if !row.next().is_some_and(|row| chosen.has(row)) {
                     continue;
                 }
                 let work = asked?;
                 let session = shown.show(&work)?;
-                let answer = self.answer(model, session, &work, &input)?;
-                held += answer.len() * model.config().text.vocabulary * 4;
-                check_room(
-                    held,
-                    "what the model says of the answers that are measured on; ask for fewer by --sensitivity=ROWS",
-                )?;
+                let answer = answer(session, &work, &input)?;
+                held += answer.len() * self.model.config().text.vocabulary * 4;
+                check_room(held, "what the model says of the answers; measure on fewer rows (--sensitivity=ROWS)")?;
                 let mut expected = Vec::new();
                 if !answer.is_empty() {
                     session.follow(&work.row.prompt, &answer, |_, logs| expected.push(logs.to_vec()))?;
@@ -139,19 +135,11 @@ impl Calibrate {
         })?;
         let tokens: usize = answered.iter().map(|row| row.answer.len()).sum();
         ensure!(
-            tokens > 0 || stop.is_cancelled(),
-            "no answer that is measured on has a token: ask for more by --sensitivity=ROWS"
+            tokens > 0 || self.stop.is_cancelled(),
+            "no answer has a token: measure on more rows (--sensitivity=ROWS), or give rows with answers"
         );
         Ok(answered)
     }
-}
-
-/// Rows and model that are measured on.
-pub(super) struct Source {
-    pub(super) manifest: PathBuf,
-    pub(super) seen: Seen,
-    /// The model's files.
-    pub(super) files: Vec<PathBuf>,
 }
 
 /// How far a changed model's probabilities are from those of the model itself: the divergence for each token.
