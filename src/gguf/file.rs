@@ -111,7 +111,7 @@ impl GgufFile {
     pub fn open_changed(path: impl AsRef<Path>, mut change: impl FnMut(&TensorInfo, &mut [u8])) -> Result<Self> {
         let path = path.as_ref();
         let io = |error| Error::io(path, error);
-        // What is wrong with a file says the other.
+        // Its checks come first.
         let name = Self::open(path)?.gguf.name().to_owned();
         let file = File::open(path).map_err(io)?;
         // SAFETY: what is written to this map goes to pages of this process alone; and as in `open`.

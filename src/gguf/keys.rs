@@ -90,7 +90,7 @@ pub mod own {
     pub const GENERATION: &str = "paligemma.generation";
     /// string, JSON: those that change what transformers' `generate` answers and are not obeyed, for `inspect`.
     pub const GENERATION_IGNORED: &str = "paligemma.generation_ignored";
-    /// string: what the converter was told, for `inspect`.
+    /// string: the types that the converter was told to use, or has chosen, for `inspect`.
     pub const CONVERSION: &str = "paligemma.conversion";
     /// string: the statistics that matrices were rounded by, for `inspect`.
     pub const CALIBRATION: &str = "paligemma.calibration";
@@ -125,8 +125,8 @@ pub mod imatrix {
     /// sum over those samples of what their products off the diagonal come to, squared.
     pub const BLOCKS: &str = ".in_blocks";
 
-    /// Behind a matrix's name, `[1][1]`: how far, in nats for each token, answers' probabilities move (Kullback-Leibler divergence) by errors
-    /// as large as the matrix's outputs, if by smaller ones in proportion to their squares.
+    /// Behind a matrix's name, `[1][1]`: the divergence (Kullback-Leibler) of answers, in nats a token, for each unit of the matrix's error: the mean
+    /// square of what rounding changes in its outputs, as a share of theirs.
     pub const SENSITIVITY: &str = ".sensitivity";
 
     /// Behind a matrix's name, `[256][256][tiles]`: sums of the products of a block's inputs, the tiles on and above the diagonal, row by row, with zeros behind

@@ -52,12 +52,12 @@ const PROGRAM: Rooms = &[
     ("batch", &["answers", "arguments", "interrupt", "output", "rows"]),
     ("bench", &["arguments", "interrupt", "output"]),
     ("cache", &["interrupt", "output"]),
-    ("calibrate", &["arguments", "compare", "interrupt", "output", "rows"]),
+    ("calibrate", &["answers", "arguments", "compare", "interrupt", "output", "rows"]),
     ("compare", &["arguments", "output", "rows"]),
     ("embed", &["answers", "arguments", "tensors"]),
     ("eval", &["answers", "arguments", "output", "rows"]),
     ("inspect", &["arguments", "output"]),
-    ("interrupt", &[]),
+    ("interrupt", &["output"]),
     (
         "lib",
         &[

@@ -113,11 +113,22 @@ impl ModelArguments {
         self.model.iter().chain(&self.mmproj).map(PathBuf::as_path)
     }
 
+    /// With another type for a checkpoint, where none was asked for.
+    pub(super) fn or_type(mut self, body: Format) -> Self {
+        if self.model.as_ref().is_some_and(|model| is_checkpoint(model)) {
+            self.body = self.body.or(Some(body));
+        }
+        self
+    }
+
     /// The files that are run, a checkpoint's in the cache included; open the model first.
     ///
     /// # Errors
-    /// When it is no model of a file.
+    /// When it is no model of a file, or its files are not to be mapped.
     pub(super) fn paths(&self) -> Result<Vec<PathBuf>> {
+        if self.no_mmap {
+            bail!(WrongUsage("--sensitivity maps the model's files: leave --no-mmap out"));
+        }
         let named = self.named().context("the bundled model is no file: name one with --model")?;
         Ok(match named.cached()? {
             Some(cached) => vec![cached.path().to_owned()],
@@ -167,7 +178,7 @@ impl NamedModel<'_> {
         if !is_checkpoint(self.model) {
             if self.body.is_some() {
                 bail!(WrongUsage(
-                    "--type says what a checkpoint is converted to: the model named is a file of a type already"
+                    "--type (--other-type, --against-type) says what a checkpoint is converted to: the model named is a file of a type already"
                 ));
             }
             return Ok(None);

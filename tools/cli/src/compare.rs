@@ -78,7 +78,7 @@ struct Row {
 
 impl Compare {
     pub(super) fn execute(self) -> Result<()> {
-        let seen = rows::look_at(&self.manifest)?;
+        let seen = rows::look_at_answers(&self.manifest)?;
         // The reference is not to be rounded unasked.
         let body = self.body.or_else(|| is_checkpoint(&self.model).then_some(Format::BF16));
         let named = [

@@ -1,11 +1,14 @@
 //! The program as a process: how it is interrupted, and the memory it holds.
 
 use std::process::exit;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use gemmule::CancelHandle;
+
+use crate::output::print_note;
 
 /// The exit code of a process that an interruption ends at once, as shells give it.
 const INTERRUPTED: i32 = 130;
@@ -57,8 +60,27 @@ impl Drop for ForNow {
     }
 }
 
+/// Parts of the work that an interruption waits for.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// Until what is returned is dropped, the first interruption waits for the work, however long it takes: a part of it would be lost otherwise.
+pub(super) fn finish_first() -> FinishFirst {
+    UNDER_WAY.fetch_add(1, Ordering::SeqCst);
+    FinishFirst
+}
+
+/// See [`finish_first`].
+pub(super) struct FinishFirst;
+
+impl Drop for FinishFirst {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 fn interrupt() {
     const PATIENCE: Duration = Duration::from_secs(3);
+    const LOOK: Duration = Duration::from_millis(100);
     let Some(stop) = handler().stop.clone() else { exit(INTERRUPTED) };
     if stop.is_cancelled() {
         exit(1);
@@ -67,6 +89,12 @@ fn interrupt() {
     // Where there is no memory for it, the second signal has to do.
     let _ = std::thread::Builder::new().spawn(|| {
         std::thread::sleep(PATIENCE);
+        if UNDER_WAY.load(Ordering::SeqCst) > 0 {
+            print_note("gemmule: what was begun is finished first; interrupt again to end at once");
+        }
+        while UNDER_WAY.load(Ordering::SeqCst) > 0 {
+            std::thread::sleep(LOOK);
+        }
         exit(1);
     });
 }

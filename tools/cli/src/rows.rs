@@ -81,8 +81,6 @@ impl Row {
 pub(super) struct Work {
     pub(super) row: Row,
     pub(super) pictures: Arc<Vec<Picture>>,
-    /// The pictures are those of the row before.
-    same: bool,
 }
 
 /// A line as JSON, and what it asks.
@@ -94,7 +92,8 @@ pub(super) type Asked = (Value, Result<Work>);
 /// When they are no texts.
 pub(super) fn answers(row: &Value) -> Result<Option<Vec<String>>> {
     // big_vision's data calls it the suffix.
-    let given = ["answers", "answer", "suffix"].iter().find_map(|key| Some((*key, row.get(key)?)));
+    let given = |key: &&'static str| Some((*key, row.get(key).filter(|given| !given.is_null())?));
+    let given = ["answers", "answer", "suffix"].iter().find_map(given);
     let Some((key, given)) = given else { return Ok(None) };
     let list = if key == "answers" { given.as_array().map(Vec::as_slice) } else { Some(std::slice::from_ref(given)) };
     let texts = list.and_then(|list| list.iter().map(|answer| answer.as_str().map(str::to_owned)).collect());
@@ -211,6 +210,15 @@ pub(super) fn look_at(path: &Path) -> Result<Seen> {
     let seen = lines.seen();
     ensure!(seen.count > 0, "{}: it has no rows", path.display());
     Ok(seen)
+}
+
+/// As [`look_at`]; an error, too, where a row's right answers are no texts.
+pub(super) fn look_at_answers(path: &Path) -> Result<Seen> {
+    let mut lines = Lines::open(path)?;
+    while let Some(line) = lines.next()? {
+        answers(&line.value()).with_context(|| format!("{}: row {}", path.display(), lines.seen().count - 1))?;
+    }
+    look_at(path)
 }
 
 /// Skips the byte order mark that some editors put before UTF-8; an error for UTF-16.
@@ -344,7 +352,7 @@ impl Reading<'_> {
     fn ask(&self, index: usize, row: Row, directory: &Path, last: &mut Option<Pictures>) -> Result<Result<Work>> {
         let paths = row.paths(directory);
         if let Some(known) = last.as_ref().filter(|known| known.paths == paths) {
-            return Ok(Ok(Work { row, pictures: Arc::clone(&known.pictures), same: true }));
+            return Ok(Ok(Work { row, pictures: Arc::clone(&known.pictures) }));
         }
         *last = None;
         if let Told::Fail(reason) = self.watcher.reads(index, &paths)? {
@@ -355,7 +363,7 @@ impl Reading<'_> {
         Ok(pictures.map(|pictures| {
             let pictures = Arc::new(pictures);
             *last = Some(Pictures { paths, pictures: Arc::clone(&pictures) });
-            Work { row, pictures, same: false }
+            Work { row, pictures }
         }))
     }
 
@@ -390,19 +398,19 @@ pub(super) fn open_regular(path: &Path) -> Result<Picture> {
 /// A session that shows a row's pictures unless it shows them already.
 pub(super) struct Shown {
     pub(super) session: Session,
-    is_shown: bool,
+    shown: Option<Arc<Vec<Picture>>>,
 }
 
 impl Shown {
     pub(super) fn new(session: Session) -> Self {
-        Self { session, is_shown: false }
+        Self { session, shown: None }
     }
 
     pub(super) fn show(&mut self, work: &Work) -> Result<&mut Session> {
-        if !(work.same && self.is_shown) {
-            self.is_shown = false;
+        if !self.shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, &work.pictures)) {
+            self.shown = None;
             self.session.show(&work.pictures)?;
-            self.is_shown = true;
+            self.shown = Some(Arc::clone(&work.pictures));
         }
         Ok(&mut self.session)
     }

@@ -203,3 +203,41 @@ fn a_budget_goes_where_answers_change_most() {
     allot(Budget::Bits(32.0), "stats.gguf", 2).unwrap();
     assert!(size() < smallest * 2);
 }
+
+/// An interrupted measurement goes on, and comes to what one run does.
+#[cfg(unix)]
+#[test]
+fn measuring_goes_on_where_it_was_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write_rows(folder.path());
+    convert(&at("f32.gguf"), "f32", None, 2).unwrap();
+    let arguments = |out: &'static str| {
+        ["calibrate", "-m", "f32.gguf", "--manifest", "rows.jsonl", "-t", "1", "--sensitivity=4", "-o", out]
+    };
+    let whole = gemmule(&arguments("whole.gguf"), folder.path());
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gemmule"));
+    command.args(arguments("parts.gguf")).current_dir(folder.path()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    let journal = at("parts.gguf.partial.journal");
+    while !journal.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(text(&ended.stderr).contains("kinds of matrices are measured"), "{}", text(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(journal.exists() && at("parts.gguf.partial").exists() && !at("parts.gguf").exists());
+    let rest = gemmule(&arguments("parts.gguf"), folder.path());
+    assert!(rest.status.success(), "{}", text(&rest.stderr));
+    assert!(!journal.exists() && !at("parts.gguf.partial").exists());
+    assert!(std::fs::read(at("whole.gguf")).unwrap() == std::fs::read(at("parts.gguf")).unwrap());
+
+    // 4 bits of a model that has no more say nothing.
+    convert(&at("q4_0.gguf"), "q4_0", None, 2).unwrap();
+    let coarse = ["calibrate", "-m", "q4_0.gguf", "--manifest", "rows.jsonl", "--sensitivity", "-o", "coarse.gguf"];
+    let refused = gemmule(&coarse, folder.path());
+    assert!(text(&refused.stderr).contains("take a bf16, f32 or q8_0 file"), "{}", text(&refused.stderr));
+}

@@ -17,6 +17,7 @@ impl BytesBar {
             ProgressBar::new(total).with_style(style.expect("a template of known parts"))
         });
         bar.set_message(what.to_owned());
+        bar.set_length(total);
         bar.set_position(done);
     }
 

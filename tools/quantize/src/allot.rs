@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail, ensure};
-use gemmule_quant::{FORMATS, Format, decode_row};
+use gemmule_quant::{FORMATS, Format};
 
 use crate::convert::{Plain, Progress, Watcher};
 use crate::plan::Item;
 use crate::rounding::relative_error;
-use crate::sensitivity::sample;
+use crate::sensitivity::{decoded, sample, without_layer};
 use crate::statistics::Statistics;
 use crate::summary::Allotment;
 
@@ -39,9 +39,14 @@ pub enum Machine {
 }
 
 impl Machine {
+    /// Whether some types are slow there.
+    fn leaves_out(self) -> bool {
+        matches!(self, Self::Any | Self::Avx2)
+    }
+
     /// Whether products with a type are as fast there as with others: `cargo bench --bench kernels -- "panel products"`.
     fn is_fast(self, format: Format) -> bool {
-        let half = matches!(self, Self::Any | Self::Avx2) && matches!(format, Format::Q8_0 | Format::Iq4Nl);
+        let half = self.leaves_out() && matches!(format, Format::Q8_0 | Format::Iq4Nl);
         format.info().integer && !half
     }
 }
@@ -65,7 +70,7 @@ struct Unit {
     chosen: usize,
 }
 
-/// Chooses types of all matrices that statistics are of.
+/// Chooses types of all matrices that statistics are of; the others keep theirs, and count.
 ///
 /// # Errors
 /// When the statistics do not say how far errors move answers, or the budget is too small.
@@ -82,7 +87,8 @@ pub(crate) fn allot(
     for members in members(items, statistics) {
         ensure!(!watcher.cancel.is_cancelled(), "interrupted; nothing was changed");
         if let Some(progress) = &mut watcher.progress {
-            progress(Progress { done: 0, total: all as u64, tensor: &items[members[0]].name });
+            let total = items.iter().map(|item| bytes_of(item, item.format)).sum();
+            progress(Progress { done: 0, total, tensor: &items[members[0]].name });
         }
         units.push(Unit::measure(items, members, plain, statistics, request.machine)?);
     }
@@ -94,7 +100,7 @@ pub(crate) fn allot(
     let floats = items.iter().filter(|item| !item.format.info().integer);
     let others = request.others + floats.map(|item| bytes_of(item, item.format)).sum::<u64>();
     let most = match request.budget {
-        Budget::Bits(bits) => (bits * all as f64 / 8.0) as u64 + others,
+        Budget::Bits(bits) => (bits * all as f64 / 8.0).round() as u64 + others,
         Budget::Bytes(bytes) => bytes,
     };
     used += request.others;
@@ -111,6 +117,11 @@ pub(crate) fn allot(
         }
     }
     spend(&mut units, used, most);
+    if request.machine.leaves_out() && units.iter().all(|unit| unit.next().is_none()) {
+        log::warn!(
+            "every matrix has the largest type that is fast on any machine: --for pi5, avx512 or amx allows larger ones"
+        );
+    }
     for unit in &units {
         unit.items.iter().for_each(|index| items[*index].format = unit.choices[unit.chosen].format);
     }
@@ -133,12 +144,13 @@ fn bytes_of(item: &Item, format: Format) -> u64 {
 
 /// Matrices that share inputs, in the order of the first of each.
 fn members(items: &[Item], statistics: &Statistics) -> Vec<Vec<usize>> {
-    let mut found: Vec<(&str, Vec<usize>)> = Vec::new();
+    let mut found: Vec<((&str, usize), Vec<usize>)> = Vec::new();
     for (index, item) in items.iter().enumerate().filter(|(_, item)| item.format.info().integer) {
         let Some(owner) = statistics.owner(&item.name) else { continue };
-        match found.iter_mut().find(|(name, _)| *name == owner) {
+        let inputs = (owner, item.columns);
+        match found.iter_mut().find(|(other, _)| *other == inputs) {
             Some((_, members)) => members.push(index),
-            None => found.push((owner, vec![index])),
+            None => found.push((inputs, vec![index])),
         }
     }
     found.into_iter().map(|(_, members)| members).collect()
@@ -173,7 +185,9 @@ impl Unit {
     ) -> Result<Self> {
         let first = &items[members[0]];
         let moments = statistics.moments(&first.name)?.padded(first.columns);
-        let rounding = statistics.rounding(&first.name, &moments)?;
+        let context = || format!("tensor '{}'", first.name);
+        let owner = statistics.owner(&first.name).unwrap_or(&first.name);
+        let rounding = statistics.rounding(owner, &moments)?;
         let mut samples = Vec::new();
         for index in &members {
             let item = &items[*index];
@@ -192,11 +206,8 @@ impl Unit {
             let mut cost = 0.0;
             for (sensitivity, weights) in &samples {
                 let mut bytes = vec![0; weights.len() / first.columns * row_bytes];
-                rounding.round(format, weights, &mut bytes)?;
-                let mut rounded = vec![0.0; weights.len()];
-                for (row, out) in bytes.chunks_exact(row_bytes).zip(rounded.chunks_exact_mut(first.columns)) {
-                    decode_row(format, row, out);
-                }
+                rounding.round(format, weights, &mut bytes).with_context(context)?;
+                let rounded = decoded(format, &bytes, first.columns);
                 cost += sensitivity * relative_error(&moments, weights, &rounded)?;
             }
             let bytes = members.iter().map(|index| bytes_of(&items[*index], format)).sum();
@@ -249,32 +260,22 @@ fn worthwhile(mut choices: Vec<Choice>) -> Vec<Choice> {
 fn table(items: &[Item], units: &[Unit]) -> Vec<String> {
     let mut kinds: Vec<(String, BTreeMap<Format, Vec<usize>>)> = Vec::new();
     for unit in units {
-        let names: Vec<(String, usize)> = unit.items.iter().map(|index| split(&items[*index].name)).collect();
+        let names: Vec<_> = unit.items.iter().map(|index| without_layer(&items[*index].name)).collect();
         let kind = names.iter().map(|(kind, _)| kind.as_str()).collect::<Vec<_>>().join(", ");
         let place = kinds.iter().position(|(name, _)| *name == kind).unwrap_or_else(|| {
             kinds.push((kind, BTreeMap::new()));
             kinds.len() - 1
         });
-        kinds[place].1.entry(unit.choices[unit.chosen].format).or_default().push(names[0].1);
+        kinds[place].1.entry(unit.choices[unit.chosen].format).or_default().push(names[0].1.unwrap_or(0));
     }
     let line = |(kind, formats): &(String, BTreeMap<Format, Vec<usize>>)| {
         let parts = formats.iter().map(|(format, layers)| match formats.len() {
             1 => format.name().to_owned(),
             _ => format!("{} {}", format.name(), ranges(layers)),
         });
-        format!("{kind}: {}", parts.collect::<Vec<_>>().join("; "))
+        format!("{kind}: {}", parts.collect::<Vec<_>>().join(" | "))
     };
     kinds.iter().map(line).collect()
-}
-
-/// `blk.3.attn_q.weight` as `attn_q` and 3.
-fn split(name: &str) -> (String, usize) {
-    let name = name.trim_end_matches(".weight");
-    let parts = name.split_once("blk.").and_then(|(half, rest)| Some((half, rest.split_once('.')?)));
-    match parts.and_then(|(half, (layer, part))| Some((half, layer.parse().ok()?, part))) {
-        Some((half, layer, part)) => (format!("{half}{part}"), layer),
-        None => (name.to_owned(), 0),
-    }
 }
 
 /// `0-2, 5`.
@@ -333,7 +334,5 @@ mod tests {
     fn layers_are_told_in_ranges() {
         assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
         assert_eq!(ranges(&[3]), "3");
-        assert_eq!(split("v.blk.3.attn_out.weight"), ("v.attn_out".to_owned(), 3));
-        assert_eq!(split("token_embd.weight"), ("token_embd".to_owned(), 0));
     }
 }

@@ -161,6 +161,20 @@ impl Conversion {
         self.prepare(target.directory())?.write(target, watcher)
     }
 
+    /// Checks what the budget goes together with.
+    fn check_budget(&self) -> Result<()> {
+        let Some(budget) = self.budget else {
+            ensure!(self.machine == Machine::default(), "a machine is named for a budget: give that, too");
+            return Ok(());
+        };
+        if let Budget::Bits(bits) = budget {
+            ensure!((1.0..=32.0).contains(&bits), "{bits} bits for each weight: choose a number from 1 to 32");
+        }
+        let is_free = self.embedding.is_none() && self.vision.is_none() && self.body.info().integer;
+        ensure!(is_free, "a budget chooses the types: name none for decoder, embedding or vision tower");
+        Ok(())
+    }
+
     /// Reads the checkpoint except the values of its weights, and notes what adapters change. Writes nothing, except that compressed arrays
     /// of `.npz` files are unpacked into unnamed files in the directory `scratch`.
     ///
@@ -192,6 +206,7 @@ impl Conversion {
             (checkpoint::Checkpoint::open(&source, model.weights.as_deref())?, None)
         };
         checkpoint.settle_head(model.tied)?;
+        self.check_budget()?;
         ensure!(
             self.budget.is_none() || self.calibration.is_some(),
             "a budget needs statistics that say how far errors of each matrix move answers: make them with `gemmule calibrate --sensitivity`, and \
@@ -291,6 +306,16 @@ impl Prepared {
             if let Some(statistics) = &statistics {
                 let description = statistics.description()?;
                 files.iter_mut().for_each(|file| file.note(own::CALIBRATION, &description));
+            }
+            if let Some((Budget::Bytes(most), _)) = budget {
+                let sizes = files.iter().map(|file| {
+                    planned_size(&file.metadata, &file.items.iter().map(TensorPlan::from).collect::<Vec<_>>())
+                });
+                let size: u64 = sizes.sum();
+                ensure!(
+                    size <= most,
+                    "{most} bytes are too few: the files' texts take more than was allowed for; the least is --budget {size}"
+                );
             }
             let mut summary = pool.install(|| match &statistics {
                 None => convert::write(&files, &plain, watcher, Some(check)),

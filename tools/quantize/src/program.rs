@@ -25,6 +25,8 @@ use crate::{Budget, Conversion, Machine, Progress, Target, Watcher, format_names
 ///   other blocks (q6_k, q8_0)     q8_0        q8_0
 ///   f16, bf16, f32                the same    the same
 ///
+/// With --bits or --budget each matrix gets a type of its own in place of these.
+///
 /// Norms, biases, the patch and the position table stay f32. A matrix whose rows are
 /// no whole number of blocks takes the next larger type that fits; the tower's MLP is
 /// padded with zeros instead. The chosen types are recorded in the file. The output
@@ -73,16 +75,17 @@ struct Cli {
     /// outputs change little, to the same types.
     #[arg(long, value_name = "STATS.gguf")]
     calibration: Option<PathBuf>,
-    /// How large the matrices may be, in bits for each weight, such as 5.0: each of them gets the type with which answers change least. It needs --calibration with statistics of `gemmule calibrate --sensitivity`.
-    #[arg(long, value_name = "BITS", requires = "calibration", value_parser = parse_bits,
+    /// How large the quantized matrices may be, in bits for each weight on average, such as 5.0 (norms and tables come on top): each of them gets a
+    /// type, so that answers change little. It needs --calibration with statistics of `gemmule calibrate --sensitivity`.
+    #[arg(long, value_name = "BITS", requires = "calibration", group = "size", value_parser = parse_bits,
         conflicts_with_all = ["body", "embedding_type", "vision_type"])]
     bits: Option<f64>,
-    /// As --bits, by the size of the file, such as 1.9GB or 2GiB.
-    #[arg(long, value_name = "SIZE", requires = "calibration",
-        conflicts_with_all = ["bits", "body", "embedding_type", "vision_type"])]
+    /// As --bits, by the size of the file, such as 1.9GB or 2GiB; of both files with --split.
+    #[arg(long, value_name = "SIZE", requires = "calibration", group = "size",
+        conflicts_with_all = ["body", "embedding_type", "vision_type"])]
     budget: Option<ByteSize>,
-    /// What --bits and --budget choose types for.
-    #[arg(long = "for", value_name = "MACHINE", value_enum, default_value_t)]
+    /// The machine whose fast types --bits and --budget choose from.
+    #[arg(long = "for", value_name = "MACHINE", value_enum, default_value_t, requires = "size")]
     machine: Machine,
     /// Which library's resizing of pictures the file asks for: pillow or torchvision, which differ a little (transformers takes
     /// torchvision where that is installed) [default: what the checkpoint was saved with, else pillow].

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use gemmule::CancelHandle;
 use gemmule::gguf::TensorInfo;
 use gemmule::gguf::keys::tensor::TOKEN_EMBEDDING;
 use gemmule_quant::{Format, Kernels, decode_row};
@@ -31,17 +32,26 @@ pub struct Group {
     pub tensors: Vec<String>,
 }
 
-/// A matrix's kind, and its layer if it has one.
-fn place(tensor: &str) -> (String, Option<usize>) {
-    let Some((half, rest)) = tensor.split_once("blk.") else { return (tensor.to_owned(), None) };
-    let (layer, part) = rest.split_once('.').unwrap_or((rest, ""));
-    let kind = match part.trim_end_matches(".weight") {
+/// A matrix's name without its layer, and the layer if it has one: `blk.3.attn_q.weight` is `attn_q` and 3, with a `v.` before it in the tower.
+pub(crate) fn without_layer(tensor: &str) -> (String, Option<usize>) {
+    let name = tensor.trim_end_matches(".weight");
+    let parts = name.split_once("blk.").and_then(|(half, rest)| Some((half, rest.split_once('.')?)));
+    match parts.and_then(|(half, (layer, part))| Some((half, layer.parse().ok()?, part))) {
+        Some((half, layer, part)) => (format!("{half}{part}"), Some(layer)),
+        None => (name.to_owned(), None),
+    }
+}
+
+/// Matrices of one kind act alike.
+fn kind(name: &str) -> String {
+    let (half, part) = name.split_at(if name.starts_with("v.") { 2 } else { 0 });
+    let kind = match part {
         "attn_q" | "attn_k" => "query and key",
         "attn_v" | "attn_output" | "attn_out" => "value and output",
         "ffn_gate" | "ffn_up" => "up",
         other => other,
     };
-    (format!("{half}{kind}"), layer.parse().ok())
+    format!("{half}{kind}")
 }
 
 /// The matrices that statistics are of, in groups.
@@ -49,16 +59,16 @@ pub fn groups(statistics: &Statistics) -> Vec<Group> {
     let half = |tensor: &str| tensor.starts_with("v.");
     let mut layers = [1; 2];
     for tensor in statistics.tensors() {
-        if let (_, Some(layer)) = place(tensor) {
+        if let (_, Some(layer)) = without_layer(tensor) {
             let count = &mut layers[usize::from(half(tensor))];
             *count = layer.saturating_add(1).max(*count);
         }
     }
     let mut groups: BTreeMap<(String, usize), Vec<String>> = BTreeMap::new();
     for tensor in statistics.tensors() {
-        let (kind, layer) = place(tensor);
+        let (name, layer) = without_layer(tensor);
         let depth = layer.map_or(0, |layer| layer.saturating_mul(DEPTHS) / layers[usize::from(half(tensor))]);
-        groups.entry((kind, depth)).or_default().push(tensor.to_owned());
+        groups.entry((kind(&name), depth)).or_default().push(tensor.to_owned());
     }
     groups.into_values().map(|tensors| Group { tensors }).collect()
 }
@@ -73,87 +83,82 @@ pub(crate) fn sample(rows: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// How rows of a matrix are rounded.
-struct Rounder {
-    kernels: Kernels,
-    /// None where each row is rounded by itself.
-    rounding: Option<Rounding>,
-    columns: usize,
+enum Rounder {
+    /// Each by itself.
+    Plain(Kernels),
+    Calibrated(Rounding),
 }
 
 impl Rounder {
-    /// Rows, `[rows][columns]`, as they are when they are rounded.
-    fn round(&self, weights: &[f32]) -> Result<Vec<f32>> {
-        let columns = self.columns;
+    /// Rows of `columns` values, whole blocks, as they are when they are rounded.
+    fn round(&self, weights: &[f32], columns: usize) -> Result<Vec<f32>> {
         let row_bytes = FORMAT.row_bytes(columns).context("a row is no whole number of blocks")?;
         let mut encoded = vec![0; weights.len() / columns * row_bytes];
-        match &self.rounding {
-            Some(rounding) => rounding.round(FORMAT, weights, &mut encoded)?,
-            None => self.kernels.encode_row(FORMAT, weights, &mut encoded)?,
+        match self {
+            Self::Calibrated(rounding) => rounding.round(FORMAT, weights, &mut encoded)?,
+            Self::Plain(kernels) => kernels.encode_row(FORMAT, weights, &mut encoded)?,
         }
-        let mut rounded = vec![0.0; weights.len()];
-        for (row, out) in encoded.chunks_exact(row_bytes).zip(rounded.chunks_exact_mut(columns)) {
-            decode_row(FORMAT, row, out);
-        }
-        Ok(rounded)
+        Ok(decoded(FORMAT, &encoded, columns))
     }
 }
 
-/// A matrix of a model's file that can be rounded.
-struct Stored<'a> {
-    format: Format,
-    columns: usize,
-    row_bytes: usize,
-    name: &'a str,
-}
-
-impl<'a> Stored<'a> {
-    /// None where its rows are no whole blocks.
-    fn of(tensor: &'a TensorInfo) -> Option<Self> {
-        let columns = usize::try_from(*tensor.dimensions.first()?).ok()?;
-        FORMAT.row_bytes(columns)?;
-        let format = tensor.format?;
-        Some(Self { format, columns, row_bytes: format.row_bytes(columns)?, name: &tensor.name })
+/// Rows as numbers.
+pub(crate) fn decoded(format: Format, bytes: &[u8], columns: usize) -> Vec<f32> {
+    let row_bytes = format.row_bytes(columns).expect("whole blocks");
+    let mut values = vec![0.0; bytes.len() / row_bytes * columns];
+    for (row, values) in bytes.chunks_exact(row_bytes).zip(values.chunks_exact_mut(columns)) {
+        decode_row(format, row, values);
     }
+    values
 }
 
 /// Rounds a matrix where it is stored, and says what that does to its outputs: the mean square of their errors as a share of theirs, from some
-/// of its rows. One whose rows are no whole blocks stays, and has no errors.
+/// of its rows.
 ///
 /// # Errors
-/// When it holds values that are no numbers, or the statistics are of another matrix.
-pub fn round_in_place(tensor: &TensorInfo, bytes: &mut [u8], statistics: &Statistics) -> Result<f64> {
-    let Some(Stored { format, columns, row_bytes, name }) = Stored::of(tensor) else { return Ok(0.0) };
-    let moments = statistics.moments(name)?;
-    let rounder = Rounder {
-        kernels: Kernels::select(None)?,
-        // It has a second use, which its rounding must not forget.
-        rounding: (name == TOKEN_EMBEDDING).then(|| statistics.rounding(name, &moments)).transpose()?,
-        columns,
+/// When it holds values that are no numbers or too few bits, the statistics are of another matrix, or `stop` is cancelled.
+pub fn round_in_place(
+    tensor: &TensorInfo,
+    bytes: &mut [u8],
+    statistics: &Statistics,
+    stop: &CancelHandle,
+) -> Result<f64> {
+    let name = &tensor.name;
+    let columns = usize::try_from(tensor.dimensions.first().copied().unwrap_or(0))?;
+    let format = tensor.format.filter(|format| format.bits_per_weight() >= 8.0);
+    let format = format.with_context(|| {
+        format!("tensor '{name}' is {}: take a bf16, f32 or q8_0 file, of which 4 bits are a part", tensor.type_name())
+    })?;
+    let row_bytes = format.row_bytes(columns).with_context(|| format!("tensor '{name}' has no whole rows"))?;
+    // A row is filled with zeros up to whole blocks.
+    let wide = columns.next_multiple_of(FORMAT.info().block_len);
+    let moments = statistics.moments(name)?.padded(wide);
+    let kernels = Kernels::select(None)?;
+    // The embedding has a second use, which its rounding must not forget.
+    let rounder = match name == TOKEN_EMBEDDING {
+        true => Rounder::Calibrated(statistics.rounding(name, &moments)?),
+        false => Rounder::Plain(kernels),
     };
-    let decoded = |rows: &[u8]| {
-        let mut weights = vec![0.0; rows.len() / row_bytes * columns];
-        for (row, weights) in rows.chunks_exact(row_bytes).zip(weights.chunks_exact_mut(columns)) {
-            decode_row(format, row, weights);
+    let filled = |rows: &[u8]| -> Vec<f32> {
+        let narrow = decoded(format, rows, columns);
+        let rows = narrow.chunks_exact(columns);
+        rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, wide - columns))).collect()
+    };
+    let context = || format!("tensor '{name}'");
+    let rows = sample(bytes.len() / row_bytes);
+    let weights: Vec<f32> =
+        rows.flat_map(|rows| filled(&bytes[rows.start * row_bytes..rows.end * row_bytes])).collect();
+    let rounded = rounder.round(&weights, wide).with_context(context)?;
+    let error = relative_error(&moments, &weights, &rounded).with_context(context)?;
+    let task = |part: &mut [u8]| -> Result<()> {
+        ensure!(!stop.is_cancelled(), "interrupted");
+        let rounded = rounder.round(&filled(part), wide)?;
+        for (row, rounded) in part.chunks_exact_mut(row_bytes).zip(rounded.chunks_exact(wide)) {
+            kernels.encode_row(format, &rounded[..columns], row)?;
         }
-        weights
+        Ok(())
     };
-    let error = || -> Result<f64> {
-        let rows = sample(bytes.len() / row_bytes);
-        let weights: Vec<f32> =
-            rows.flat_map(|rows| decoded(&bytes[rows.start * row_bytes..rows.end * row_bytes])).collect();
-        relative_error(&moments, &weights, &rounder.round(&weights)?)
-    };
-    let error = error().with_context(|| format!("tensor '{name}'"))?;
-    bytes
-        .par_chunks_mut(TASK * row_bytes)
-        .try_for_each(|part| {
-            let rounded = rounder.round(&decoded(part))?;
-            for (row, rounded) in part.chunks_exact_mut(row_bytes).zip(rounded.chunks_exact(columns)) {
-                rounder.kernels.encode_row(format, rounded, row)?;
-            }
-            anyhow::Ok(())
-        })
-        .with_context(|| format!("tensor '{name}'"))?;
+    bytes.par_chunks_mut(TASK * row_bytes).try_for_each(task).with_context(context)?;
     Ok(error)
 }
 
@@ -163,11 +168,14 @@ mod tests {
 
     #[test]
     fn kinds_and_layers_are_told_apart() {
-        let of = |tensor| place(tensor);
+        let of = |tensor| {
+            let (name, layer) = without_layer(tensor);
+            (kind(&name), layer)
+        };
         assert_eq!(of("blk.7.attn_q.weight"), of("blk.7.attn_k.weight"));
         assert_ne!(of("blk.7.attn_q.weight").0, of("v.blk.7.attn_q.weight").0);
         assert_eq!(of("blk.25.ffn_down.weight"), ("ffn_down".to_owned(), Some(25)));
-        assert_eq!(of("token_embd.weight"), ("token_embd.weight".to_owned(), None));
+        assert_eq!(of("token_embd.weight"), ("token_embd".to_owned(), None));
         assert_eq!(of("v.blk.3.attn_out.weight").0, of("v.blk.0.attn_v.weight").0);
     }
 

@@ -12,16 +12,17 @@ use clap::Args;
 use gemmule::image::pictures_in;
 use gemmule::{CancelHandle, GenerateOptions, Model, Session};
 use gemmule_common::memory::check_room;
+use gemmule_quant::Format;
 use gemmule_quantize::statistics::{About, Gatherer, Settings, Statistics};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::arguments::{ComputeArguments, ModelArguments};
-use crate::interrupt::end_with;
+use crate::interrupt::{end_with, finish_first};
 use crate::output::{Resumable, print_note};
 use crate::rows::{self, Reading, Seen, Shown, Work};
 
-use self::sensitivity::Measurement;
+use self::sensitivity::{Journal, Measurement};
 
 /// How often what was gathered is saved.
 const SAVE: Duration = Duration::from_secs(600);
@@ -30,7 +31,8 @@ const SAVE: Duration = Duration::from_secs(600);
 ///
 /// The model sees your pictures and prompts, and what its matrices are multiplied with is counted. `gemmule-quantize --calibration STATS.gguf`
 /// then rounds a checkpoint of this model so that its outputs change little, to the same types, of the same size and speed. Take 64
-/// pictures or more, of the kind that the model is for, and a file that rounds little: bf16, f32 or q8_0.
+/// pictures or more, of the kind that the model is for, and a file that rounds little: bf16, f32 or q8_0, which is fastest. A checkpoint is
+/// converted to q8_0 unless --type says otherwise.
 ///
 /// Rows are those of `gemmule batch`. With "answers", of which the first counts (or an "answer" or "suffix"), the model runs with that answer, else with
 /// its own. Without a manifest every prompt of --prompts is asked about every picture of --images.
@@ -52,7 +54,7 @@ pub(super) struct Calibrate {
     #[arg(short, long, value_name = "STATS.gguf")]
     output: PathBuf,
     /// Gather the products of inputs with each other, too, with which rounding errors make up for each other: far better, and large. They
-    /// are gathered in blocks of at most so many inputs; more of them take more memory, and time of a conversion.
+    /// are gathered in blocks of at most so many inputs, 4096 where no number is given; more of them take more memory, and time of a conversion.
     #[arg(long, value_name = "COLUMNS", num_args = 0..=1, require_equals = true, default_missing_value = "4096",
         value_parser = clap::value_parser!(u32).range(256..=65536))]
     full: Option<u32>,
@@ -61,8 +63,9 @@ pub(super) struct Calibrate {
     text_weight: f32,
     #[command(flatten)]
     model: ModelArguments,
-    /// Measure, too, how far errors of each kind of matrix move answers, with which `gemmule-quantize --bits` gives every matrix its type: on so many
-    /// rows, evenly spread, each of which is run about 25 times. It needs a model's file.
+    /// Measure, too, how far errors of each kind of matrix move answers: `gemmule-quantize --bits` gives every matrix its type by that. It is
+    /// measured on so many rows (32 where no number is given), evenly spread, each of which is run about 25 times. The model must be a file of 8
+    /// bits or more.
     #[arg(long, value_name = "ROWS", num_args = 0..=1, require_equals = true, default_missing_value = "32", requires = "model",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     sensitivity: Option<u32>,
@@ -85,12 +88,14 @@ fn parse_weight(text: &str) -> Result<f32, String> {
 }
 
 impl Calibrate {
-    pub(super) fn execute(self) -> Result<()> {
+    pub(super) fn execute(mut self) -> Result<()> {
+        // A checkpoint is not to be rounded to 4 bits unasked.
+        self.model = self.model.or_type(Format::Q8_0);
         ensure!(self.output != Path::new("-"), "statistics need a file; name one");
         let (manifest, _made) = self.manifest()?;
-        let inputs = self.model.files().chain([manifest.as_path()]);
-        let Resumable { output, partial, .. } = Resumable::new(&self.output, inputs, self.force)?;
-        let seen = rows::look_at(&manifest)?;
+        let inputs = self.model.files().chain([manifest.as_path()]).chain(self.prompts.as_deref());
+        let Resumable { output, partial, journal } = Resumable::new(&self.output, inputs, self.force)?;
+        let seen = rows::look_at_answers(&manifest)?;
         let model = self.model.open()?;
         let settings = Settings::new().block(self.full.map(|block| block as usize)).text_weight(self.text_weight);
         let needed = settings.memory(model.config());
@@ -112,7 +117,8 @@ impl Calibrate {
             print_note(&format!("{done} of {total} rows are in {} already: going on", work.partial.display()));
         }
         let stop = CancelHandle::default();
-        let options = self.compute.options().cancel(stop.clone()).observer(work.gatherer.clone());
+        // A row is gathered as a whole, or it would count twice when the work goes on.
+        let options = self.compute.options().observer(work.gatherer.clone());
         let mut shown = Shown::new(Session::new(&model, &options)?);
         end_with(&stop)?;
 
@@ -128,11 +134,8 @@ impl Calibrate {
                     work.gatherer.begin(asked.pictures.len() * model.config().vision.tokens());
                     self.ask(&model, shown.show(&asked)?, &asked, &input)
                 };
-                let asked = one();
-                if stop.is_cancelled() {
-                    break;
-                }
-                asked.and_then(|()| work.gatherer.end()).with_context(|| format!("row {row}"))?;
+                let _whole = finish_first();
+                one().and_then(|()| work.gatherer.end()).with_context(|| format!("row {row}"))?;
                 work.about.rows += 1;
                 bar.inc(1);
                 work.save_at_times()?;
@@ -147,29 +150,26 @@ impl Calibrate {
         if let Some(rows) = self.sensitivity {
             // It is read again.
             work.gatherer.save(&work.partial, &work.about)?;
-            let (gatherer, statistics) = (work.gatherer.clone(), work.partial.clone());
             let measurement = Measurement {
                 model: &model,
                 files: self.model.paths()?,
-                gatherer: &gatherer,
-                statistics: &statistics,
+                gatherer: &work.gatherer,
+                statistics: &work.partial,
                 manifest: &manifest,
                 seen,
                 rows: rows as usize,
                 strict: self.strict,
                 options: self.compute.options().cancel(stop.clone()),
                 stop: &stop,
+                journal: Journal::open(&journal, json!([work.about.settings, rows]), self.force)?,
             };
-            let answer =
-                |session: &mut Session, asked: &Work, input: &Value| self.answer(&model, session, asked, input);
-            let measured = measurement.run(&answer, &mut || work.save_at_times());
-            if measured.is_err() || stop.is_cancelled() {
-                return work.stopped(measured, total);
-            }
+            measurement.run(&|session, asked, input| self.answer(&model, session, asked, input))?;
         }
+        let _whole = finish_first();
         work.gatherer.save(&output, &work.about)?;
         // What is in it is in the output.
         let _ = std::fs::remove_file(&work.partial);
+        let _ = std::fs::remove_file(&journal);
         print_note(&format!("gemmule: wrote {}; gemmule-quantize --calibration takes it", output.display()));
         Ok(())
     }
@@ -203,7 +203,6 @@ impl Calibrate {
             "rows": seen.to_string(),
             "block": self.full,
             "text_weight": self.text_weight,
-            "sensitivity": self.sensitivity,
             "max_tokens": self.max_tokens,
             "strict": self.strict,
         });
@@ -283,6 +282,7 @@ impl Gathering {
     /// Keeps what was gathered before an interruption or an error.
     fn stopped(&self, done: Result<()>, total: usize) -> Result<()> {
         let rows = self.about.rows;
+        let _whole = finish_first();
         if rows > 0 {
             self.gatherer.save(&self.partial, &self.about)?;
         }

@@ -1,15 +1,18 @@
 //! Measuring how far errors of a model's matrices move its answers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use gemmule::gguf::{GgufFile, TensorInfo};
 use gemmule::{CancelHandle, Model, Session, SessionOptions};
 use gemmule_common::memory::check_room;
 use gemmule_quantize::sensitivity::{Group, groups, round_in_place};
 use gemmule_quantize::statistics::{Gatherer, Statistics};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::answers::write;
 use crate::compare::divergence;
 use crate::rows::{self, Reading, Seen, Shown, Told, Watcher, Work};
 
@@ -55,47 +58,111 @@ pub(super) struct Measurement<'a> {
     /// How sessions compute; with the handle that ends them.
     pub(super) options: SessionOptions,
     pub(super) stop: &'a CancelHandle,
+    pub(super) journal: Journal,
+}
+
+/// What was measured, kept so that an interrupted run loses nothing.
+pub(super) struct Journal {
+    path: PathBuf,
+    kept: Kept,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// What has to be the same for the rest to count.
+    settings: Value,
+    sensitivities: BTreeMap<String, f32>,
+}
+
+impl Journal {
+    /// What an earlier run with these settings has kept; nothing where it had others, or all is to begin `anew`.
+    pub(super) fn open(path: &Path, settings: Value, anew: bool) -> Result<Self> {
+        let read = || -> Option<Kept> { serde_json::from_slice(&std::fs::read(path).ok()?).ok() };
+        let kept = read().filter(|kept| !anew && kept.settings == settings);
+        let kept = kept.unwrap_or_else(|| Kept { settings, sensitivities: BTreeMap::new() });
+        Ok(Self { path: path.to_owned(), kept })
+    }
+
+    fn has(&self, group: &Group) -> bool {
+        group.tensors.iter().all(|tensor| self.kept.sensitivities.contains_key(tensor))
+    }
+
+    fn note(&mut self, group: &Group, sensitivity: f32) -> Result<()> {
+        self.kept.sensitivities.extend(group.tensors.iter().map(|tensor| (tensor.clone(), sensitivity)));
+        write(&self.path, &serde_json::to_vec(&self.kept)?)
+    }
 }
 
 /// Finds the answer of a row.
 pub(super) type Answer<'a> = &'a dyn Fn(&mut Session, &Work, &Value) -> Result<Vec<u32>>;
 
 impl Measurement<'_> {
-    /// Measures each group of matrices that was not measured before; `save` is called after each.
-    pub(super) fn run(&self, answer: Answer<'_>, save: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    /// Measures each group of matrices that was not measured before, and notes it in the gatherer.
+    pub(super) fn run(mut self, answer: Answer<'_>) -> Result<()> {
         let statistics = Statistics::open(self.statistics)?;
         let groups = groups(&statistics);
-        let is_done = |group: &Group| group.tensors.iter().all(|name| self.gatherer.has_sensitivity(name));
-        let bar = rows::progress(groups.len(), groups.iter().filter(|group| is_done(group)).count())?;
+        let mut done = groups.iter().filter(|group| self.journal.has(group)).count();
+        let bar = rows::progress(groups.len(), done)?;
         bar.set_message("kinds of matrices are measured");
-        let answered = self.answer_some(answer)?;
-        for group in &groups {
-            if is_done(group) {
-                continue;
+        let mut measure = || -> Result<()> {
+            let mut answered = None;
+            for group in &groups {
+                if self.journal.has(group) {
+                    continue;
+                }
+                self.go_on()?;
+                let answered = match &answered {
+                    Some(answered) => answered,
+                    None => answered.insert(self.answer_some(answer)?),
+                };
+                let (changed, error) = self.changed(group, &statistics)?;
+                let moved = moved(Session::new(&changed, &self.options)?, answered);
+                self.go_on()?;
+                let sensitivity = (moved? / error) as f32;
+                ensure!(
+                    sensitivity.is_finite(),
+                    "rounding {} to 4 bits changes nothing: its weights are of 4 bits already, and tell nothing; take the file that they were made of",
+                    group.tensors.join(", ")
+                );
+                self.journal.note(group, sensitivity)?;
+                done += 1;
+                bar.inc(1);
             }
-            let (changed, error) = self.changed(group, &statistics)?;
-            let moved = moved(Session::new(&changed, &self.options)?, &answered);
-            if self.stop.is_cancelled() {
-                break;
-            }
-            let sensitivity = if error > 0.0 { moved? / error } else { 0.0 };
-            for tensor in &group.tensors {
-                self.gatherer.set_sensitivity(tensor, sensitivity as f32);
-            }
-            bar.inc(1);
-            save()?;
-        }
+            Ok(())
+        };
+        let measured = measure();
         bar.finish_and_clear();
+        let (kinds, kept) = (groups.len(), self.journal.path.display());
+        if self.stop.is_cancelled() {
+            bail!(
+                "interrupted: {done} of {kinds} kinds of matrices are measured, see {kept}; the same command goes on"
+            );
+        }
+        measured?;
+        for (tensor, sensitivity) in &self.journal.kept.sensitivities {
+            self.gatherer.set_sensitivity(tensor, *sensitivity);
+        }
+        Ok(())
+    }
+
+    fn go_on(&self) -> Result<()> {
+        ensure!(!self.stop.is_cancelled(), "interrupted");
         Ok(())
     }
 
     /// The model with some matrices rounded, and how large the errors of their outputs are.
     fn changed(&self, group: &Group, statistics: &Statistics) -> Result<(Model, f64)> {
+        let sizes = self.files.iter().map(|path| -> Result<usize> {
+            let file = GgufFile::open(path)?;
+            let tensors = file.gguf().tensors().iter().filter(|tensor| group.tensors.contains(&tensor.name));
+            Ok(tensors.map(|tensor| tensor.range.len()).sum())
+        });
+        check_room(sizes.sum::<Result<usize>>()?, "matrices that are rounded to see what that changes")?;
         let (mut error, mut failure) = (0.0, None);
         let mut change = |tensor: &TensorInfo, bytes: &mut [u8]| {
-            if failure.is_none() && group.tensors.contains(&tensor.name) && !self.stop.is_cancelled() {
-                let rounded = round_in_place(tensor, bytes, statistics);
-                failure = rounded.map(|found| error += found).err();
+            if failure.is_none() && group.tensors.contains(&tensor.name) {
+                let round = || round_in_place(tensor, bytes, statistics, self.stop);
+                failure = self.gatherer.install(round).map(|found| error += found).err();
             }
         };
         let files = self.files.iter().map(|path| GgufFile::open_changed(path, &mut change));
@@ -110,7 +177,6 @@ impl Measurement<'_> {
         let chosen = Chosen { count: self.rows.min(all), all };
         let mut shown = Shown::new(Session::new(self.model, &self.options)?);
         let mut answered = Vec::new();
-        let mut held = 0;
         std::thread::scope(|scope| -> Result<()> {
             let reading =
                 Reading { path: self.manifest, seen: self.seen, first: 0, strict: self.strict, watcher: &chosen };
@@ -123,8 +189,8 @@ impl Measurement<'_> {
                 let work = asked?;
                 let session = shown.show(&work)?;
                 let answer = answer(session, &work, &input)?;
-                held += answer.len() * self.model.config().text.vocabulary * 4;
-                check_room(held, "what the model says of the answers; measure on fewer rows (--sensitivity=ROWS)")?;
+                let held = answer.len() * self.model.config().text.vocabulary * 4;
+                check_room(held, "an answer's probabilities").context("measure on fewer rows (--sensitivity=ROWS)")?;
                 let mut expected = Vec::new();
                 if !answer.is_empty() {
                     session.follow(&work.row.prompt, &answer, |_, logs| expected.push(logs.to_vec()))?;

@@ -101,7 +101,8 @@ impl Moments {
             sum += outputs.iter().zip(part).map(|(y, x)| f64::from(*y) * f64::from(*x)).sum::<f64>();
             first += width;
         }
-        Ok(sum.max(0.0))
+        // Rounding may leave a little less than nothing.
+        Ok(if sum < 0.0 { 0.0 } else { sum })
     }
 
     /// With zeros for inputs that are always zero, up to so many columns.
@@ -218,6 +219,7 @@ fn row_bytes(format: Format, columns: usize) -> std::result::Result<usize, Encod
 pub fn relative_error(moments: &Moments, weights: &[f32], rounded: &[f32]) -> Result<f64> {
     let errors: Vec<f32> = weights.iter().zip(rounded).map(|(weight, rounded)| weight - rounded).collect();
     let (error, whole) = (moments.energy(&errors)?, moments.energy(weights)?);
+    ensure!(error.is_finite() && whole.is_finite(), "the moments of the inputs are too large, or no numbers");
     Ok(if whole > 0.0 { error / whole } else { 0.0 })
 }
 

@@ -246,9 +246,9 @@ impl Gatherer {
         self.state().sensitivities.insert(tensor.to_owned(), sensitivity);
     }
 
-    /// Whether that was noted.
-    pub fn has_sensitivity(&self, tensor: &str) -> bool {
-        self.state().sensitivities.contains_key(tensor)
+    /// Runs something on its threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
     }
 
     /// Goes on with what a file has.
@@ -285,11 +285,6 @@ impl Gatherer {
                 (block.samples, block.spread) = (found.samples as u32, found.spread);
             }
             state.entries.insert(owner.clone(), entry);
-        }
-        for tensor in statistics.tensors() {
-            if let Some(sensitivity) = statistics.sensitivity(tensor)? {
-                state.sensitivities.insert(tensor.to_owned(), sensitivity);
-            }
         }
         Ok(())
     }

@@ -237,8 +237,8 @@ impl Statistics {
         Rounding::new(moments, ridge).with_context(|| format!("{}: the statistics of {tensor}", self.path.display()))
     }
 
-    /// How far, in nats for each token, answers' probabilities move by errors as large as the matrix's outputs, if by smaller ones in proportion
-    /// to their squares; none where that was not measured.
+    /// The divergence (Kullback-Leibler) of answers, in nats a token, for each unit of a matrix's error, as
+    /// [`round_in_place`](crate::sensitivity::round_in_place) gives it; none where that was not measured.
     ///
     /// # Errors
     /// When it is damaged.
