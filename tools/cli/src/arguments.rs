@@ -31,7 +31,7 @@ pub(super) struct ModelArguments {
     /// (google/paligemma2-3b-mix-224), or an .npz file of big_vision. Without it the bundled easy-VQA model answers.
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// Type that a checkpoint's matrices are converted to, as for gemmule-quantize [default: q4_0].
+    /// Type that a checkpoint's matrices are converted to, as for gemmule-quantize [default: q4_0; for calibrate q8_0].
     #[arg(long = "type", value_name = "TYPE", requires = "model", value_parser = parse_format)]
     body: Option<Format>,
     /// The vision half, where MODEL is a GGUF file that holds the text half only.
