@@ -78,7 +78,7 @@ struct Row {
 
 impl Compare {
     pub(super) fn execute(self) -> Result<()> {
-        let seen = rows::look_at_answers(&self.manifest)?;
+        let seen = rows::look_at_all(&self.manifest)?;
         // The reference is not to be rounded unasked.
         let body = self.body.or_else(|| is_checkpoint(&self.model).then_some(Format::BF16));
         let named = [
@@ -204,7 +204,10 @@ fn overlaps(answers: &[String; 2]) -> Part {
     let [first, second] = [0, 1].map(|index| detections_in_text(&answers[index]).objects);
     let best = |object: &Object| {
         let alike = second.iter().filter(|other| other.label == object.label);
-        alike.map(|other| object.bounds.overlap(&other.bounds)).fold(0.0, f64::max)
+        // Boxes without an area overlap nothing, themselves included.
+        let overlap =
+            |other: &Object| if other.bounds == object.bounds { 1.0 } else { object.bounds.overlap(&other.bounds) };
+        alike.map(overlap).fold(0.0, f64::max)
     };
     let numerator = first.iter().map(best).sum();
     Part { numerator, denominator: first.len().max(second.len()) as f64 }
@@ -239,7 +242,8 @@ impl Summary {
         Self {
             rows: rows.len(),
             tokens: all.len(),
-            divergence: estimate(&parts),
+            // It is never less than nothing, whatever the spread.
+            divergence: estimate(&parts).map(|found| Estimate { low: found.low.max(0.0), ..found }),
             percentile,
             same: estimate_within(&same, Scale::SHARE),
             boxes: estimate_within(&boxes, Scale::SHARE),

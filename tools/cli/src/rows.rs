@@ -212,13 +212,38 @@ pub(super) fn look_at(path: &Path) -> Result<Seen> {
     Ok(seen)
 }
 
-/// As [`look_at`]; an error, too, where a row's right answers are no texts.
-pub(super) fn look_at_answers(path: &Path) -> Result<Seen> {
+/// As [`look_at`]; an error, too, where a row asks nothing, names a picture that is not there, or has right answers that are no texts: for work
+/// that a wrong row ends.
+pub(super) fn look_at_all(path: &Path) -> Result<Seen> {
+    let directory = path.parent().unwrap_or(Path::new(""));
     let mut lines = Lines::open(path)?;
     while let Some(line) = lines.next()? {
-        answers(&line.value()).with_context(|| format!("{}: row {}", path.display(), lines.seen().count - 1))?;
+        let one = || -> Result<()> {
+            for picture in line.row()?.paths(directory) {
+                picture.metadata().with_context(|| picture.display().to_string())?;
+            }
+            answers(&line.value()).map(drop)
+        };
+        one().with_context(|| format!("{}: row {}", path.display(), lines.seen().count - 1))?;
     }
     look_at(path)
+}
+
+/// Whether a row is about the pictures of the row before it.
+pub(super) fn is_about_the_same(path: &Path, row: usize) -> Result<bool> {
+    let mut lines = Lines::open(path)?;
+    let mut before = None;
+    for index in 0..=row {
+        let Some(line) = lines.next()? else { return Ok(false) };
+        if index + 1 >= row {
+            let images = line.row()?.images;
+            if index == row {
+                return Ok(before == Some(images));
+            }
+            before = Some(images);
+        }
+    }
+    Ok(false)
 }
 
 /// Skips the byte order mark that some editors put before UTF-8; an error for UTF-16.

@@ -241,3 +241,44 @@ fn measuring_goes_on_where_it_was_interrupted() {
     let refused = gemmule(&coarse, folder.path());
     assert!(text(&refused.stderr).contains("take a bf16, f32 or q8_0 file"), "{}", text(&refused.stderr));
 }
+
+/// Nothing that is read, or is somebody's picture, is written over; statistics that nothing is rounded by are refused.
+#[test]
+fn inputs_stay_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::copy(root().join("examples/pictures/shape.png"), at("a.png")).unwrap();
+    std::fs::write(at("rows.jsonl"), "{\"image\": \"a.png\", \"prompt\": \"caption en\"}\n").unwrap();
+    let picture = std::fs::read(at("a.png")).unwrap();
+    let calibrate = |out: &str, more: &str| {
+        let done = gemmule(&["calibrate", "--manifest", "rows.jsonl", "-o", out, more], folder.path());
+        (done.status.success(), text(&done.stderr))
+    };
+    let (done, message) = calibrate("a.png", "--force");
+    assert!(!done && message.contains("is no GGUF file and is not replaced"), "{message}");
+    assert!(std::fs::read(at("a.png")).unwrap() == picture);
+    let (done, message) = calibrate("none/stats.gguf", "--force");
+    assert!(!done && message.contains("none/stats.gguf"), "{message}");
+    assert!(calibrate("stats.gguf", "--strict").0);
+    let statistics = std::fs::read(at("stats.gguf")).unwrap();
+    let onto = format!("{:#}", convert(&at("stats.gguf"), "q4_0", Some(&at("stats.gguf")), 1).unwrap_err());
+    assert!(onto.contains("is read, too"), "{onto}");
+    let unused = format!("{:#}", convert(&at("out.gguf"), "bf16", Some(&at("stats.gguf")), 1).unwrap_err());
+    assert!(unused.contains("no matrix is rounded by it"), "{unused}");
+    assert!(std::fs::read(at("stats.gguf")).unwrap() == statistics && !at("out.gguf").exists());
+
+    // What another run has left stops this one, unless it is to be replaced.
+    std::fs::write(at("new.gguf.partial"), "junk").unwrap();
+    let (done, message) = calibrate("new.gguf", "--strict");
+    assert!(!done && message.contains("--force begins anew"), "{message}");
+    assert!(calibrate("new.gguf", "--force").0);
+    // Wrong rows are told before the first one runs.
+    std::fs::write(
+        at("rows.jsonl"),
+        "{\"image\": \"a.png\", \"prompt\": \"x\"}\n{\"image\": \"b.png\", \"prompt\": \"x\"}\n",
+    )
+    .unwrap();
+    let (done, message) = calibrate("other.gguf", "--strict");
+    assert!(!done && message.contains("row 1: b.png"), "{message}");
+    assert!(!at("other.gguf.partial").exists());
+}

@@ -117,7 +117,7 @@ pub(crate) fn allot(
         }
     }
     spend(&mut units, used, most);
-    if request.machine.leaves_out() && units.iter().all(|unit| unit.next().is_none()) {
+    if request.machine.leaves_out() && units.iter().all(|unit| unit.next().is_none() && unit.chosen > 0) {
         log::warn!(
             "every matrix has the largest type that is fast on any machine: --for pi5, avx512 or amx allows larger ones"
         );
@@ -199,6 +199,12 @@ impl Unit {
                 weights.extend(plain.rows(item, rows)?);
             }
             samples.push((f64::from(sensitivity), weights));
+        }
+        if samples.iter().all(|(sensitivity, _)| *sensitivity == 0.0) {
+            let name = &first.name;
+            log::warn!(
+                "no answer that was measured moved by errors of {name}: it gets the smallest type; measure on more rows"
+            );
         }
         let mut choices = Vec::new();
         for format in FORMATS.iter().map(|info| info.format).filter(|format| machine.is_fast(*format)) {

@@ -67,6 +67,11 @@ pub(crate) fn check(statistics: &Statistics, items: &[Item]) -> Result<()> {
             "it has statistics of {found} inputs of {tensor}, which has {filled}: it is of another model"
         );
     }
+    let is_used = |item: &Item| item.format.info().integer && statistics.owner(&item.name).is_some();
+    ensure!(
+        items.iter().any(is_used),
+        "no matrix is rounded by it: take a type of blocks, such as q4_k, or no statistics"
+    );
     let missing: Vec<_> = items
         .iter()
         .filter(|item| item.format.info().integer && statistics.owner(&item.name).is_none())

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use gemmule::config::{Config, ResizeRule};
 use gemmule::gguf::keys::own;
 use gemmule::gguf::writer::{MetadataValue, TensorPlan, planned_size};
+use gemmule_common::files::same_file;
 use gemmule_quant::Format;
 
 use crate::allot::{Budget, Machine, Request, allot};
@@ -157,7 +158,10 @@ impl Conversion {
     /// # Errors
     /// When the checkpoint cannot be read or is none of PaliGemma, the files cannot be written, or `watcher` cancels.
     pub fn run(&self, target: &Target, watcher: &mut Watcher<'_>) -> Result<Summary> {
-        target.paths()?;
+        for path in target.paths()? {
+            let is_read = self.calibration.as_deref().is_some_and(|statistics| same_file(statistics, &path));
+            ensure!(!is_read, "{} is read, too: name another output", path.display());
+        }
         self.prepare(target.directory())?.write(target, watcher)
     }
 

@@ -44,5 +44,5 @@ pub use conversion::{Conversion, Prepared, read_mask_decoder};
 pub use convert::{Progress, Watcher};
 pub use made::{MadeModel, RowsToMake, checkpoint_tensors, write_made};
 pub use summary::Summary;
-pub use target::Target;
+pub use target::{Target, checked_output};
 pub use types::{format_names, parse_format};

@@ -81,7 +81,7 @@ struct Cli {
         conflicts_with_all = ["body", "embedding_type", "vision_type"])]
     bits: Option<f64>,
     /// As --bits, by the size of the file, such as 1.9GB or 2GiB; of both files with --split.
-    #[arg(long, value_name = "SIZE", requires = "calibration", group = "size",
+    #[arg(long, value_name = "SIZE", requires = "calibration", group = "size", value_parser = parse_size,
         conflicts_with_all = ["body", "embedding_type", "vision_type"])]
     budget: Option<ByteSize>,
     /// The machine whose fast types --bits and --budget choose from.
@@ -105,6 +105,10 @@ struct Cli {
 fn parse_bits(text: &str) -> Result<f64, String> {
     let bits = text.parse().ok().filter(|bits: &f64| (1.0..=32.0).contains(bits));
     bits.ok_or_else(|| "choose a number from 1 to 32, such as 5.0".to_owned())
+}
+
+fn parse_size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "choose a size such as 1.9GB, 1900MB or 2GiB".to_owned())
 }
 
 fn parse_rule(name: &str) -> Result<ResizeRule, String> {

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use gemmule::CancelHandle;
-use gemmule::gguf::TensorInfo;
 use gemmule::gguf::keys::tensor::TOKEN_EMBEDDING;
+use gemmule::gguf::{Gguf, TensorInfo};
 use gemmule_quant::{Format, Kernels, decode_row};
 use rayon::prelude::*;
 
@@ -112,6 +112,21 @@ pub(crate) fn decoded(format: Format, bytes: &[u8], columns: usize) -> Vec<f32> 
     values
 }
 
+/// Checks that a model's file has more bits than are taken from it.
+///
+/// # Errors
+/// When a matrix has fewer than 8.
+pub fn check(file: &Gguf) -> Result<()> {
+    file.tensors().iter().try_for_each(|tensor| fine_format(tensor).map(drop))
+}
+
+fn fine_format(tensor: &TensorInfo) -> Result<Format> {
+    let format = tensor.format.filter(|format| format.bits_per_weight() >= 8.0);
+    format.with_context(|| {
+        format!("tensor '{}' is {}: take a bf16, f32 or q8_0 file to measure on", tensor.name, tensor.type_name())
+    })
+}
+
 /// Rounds a matrix where it is stored, and says what that does to its outputs: the mean square of their errors as a share of theirs, from some
 /// of its rows.
 ///
@@ -125,10 +140,7 @@ pub fn round_in_place(
 ) -> Result<f64> {
     let name = &tensor.name;
     let columns = usize::try_from(tensor.dimensions.first().copied().unwrap_or(0))?;
-    let format = tensor.format.filter(|format| format.bits_per_weight() >= 8.0);
-    let format = format.with_context(|| {
-        format!("tensor '{name}' is {}: take a bf16, f32 or q8_0 file, of which 4 bits are a part", tensor.type_name())
-    })?;
+    let format = fine_format(tensor)?;
     let row_bytes = format.row_bytes(columns).with_context(|| format!("tensor '{name}' has no whole rows"))?;
     // A row is filled with zeros up to whole blocks.
     let wide = columns.next_multiple_of(FORMAT.info().block_len);

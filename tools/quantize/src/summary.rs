@@ -79,7 +79,10 @@ impl fmt::Display for Summary {
         }
         write_line(out, "all", "", &sum)?;
         if let Some(Allotment { table, divergence }) = &self.allotment {
-            write!(out, "\nexpected divergence of answers {divergence:.5} nats a token")?;
+            write!(
+                out,
+                "\nexpected divergence of answers, of the weights alone: about {divergence:.1e} nats a token (`gemmule compare` measures it)"
+            )?;
             table.iter().try_for_each(|line| write!(out, "\n  {line}"))?;
         }
         for Written { path, bytes } in &self.files {

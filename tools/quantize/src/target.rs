@@ -49,8 +49,11 @@ impl Target {
     }
 }
 
-/// Where an output will lie. Only an empty file or a GGUF file may be replaced; inputs are never GGUF files.
-fn checked_output(path: &Path, replace: bool) -> Result<PathBuf> {
+/// Where an output will lie. Only an empty file or a GGUF file may be replaced: no picture, no checkpoint.
+///
+/// # Errors
+/// When something else is there, or a file that is not to be replaced.
+pub fn checked_output(path: &Path, replace: bool) -> Result<PathBuf> {
     let path = gemmule_common::files::destination(path).with_context(|| path.display().to_string())?;
     if path.exists() {
         let mut start = Vec::new();

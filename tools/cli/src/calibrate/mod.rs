@@ -1,6 +1,6 @@
 //! `gemmule calibrate`: what a model's matrices are multiplied with.
 
-mod sensitivity;
+mod measure;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use gemmule::gguf::GgufFile;
 use gemmule::image::pictures_in;
 use gemmule::{CancelHandle, GenerateOptions, Model, Session};
+use gemmule_common::files::{OutputFile, directory_of};
 use gemmule_common::memory::check_room;
+use gemmule_common::platform::free_space;
 use gemmule_quant::Format;
+use gemmule_quantize::checked_output;
 use gemmule_quantize::statistics::{About, Gatherer, Settings, Statistics};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -22,7 +26,7 @@ use crate::interrupt::{end_with, finish_first};
 use crate::output::{Resumable, print_note};
 use crate::rows::{self, Reading, Seen, Shown, Work};
 
-use self::sensitivity::{Journal, Measurement};
+use self::measure::{Journal, Measurement};
 
 /// How often what was gathered is saved.
 const SAVE: Duration = Duration::from_secs(600);
@@ -75,7 +79,7 @@ pub(super) struct Calibrate {
     /// Refuse damaged pictures, which are read as far as they go otherwise.
     #[arg(long)]
     strict: bool,
-    /// Replace STATS.gguf, and forget what an interrupted run has gathered.
+    /// Replace STATS.gguf, and what an interrupted run of other rows or options, or of another model, has gathered.
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -95,7 +99,9 @@ impl Calibrate {
         let (manifest, _made) = self.manifest()?;
         let inputs = self.model.files().chain([manifest.as_path()]).chain(self.prompts.as_deref());
         let Resumable { output, partial, journal } = Resumable::new(&self.output, inputs, self.force)?;
-        let seen = rows::look_at_answers(&manifest)?;
+        checked_output(&output, self.force)?;
+        OutputFile::probe(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
+        let seen = rows::look_at_all(&manifest)?;
         let model = self.model.open()?;
         let settings = Settings::new().block(self.full.map(|block| block as usize)).text_weight(self.text_weight);
         let needed = settings.memory(model.config());
@@ -104,6 +110,14 @@ impl Calibrate {
             needed.div_ceil(1_000_000)
         ));
         check_room(needed, "the statistics")?;
+        let free = free_space(directory_of(&output)).unwrap_or(u64::MAX);
+        ensure!(needed as u64 <= free, "{}: the disk has {} MB left: make room", output.display(), free / 1_000_000);
+        if self.sensitivity.is_some() {
+            for path in self.model.paths()? {
+                gemmule_quantize::sensitivity::check(GgufFile::open(&path)?.gguf())
+                    .with_context(|| path.display().to_string())?;
+            }
+        }
 
         let mut work = Gathering {
             gatherer: Arc::new(Gatherer::new(settings, self.compute.threads)?),
@@ -125,6 +139,8 @@ impl Calibrate {
         let bar = rows::progress(seen.count, work.about.rows as usize)?;
         let done = std::thread::scope(|scope| -> Result<()> {
             let first = work.about.rows as usize;
+            // An earlier run has shown these pictures to the tower.
+            let seen_before = first > 0 && rows::is_about_the_same(&manifest, first)?;
             let reading = Reading { path: &manifest, seen, first, strict: self.strict, watcher: &rows::Nobody };
             let rows = rows::read(scope, reading)?;
             while let Some((input, asked)) = rows.next(&stop) {
@@ -132,10 +148,17 @@ impl Calibrate {
                 let one = || -> Result<()> {
                     let asked = asked?;
                     work.gatherer.begin(asked.pictures.len() * model.config().vision.tokens());
+                    work.gatherer.leave_tower_out(seen_before && row as usize == first);
                     self.ask(&model, shown.show(&asked)?, &asked, &input)
                 };
                 let _whole = finish_first();
-                one().and_then(|()| work.gatherer.end()).with_context(|| format!("row {row}"))?;
+                one().and_then(|()| work.gatherer.end()).with_context(|| {
+                    format!(
+                        "{}: row {row} (what was gathered before is in {})",
+                        manifest.display(),
+                        work.partial.display()
+                    )
+                })?;
                 work.about.rows += 1;
                 bar.inc(1);
                 work.save_at_times()?;
@@ -161,7 +184,7 @@ impl Calibrate {
                 strict: self.strict,
                 options: self.compute.options().cancel(stop.clone()),
                 stop: &stop,
-                journal: Journal::open(&journal, json!([work.about.settings, rows]), self.force)?,
+                journal: Journal::open(&journal, json!([work.about.settings, rows])),
             };
             measurement.run(&|session, asked, input| self.answer(&model, session, asked, input))?;
         }
@@ -254,18 +277,28 @@ struct Gathering {
 }
 
 impl Gathering {
-    /// Goes on with what an earlier run has saved.
+    /// Goes on with what an earlier run has saved. With `anew` that of another run is left aside.
     fn go_on(&mut self, anew: bool) -> Result<()> {
-        if anew || !self.partial.exists() {
+        if !self.partial.exists() {
             return Ok(());
         }
-        let held = Statistics::open(&self.partial)?;
-        let (settings, rows) = held.progress()?;
-        ensure!(
-            settings == self.about.settings,
-            "{}: it was gathered from other rows, with another model or other options; --force begins anew",
-            self.partial.display()
-        );
+        let open = || -> Result<(Statistics, u32)> {
+            let held = Statistics::open(&self.partial)?;
+            let (settings, rows) = held.progress()?;
+            ensure!(
+                settings == self.about.settings,
+                "{}: it was gathered from other rows, with another model or other options",
+                self.partial.display()
+            );
+            Ok((held, rows))
+        };
+        let (held, rows) = match open() {
+            Ok(found) => found,
+            Err(_) if anew => return Ok(()),
+            Err(error) => {
+                return Err(error.context("--force begins anew; or remove the file that an interrupted run has left"));
+            }
+        };
         self.gatherer.restore(&held)?;
         self.about.rows = rows;
         Ok(())

@@ -188,6 +188,8 @@ struct State {
     entries: BTreeMap<String, Entry>,
     /// Tokens of the pictures that are asked about.
     image_tokens: usize,
+    /// What belongs to no token of the sequence does not count.
+    without_tower: bool,
     /// How far errors of a matrix move answers.
     sensitivities: BTreeMap<String, f32>,
     /// What cannot be counted.
@@ -225,6 +227,11 @@ impl Gatherer {
     /// The next inputs belong to a sample whose pictures have so many tokens.
     pub fn begin(&self, image_tokens: usize) {
         self.state().image_tokens = image_tokens;
+    }
+
+    /// Whether what the vision tower and the projector are given is left out, as it was counted before.
+    pub fn leave_tower_out(&self, left_out: bool) {
+        self.state().without_tower = left_out;
     }
 
     /// The sample is complete.
@@ -378,6 +385,9 @@ impl Observer for Gatherer {
         }
         let (columns, values) = (inputs.columns, inputs.values);
         let mut state = self.state();
+        if state.without_tower && inputs.position.is_none() {
+            return;
+        }
         if !values.iter().all(|value| value.is_finite()) {
             state.failure.get_or_insert_with(|| format!("an input of {owner} is infinite or not a number"));
             return;

@@ -106,6 +106,9 @@ impl Statistics {
             let sound = means.iter().all(|mean| *mean >= 0.0 && mean.is_finite());
             ensure!(sound, "the statistics of {name} are damaged: some are negative or no numbers");
             ensure!(means.iter().any(|mean| *mean > 0.0), "the statistics of {name} are all zero");
+            let owner = &self.owners[name];
+            let is_shared = self.owners.get(owner) == Some(owner) && self.squares(owner)?.len() == means.len();
+            ensure!(is_shared, "'{}' says that {name} has the inputs of {owner}, which cannot be", imatrix::SHARED);
         }
         Ok(self)
     }

@@ -75,12 +75,12 @@ struct Kept {
 }
 
 impl Journal {
-    /// What an earlier run with these settings has kept; nothing where it had others, or all is to begin `anew`.
-    pub(super) fn open(path: &Path, settings: Value, anew: bool) -> Result<Self> {
+    /// What an earlier run with these settings has kept; nothing where it had others.
+    pub(super) fn open(path: &Path, settings: Value) -> Self {
         let read = || -> Option<Kept> { serde_json::from_slice(&std::fs::read(path).ok()?).ok() };
-        let kept = read().filter(|kept| !anew && kept.settings == settings);
+        let kept = read().filter(|kept| kept.settings == settings);
         let kept = kept.unwrap_or_else(|| Kept { settings, sensitivities: BTreeMap::new() });
-        Ok(Self { path: path.to_owned(), kept })
+        Self { path: path.to_owned(), kept }
     }
 
     fn has(&self, group: &Group) -> bool {
