@@ -64,6 +64,17 @@ impl GgufFile {
     /// When it cannot be read or its header is not sound.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        let file = Self::to_map(path)?;
+        // SAFETY: the map is read-only and lives as long as this value. As with every mapped file, another process that
+        // truncates it can end this one with a signal, and one that writes into it changes what is computed; the converter never
+        // does that, it replaces files by renaming. `copy` is for files that others may write.
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
+        log::info!("{}: {} bytes are mapped", path.display(), map.len());
+        Self::of_map(path, map)
+    }
+
+    /// A file that can be mapped, as far as its kind and length tell.
+    fn to_map(path: &Path) -> Result<File> {
         let io = |error| Error::io(path, error);
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
@@ -74,12 +85,7 @@ impl GgufFile {
         if metadata.len() == 0 {
             return Err(Error::gguf(&name, "it is empty"));
         }
-        // SAFETY: the map is read-only and lives as long as this value. As with every mapped file, another process that
-        // truncates it can end this one with a signal, and one that writes into it changes what is computed; the converter never
-        // does that, it replaces files by renaming. `copy` is for files that others may write.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        log::info!("{name}: {} bytes are mapped", map.len());
-        Self::of_map(path, map)
+        Ok(file)
     }
 
     /// Reads a file into memory. What others do with it later makes no difference.
@@ -111,25 +117,27 @@ impl GgufFile {
     pub fn open_changed(path: impl AsRef<Path>, mut change: impl FnMut(&TensorInfo, &mut [u8])) -> Result<Self> {
         let path = path.as_ref();
         let io = |error| Error::io(path, error);
-        // Its checks come first.
-        let name = Self::open(path)?.gguf.name().to_owned();
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: what is written to this map goes to pages of this process alone; and as in `open`.
+        let file = Self::to_map(path)?;
+        // SAFETY: what is written to this map goes to pages of this process alone, and the file stays. The map lives as long as this value;
+        // another process that truncates the file can end this one with a signal, which the converter, replacing by renaming, never does.
         let mut map = unsafe { MmapOptions::new().map_copy(&file) }.map_err(io)?;
-        let gguf = Gguf::parse(&name, &map)?;
+        let gguf = Self::parse(path, &map)?;
         for tensor in gguf.tensors() {
             change(tensor, &mut map[tensor.range.clone()]);
         }
-        Self::of_map(path, map.make_read_only().map_err(io)?)
+        Ok(Self { bytes: Bytes::Mapped(map.make_read_only().map_err(io)?), gguf })
     }
 
     fn of_map(path: &Path, map: Mmap) -> Result<Self> {
+        Ok(Self { gguf: Self::parse(path, &map)?, bytes: Bytes::Mapped(map) })
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Gguf> {
         let name = path.display().to_string();
-        if let Some(reason) = other_kind(path, &map) {
-            return Err(Error::gguf(&name, reason));
+        match other_kind(path, bytes) {
+            Some(reason) => Err(Error::gguf(&name, reason)),
+            None => Gguf::parse(&name, bytes),
         }
-        let gguf = Gguf::parse(&name, &map)?;
-        Ok(Self { bytes: Bytes::Mapped(map), gguf })
     }
 
     /// Parses a file that is part of the program.

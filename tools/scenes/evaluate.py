@@ -10,7 +10,6 @@ that are said to be there are (precision). Prints a Markdown table with 95 % int
 
 import argparse
 import json
-import math
 import subprocess
 import tempfile
 from collections import defaultdict
@@ -19,9 +18,12 @@ from pathlib import Path
 import numpy
 
 import drawing
+import rows
 import tasks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Of kinds whose answers are not compared as words.
+METRICS = {"detect": "boxes", "segment": "masks"}
 
 
 def counts(mask):
@@ -47,33 +49,22 @@ def objects(scene, prompt):
     return [{"label": phrase, "mask": {"size": [side, side], "counts": counts(thing.mask)}} for thing in tasks.matching(scene, phrase)]
 
 
-def draw_rows(folder, first, count):
-    rows = defaultdict(list)
-    for seed in range(first, first + count):
-        scene = drawing.draw(seed, held_out=True)
-        scene.picture.save(folder / f"{seed}.png")
-        for kind, prompt, answer in tasks.tasks(scene, 4, lambda thing: ""):
-            row = {"image": f"{seed}.png", "prompt": prompt, "suffix": answer, "kind": kind}
-            if kind == "segment":
-                row["objects"] = objects(scene, prompt)
-            rows[kind if kind in ("detect", "segment") else "words"].append(row)
-    return rows
+def draw_rows(folder, first, scenes):
+    """Rows by their kind."""
+    kinds = defaultdict(list)
+    for scene, drawn in rows.draw(folder, first, scenes, 4):
+        for row in drawn:
+            # `gemmule eval` takes boxes from a suffix.
+            row["suffix"] = row.pop("answer")
+            if row["kind"] == "segment":
+                row["objects"] = objects(scene, row["prompt"])
+            kinds[row["kind"]].append(row)
+    return kinds
 
 
-def evaluate(program, model, folder, name, rows, metric):
-    data = folder / f"{name}.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def evaluate(program, model, data, metric):
     run = subprocess.run([program, "eval", data, "--metric", metric, "-m", model, "--json"], stdout=subprocess.PIPE, check=True)
-    found = json.loads(run.stdout)
-    return found["measures"], found["models"][0]["rows"]
-
-
-def share(right, count):
-    """A share with Wilson's interval, in percent."""
-    z, p = 1.96, right / count
-    middle = (p + z * z / 2 / count) / (1 + z * z / count)
-    half = z * math.sqrt(p * (1 - p) / count + z * z / 4 / count / count) / (1 + z * z / count)
-    return f"{100 * p:.1f} [{100 * (middle - half):.1f}, {100 * (middle + half):.1f}]"
+    return json.loads(run.stdout)["measures"]
 
 
 def main():
@@ -86,18 +77,12 @@ def main():
     print("| task | measure | rows | % |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        rows = draw_rows(folder, options.first, options.scenes)
-        _, answers = evaluate(options.gemmule, options.model, folder, "words", rows["words"], "exact")
-        right = defaultdict(list)
-        for row, answer in zip(rows["words"], answers):
-            right[row["kind"]].append(answer["parts"][0][0])
-        for kind, scores in sorted(right.items()):
-            print(f"| {kind} | exact match | {len(scores)} | {share(sum(scores), len(scores))} |")
-        for kind, metric in (("detect", "boxes"), ("segment", "masks")):
-            measures, _ = evaluate(options.gemmule, options.model, folder, kind, rows[kind], metric)
-            for measure in measures[:3]:
+        for kind, drawn in sorted(draw_rows(folder, options.first, options.scenes).items()):
+            data = folder / f"{kind}.jsonl"
+            data.write_text("".join(json.dumps(row) + "\n" for row in drawn))
+            for measure in evaluate(options.gemmule, options.model, data, METRICS.get(kind, "exact"))[:3]:
                 value, low, high = (100 * measure["values"][0][key] for key in ("value", "low", "high"))
-                print(f"| {kind} | {measure['name']} | {len(rows[kind])} | {value:.1f} [{low:.1f}, {high:.1f}] |")
+                print(f"| {kind} | {measure['name']} | {len(drawn)} | {value:.1f} [{low:.1f}, {high:.1f}] |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,15 @@ import drawing
 import tasks
 
 
+def draw(folder, first, scenes, count):
+    """Draws held-out scenes into a folder; each scene with its rows, whose pictures are named relative to the folder."""
+    for seed in range(first, first + scenes):
+        scene = drawing.draw(seed, held_out=True)
+        scene.picture.save(folder / f"{seed}.png")
+        found = tasks.tasks(scene, count, lambda thing: "")
+        yield scene, [{"image": f"{seed}.png", "prompt": prompt, "answer": answer, "kind": kind} for kind, prompt, answer in found]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
@@ -23,13 +32,9 @@ def main():
     options = parser.parse_args()
     folder = options.out.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for seed in range(options.first, options.first + options.scenes):
-        scene = drawing.draw(seed, held_out=True)
-        scene.picture.save(folder / f"{seed}.png")
-        for kind, prompt, answer in tasks.tasks(scene, options.tasks, lambda thing: ""):
-            if kind != "segment":
-                rows.append({"image": f"{folder.name}/{seed}.png", "prompt": prompt, "answer": answer, "kind": kind})
+    rows = [row for _, drawn in draw(folder, options.first, options.scenes, options.tasks) for row in drawn if row["kind"] != "segment"]
+    for row in rows:
+        row["image"] = f"{folder.name}/{row['image']}"
     options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     print(f"{len(rows)} rows")
 

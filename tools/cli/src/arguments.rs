@@ -178,7 +178,7 @@ impl NamedModel<'_> {
         if !is_checkpoint(self.model) {
             if self.body.is_some() {
                 bail!(WrongUsage(
-                    "--type (--other-type, --against-type) says what a checkpoint is converted to: the model named is a file of a type already"
+                    "--type says what a checkpoint is converted to (--other-type and --against-type, too): the model named is a file of a type already"
                 ));
             }
             return Ok(None);

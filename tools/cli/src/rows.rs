@@ -205,8 +205,15 @@ impl Lines {
 
 /// Reads a file of rows once; an error where it has none.
 pub(super) fn look_at(path: &Path) -> Result<Seen> {
+    look(path, |_| Ok(()))
+}
+
+/// Reads a file of rows once, with a check of each.
+fn look(path: &Path, check: impl Fn(&Line) -> Result<()>) -> Result<Seen> {
     let mut lines = Lines::open(path)?;
-    while lines.next()?.is_some() {}
+    while let Some(line) = lines.next()? {
+        check(&line).with_context(|| format!("{}: row {}", path.display(), lines.seen().count - 1))?;
+    }
     let seen = lines.seen();
     ensure!(seen.count > 0, "{}: it has no rows", path.display());
     Ok(seen)
@@ -216,17 +223,12 @@ pub(super) fn look_at(path: &Path) -> Result<Seen> {
 /// that a wrong row ends.
 pub(super) fn look_at_all(path: &Path) -> Result<Seen> {
     let directory = path.parent().unwrap_or(Path::new(""));
-    let mut lines = Lines::open(path)?;
-    while let Some(line) = lines.next()? {
-        let one = || -> Result<()> {
-            for picture in line.row()?.paths(directory) {
-                picture.metadata().with_context(|| picture.display().to_string())?;
-            }
-            answers(&line.value()).map(drop)
-        };
-        one().with_context(|| format!("{}: row {}", path.display(), lines.seen().count - 1))?;
-    }
-    look_at(path)
+    look(path, |line| {
+        for picture in line.row()?.paths(directory) {
+            picture.metadata().with_context(|| picture.display().to_string())?;
+        }
+        answers(&line.value()).map(drop)
+    })
 }
 
 /// Whether a row is about the pictures of the row before it.

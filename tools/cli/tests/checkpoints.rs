@@ -187,7 +187,7 @@ fn what_is_no_checkpoint_is_told() {
         ("nothing.gguf", &[], 1, "nothing.gguf: No such file or directory (os error 2)\n"),
         (weights.to_str().unwrap(), &[], 1, "give the directory that it lies in"),
         (empty.to_str().unwrap(), &[], 1, "give the directory of a Hugging Face checkpoint"),
-        (file, &["--type", "q8_0"], 2, "says what a checkpoint is converted to"),
+        (file, &["--type", "q8_0"], 2, "--type says what a checkpoint is converted to"),
         (NAME, &["--mmproj", file], 2, "a checkpoint has both halves"),
         (NAME, &["--type", "mxfp4"], 2, "the nearest is q4_0"),
         (NAME, &["--type", "q5_k", "--isa", "none"], 2, "--isa"),

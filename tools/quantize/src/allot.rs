@@ -71,7 +71,8 @@ struct Unit {
     chosen: usize,
 }
 
-/// Chooses types of all matrices that statistics are of; the others keep theirs, and count.
+/// Chooses types of all matrices that statistics are of; the others keep theirs, and count, as do `others`, bytes of the files that are no
+/// tensor's.
 ///
 /// # Errors
 /// When the statistics do not say how far errors move answers, or the budget is too small.
@@ -79,7 +80,8 @@ pub(crate) fn allot(
     items: &mut [Item],
     plain: &Plain<'_>,
     statistics: &Statistics,
-    request: &Request,
+    Request { budget, machine }: Request,
+    others: u64,
     watcher: &mut Watcher<'_>,
 ) -> Result<Allotment> {
     let mut units = Vec::new();
@@ -91,34 +93,32 @@ pub(crate) fn allot(
             let total = items.iter().map(|item| bytes_of(item, item.format)).sum();
             progress(Progress { done: 0, total, tensor: &items[members[0]].name });
         }
-        units.push(Unit::measure(items, members, plain, statistics, request.machine)?);
+        units.push(Unit::measure(items, members, plain, statistics, machine)?);
     }
+    // Bytes of quantized matrices, and of all beside them.
     let free: Vec<usize> = units.iter().flat_map(|unit| &unit.items).copied().collect();
-    let fixed = items.iter().enumerate().filter(|(index, _)| !free.contains(index));
-    let mut used: u64 = fixed.map(|(_, item)| bytes_of(item, item.format)).sum();
-    used += units.iter().map(Unit::bytes).sum::<u64>();
-    // Beside the quantized matrices.
+    let fixed = items.iter().enumerate().filter(|(index, item)| item.format.info().integer && !free.contains(index));
+    let used: u64 = units.iter().map(Unit::bytes).chain(fixed.map(|(_, item)| bytes_of(item, item.format))).sum();
     let floats = items.iter().filter(|item| !item.format.info().integer);
-    let others = request.others + floats.map(|item| bytes_of(item, item.format)).sum::<u64>();
-    let most = match request.budget {
-        Budget::Bits(bits) => (bits * all as f64 / 8.0).round() as u64 + others,
-        Budget::Bytes(bytes) => bytes,
+    let others = others + floats.map(|item| bytes_of(item, item.format)).sum::<u64>();
+    let most = match budget {
+        Budget::Bits(bits) => (bits * all as f64 / 8.0).round() as u64,
+        Budget::Bytes(bytes) => bytes.saturating_sub(others),
     };
-    used += request.others;
     if used > most {
-        match request.budget {
+        match budget {
             Budget::Bits(bits) => {
-                let least = ((used - others) as f64 * 8.0 / all as f64 * 100.0).ceil() / 100.0;
+                let least = (used as f64 * 8.0 / all as f64 * 100.0).ceil() / 100.0;
                 bail!("{bits} bits a weight are too few for this model: the least is --bits {least}")
             }
             Budget::Bytes(bytes) => {
-                let least = used.div_ceil(1000);
+                let least = (used + others).div_ceil(1000);
                 bail!("{bytes} bytes are too few for this model: the least is --budget {least}kB")
             }
         }
     }
     spend(&mut units, used, most);
-    if request.machine.leaves_out() && units.iter().all(|unit| unit.next().is_none() && unit.chosen > 0) {
+    if machine.leaves_out() && units.iter().all(|unit| unit.next().is_none() && unit.chosen > 0) {
         log::warn!(
             "every matrix has the largest type that is fast on any machine: --for pi5, avx512 or amx allows larger ones"
         );
@@ -135,8 +135,6 @@ pub(crate) fn allot(
 pub(crate) struct Request {
     pub(crate) budget: Budget,
     pub(crate) machine: Machine,
-    /// Bytes of the files beside the tensors.
-    pub(crate) others: u64,
 }
 
 fn bytes_of(item: &Item, format: Format) -> u64 {

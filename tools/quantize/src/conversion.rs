@@ -171,6 +171,11 @@ impl Conversion {
             ensure!(self.machine == Machine::default(), "a machine is named for a budget: give that, too");
             return Ok(());
         };
+        ensure!(
+            self.calibration.is_some(),
+            "a budget needs statistics that say how far errors of each matrix move answers: make them with `gemmule calibrate --sensitivity`, and \
+             name them with --calibration"
+        );
         if let Budget::Bits(bits) = budget {
             ensure!((1.0..=32.0).contains(&bits), "{bits} bits for each weight: choose a number from 1 to 32");
         }
@@ -185,6 +190,7 @@ impl Conversion {
     /// # Errors
     /// When the checkpoint cannot be read or is none of PaliGemma.
     pub fn prepare(&self, scratch: &Path) -> Result<Prepared> {
+        self.check_budget()?;
         let is_npz = self.checkpoint.extension().is_some_and(|extension| extension == "npz");
         let source = if is_npz { self.checkpoint.clone() } else { advice::directory(&self.checkpoint)? };
         let beside = if is_npz { source.parent().unwrap_or(Path::new("")) } else { &source };
@@ -210,12 +216,6 @@ impl Conversion {
             (checkpoint::Checkpoint::open(&source, model.weights.as_deref())?, None)
         };
         checkpoint.settle_head(model.tied)?;
-        self.check_budget()?;
-        ensure!(
-            self.budget.is_none() || self.calibration.is_some(),
-            "a budget needs statistics that say how far errors of each matrix move answers: make them with `gemmule calibrate --sensitivity`, and \
-             name them with --calibration"
-        );
         let types = plan::Types::new(self.body, self.embedding, self.vision);
         let mut plan = plan::Plan::new(&mut model.config, &types);
         if let Some(rows) = embedding_rows {
@@ -251,7 +251,7 @@ impl Conversion {
             checkpoint,
             plan,
             statistics,
-            budget: self.budget.map(|budget| (budget, self.machine)),
+            request: self.budget.map(|budget| Request { budget, machine: self.machine }),
             tokenizer,
             tokenizer_path: directory.join("tokenizer.json"),
             model,
@@ -267,7 +267,7 @@ pub struct Prepared {
     model: hf_config::HfModel,
     plan: plan::Plan,
     statistics: Option<Statistics>,
-    budget: Option<(Budget, Machine)>,
+    request: Option<Request>,
     /// The text of `tokenizer.json`, completed.
     tokenizer: String,
     tokenizer_path: PathBuf,
@@ -282,7 +282,8 @@ impl Prepared {
     /// When weights cannot be read, the files cannot be written, or `watcher` cancels.
     pub fn write(self, target: &Target, watcher: &mut Watcher<'_>) -> Result<Summary> {
         let outputs = target.paths()?;
-        let Self { checkpoint, model, mut plan, statistics, budget, tokenizer, tokenizer_path, threads, source } = self;
+        let Self { checkpoint, model, mut plan, statistics, request, tokenizer, tokenizer_path, threads, source } =
+            self;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.context("cannot start the threads; choose another --threads")?;
         let context = || tokenizer_path.display().to_string();
@@ -293,11 +294,11 @@ impl Prepared {
                 .context("cannot start a thread that checks the tokenizer")?;
             let vocabulary = vocabulary::metadata(tokenizer, config).with_context(context)?;
             let plain = Plain::new(&checkpoint)?;
-            let allotment = match (budget, &statistics) {
-                (Some((budget, machine)), Some(statistics)) => {
+            let allotment = match (request, &statistics) {
+                (Some(request), Some(statistics)) => {
                     let others = beside_tensors(&vocabulary, config, plan.items());
-                    let (mut items, request) = (plan.items().to_vec(), Request { budget, machine, others });
-                    let found = pool.install(|| allot(&mut items, &plain, statistics, &request, watcher))?;
+                    let mut items = plan.items().to_vec();
+                    let found = pool.install(|| allot(&mut items, &plain, statistics, request, others, watcher))?;
                     plan.set_formats(items, found.table.join("; "));
                     Some(found)
                 }
@@ -311,7 +312,7 @@ impl Prepared {
                 let description = statistics.description()?;
                 files.iter_mut().for_each(|file| file.note(own::CALIBRATION, &description));
             }
-            if let Some((Budget::Bytes(most), _)) = budget {
+            if let Some(Request { budget: Budget::Bytes(most), .. }) = request {
                 let sizes = files.iter().map(|file| {
                     planned_size(&file.metadata, &file.items.iter().map(TensorPlan::from).collect::<Vec<_>>())
                 });

@@ -324,7 +324,7 @@ impl Plan {
         &self.items
     }
 
-    /// The tensors, whose formats may be changed to integer ones; `table` is what the files say of them then.
+    /// Takes tensors that differ in their formats alone; `table` is what the files say of these.
     pub(crate) fn set_formats(&mut self, items: Vec<Item>, table: String) {
         (self.items, self.table) = (items, Some(table));
     }

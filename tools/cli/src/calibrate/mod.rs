@@ -112,11 +112,10 @@ impl Calibrate {
         check_room(needed, "the statistics")?;
         let free = free_space(directory_of(&output)).unwrap_or(u64::MAX);
         ensure!(needed as u64 <= free, "{}: the disk has {} MB left: make room", output.display(), free / 1_000_000);
-        if self.sensitivity.is_some() {
-            for path in self.model.paths()? {
-                gemmule_quantize::sensitivity::check(GgufFile::open(&path)?.gguf())
-                    .with_context(|| path.display().to_string())?;
-            }
+        let files = self.sensitivity.map(|_| self.model.paths()).transpose()?.unwrap_or_default();
+        for path in &files {
+            gemmule_quantize::sensitivity::check(GgufFile::open(path)?.gguf())
+                .with_context(|| path.display().to_string())?;
         }
 
         let mut work = Gathering {
@@ -175,7 +174,7 @@ impl Calibrate {
             work.gatherer.save(&work.partial, &work.about)?;
             let measurement = Measurement {
                 model: &model,
-                files: self.model.paths()?,
+                files,
                 gatherer: &work.gatherer,
                 statistics: &work.partial,
                 manifest: &manifest,
