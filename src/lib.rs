@@ -37,6 +37,7 @@ pub use error::{Error, Result};
 pub use image::Picture;
 pub use model::Model;
 pub use sched::{CancelHandle, MOST_THREADS};
+pub use session::batch;
 pub use session::{Answer, AnswerStream, FinishReason, GenerateOptions, GeneratedToken, Session, SessionOptions};
 
 /// The guide's code, which tests compile.

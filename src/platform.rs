@@ -43,6 +43,16 @@ fn count_cores(cpus: impl Iterator<Item = usize>, file: impl Fn(usize, &str) -> 
     Some(cores.values().filter(|capacity| **capacity >= fastest / 2).count())
 }
 
+/// Bytes of memory that are free, or would be soon, where the system tells.
+pub(crate) fn available_memory() -> Option<u64> {
+    if cfg!(not(any(target_os = "linux", target_os = "android"))) {
+        return None;
+    }
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Keeps mapped pages in memory; the error is the system's.
 pub(crate) fn lock(map: &Mmap) -> std::io::Result<()> {
     #[cfg(unix)]

@@ -1,4 +1,7 @@
-//! The Gemma decoder: a whole prefix at once (every position sees all of it), then one token after another.
+//! The Gemma decoder: a whole prefix at once (every position sees all of it), then one token after another, of one sequence or of
+//! several at once.
+
+use std::ops::Range;
 
 use super::observe::observe;
 use crate::Result;
@@ -102,6 +105,17 @@ impl KvCache {
         }
     }
 
+    /// Bytes that it has room for.
+    pub(crate) fn bytes(&self) -> usize {
+        let buffers = self.layers.iter().flatten().flat_map(|head| [&head.keys, &head.values]);
+        buffers.map(|buffer| buffer.capacity() * size_of::<u16>()).sum()
+    }
+
+    /// How many tokens it holds.
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     /// Forgets all but the first `tokens`.
     pub(crate) fn truncate(&mut self, tokens: usize) {
         for CachedHead { keys, values } in self.layers.iter_mut().flatten() {
@@ -109,6 +123,11 @@ impl KvCache {
             values.truncate(tokens * self.head_dim);
         }
         self.tokens = self.tokens.min(tokens);
+    }
+
+    /// What a token whose keys and values were appended to a layer's part sees there: the last `window` tokens.
+    fn seen(&self, layer: usize, window: usize) -> Seen<'_> {
+        Seen { heads: &self.layers[layer], first: (self.tokens + 1).saturating_sub(window) }
     }
 
     /// Appends keys and values, `[tokens][kv_heads · head_dim]`, to a layer's part.
@@ -138,11 +157,13 @@ impl KvCache {
 pub(crate) struct DecoderState {
     /// The tokens so far.
     pub(crate) cache: KvCache,
-    scratch: DecoderScratch,
+    /// What sequences that take turns may share.
+    pub(crate) scratch: DecoderScratch,
 }
 
+/// The decoder's memory between layers.
 #[derive(Debug, Default)]
-struct DecoderScratch {
+pub(crate) struct DecoderScratch {
     normalized: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
@@ -176,33 +197,91 @@ pub(crate) struct Decoder<'m> {
     pub(crate) store: &'m Store,
 }
 
+/// The sequences that rows of the decoder's input belong to.
+enum Rows<'a, 'c> {
+    /// All rows are the prefix of one sequence, whose cache is empty until the last layer is done.
+    Prefix { cache: &'a mut KvCache, positions: Positions },
+    /// Each row is the next token of a sequence of its own.
+    Tokens(&'a mut [&'c mut KvCache]),
+}
+
+impl Rows<'_, '_> {
+    /// How many tokens come before a row in its sequence.
+    fn before(&self, row: usize) -> usize {
+        match self {
+            Self::Prefix { .. } => row,
+            Self::Tokens(caches) => caches[row].tokens,
+        }
+    }
+
+    /// What products with these matrices ask of their input.
+    fn needs<const N: usize>(&self, matrices: [&Matrix; N]) -> Needs {
+        match self {
+            Self::Prefix { .. } => needs(matrices),
+            Self::Tokens(_) => needs(matrices).of_generated(),
+        }
+    }
+}
+
 impl Decoder<'_> {
     /// Scaled embeddings of text tokens into `out`, `[tokens][hidden]`.
     pub(crate) fn embed(&self, tokens: &[u32], out: &mut [f32]) {
         embed(self.store.view(&self.weights.embedding), tokens, (self.config.hidden as f32).sqrt(), out);
     }
 
-    /// Runs `x`, `[tokens][hidden]`, through all layers in place and appends its keys and values to the cache. With
-    /// [`Positions::Last`] the last layer computes only the last row of `x`; the others are left as they entered it.
-    ///
-    /// On an empty cache the tokens are a prefix and all see each other, on every layer and past its window. Otherwise `x`
-    /// is one generated token, which sees the cache, or its last `sliding_window` tokens on layers that have the window.
+    /// Runs a prefix `x`, `[tokens][hidden]`, through some layers in place and appends its keys and values to the cache, which is empty
+    /// before the first layer. All tokens see each other, on every layer and past its window. With [`Positions::Last`] the last layer
+    /// computes only the last row of `x`; the others are left as they entered it. Between two calls `x` and the cache carry everything.
     ///
     /// # Errors
     /// When it is cancelled; the cache has to be reset then.
-    pub(crate) fn forward(
+    pub(crate) fn prefix(
         &self,
         compute: &Compute,
         x: &mut [f32],
         positions: Positions,
-        state: &mut DecoderState,
+        layers: Range<usize>,
+        DecoderState { cache, scratch }: &mut DecoderState,
+    ) -> Result<()> {
+        let (tokens, is_last) = (x.len() / self.config.hidden, layers.end == self.config.layers);
+        assert!(tokens > 0 && cache.tokens == 0, "a token at least, and none before it");
+        self.layers(compute, x, layers, &mut Rows::Prefix { cache, positions }, scratch)?;
+        if is_last {
+            cache.tokens = tokens;
+        }
+        Ok(())
+    }
+
+    /// Runs one token of each sequence, `x`, `[sequences][hidden]`, through all layers in place and appends its keys and values to the
+    /// sequence's cache. A token sees its cache, or the last `sliding_window` tokens of it on layers that have the window. Its result
+    /// depends on no other sequence.
+    ///
+    /// # Errors
+    /// When it is cancelled; the caches have to be reset then.
+    pub(crate) fn step(
+        &self,
+        compute: &Compute,
+        x: &mut [f32],
+        caches: &mut [&mut KvCache],
+        scratch: &mut DecoderScratch,
+    ) -> Result<()> {
+        assert!(x.len() == caches.len() * self.config.hidden, "a token of each sequence");
+        assert!(caches.iter().all(|cache| cache.tokens > 0), "a prefix comes before");
+        self.layers(compute, x, 0..self.config.layers, &mut Rows::Tokens(caches), scratch)?;
+        caches.iter_mut().for_each(|cache| cache.tokens += 1);
+        Ok(())
+    }
+
+    fn layers(
+        &self,
+        compute: &Compute,
+        x: &mut [f32],
+        layers: Range<usize>,
+        rows: &mut Rows<'_, '_>,
+        scratch: &mut DecoderScratch,
     ) -> Result<()> {
         let Self { config, weights, store } = *self;
-        let DecoderState { cache, scratch } = state;
         let tokens = x.len() / config.hidden;
-        assert!(tokens > 0, "a token at least");
-        let prefix = cache.tokens == 0;
-        assert!(prefix || tokens == 1, "after the prefix, tokens come one at a time");
         let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let DecoderScratch { normalized, q, k, v, attended, feed_forward, branch, rotations, input, attention } =
             scratch;
@@ -213,60 +292,70 @@ impl Decoder<'_> {
         }
         branch.resize(tokens * config.hidden, 0.0);
         // PaliGemma counts positions from one.
-        let first_position = cache.tokens + 1;
-        rotations.set(config.rope_base, config.head_dim, first_position..first_position + tokens);
+        rotations.set(config.rope_base, config.head_dim, (0..tokens).map(|row| rows.before(row) + 1));
 
         let add_branch = |norm: &Option<Vector>, x: &mut [f32], branch: &[f32]| match norm {
             Some(norm) => add_rms_norm(compute, x, branch, store.values(norm), config.rms_epsilon),
             None => add_rows(compute, x, branch, config.hidden),
         };
-        for (index, layer) in weights.layers.iter().enumerate() {
+        for index in layers {
             compute.cancel.check()?;
+            let layer = &weights.layers[index];
             let norm_input = |norm: &Vector, x: &[f32], row: usize, out: &mut [f32]| {
                 let row = &x[row * config.hidden..][..config.hidden];
                 compute.kernels.rms_norm(row, store.values(norm), config.rms_epsilon, out);
             };
 
-            let needed = needs([&layer.query, &layer.key, &layer.value]);
+            let needed = rows.needs([&layer.query, &layer.key, &layer.value]);
             let prepared = input.prepare_with(compute, &mut *normalized, config.hidden, needed, |row, out| {
                 norm_input(&layer.attention_norm, x, row, out);
             });
-            observe(compute, store, [&layer.query, &layer.key, &layer.value], prepared, Some(cache.tokens));
+            observe(compute, store, [&layer.query, &layer.key, &layer.value], prepared, Some(rows.before(0)));
             let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
             linear(compute, prepared, products.map(|(matrix, out)| product(store, matrix, out)));
             rotations.apply(compute, q, k);
-            cache.append(compute, index, k, v);
-            let last_layer = index + 1 == weights.layers.len();
-            let first = if last_layer && positions == Positions::Last { tokens - 1 } else { 0 };
-            let (q, x) = (&q[first * q_len..], &mut x[first * config.hidden..]);
-            let attended = &mut attended[first * q_len..];
-            let [normalized, branch] = [&mut *normalized, branch].map(|buffer| &mut buffer[first * config.hidden..]);
+            let is_last = index + 1 == weights.layers.len();
             let shape = self.attention(needed);
-            if prefix {
-                attend_all(compute, &shape, Qkv { q, k, v }, attention, attended);
-            } else {
-                let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
-                let seen = Seen { heads: &cache.layers[index], first: (cache.tokens + 1).saturating_sub(window) };
-                attend_cached(compute, &shape, q, seen, attention, attended);
-            }
-            let prepared = input.prepare(compute, attended, q_len, needs([&layer.output]));
-            let position = Some(cache.tokens + first);
+            // The first row that the rest of the layer computes.
+            let first = match rows {
+                Rows::Prefix { cache, positions } => {
+                    cache.append(compute, index, k, v);
+                    let first = if is_last && *positions == Positions::Last { tokens - 1 } else { 0 };
+                    let inputs = Qkv { q: &q[first * q_len..], k, v };
+                    attend_all(compute, &shape, inputs, attention, &mut attended[first * q_len..]);
+                    first
+                }
+                Rows::Tokens(caches) => {
+                    let rows = k.chunks_exact(kv_len).zip(v.chunks_exact(kv_len));
+                    for (cache, (k, v)) in caches.iter_mut().zip(rows) {
+                        cache.append(compute, index, k, v);
+                    }
+                    let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
+                    let seen: Vec<_> = caches.iter().map(|cache| cache.seen(index, window)).collect();
+                    attend_cached(compute, &shape, q, &seen, attention, attended);
+                    0
+                }
+            };
+            let x = &mut x[first * config.hidden..];
+            let attended = &attended[first * q_len..];
+            let [normalized, branch] = [&mut *normalized, branch].map(|buffer| &mut buffer[first * config.hidden..]);
+            let prepared = input.prepare(compute, attended, q_len, rows.needs([&layer.output]));
+            let position = Some(rows.before(first));
             observe(compute, store, [&layer.output], prepared, position);
             linear(compute, prepared, [product(store, &layer.output, branch)]);
             add_branch(&layer.post_attention_norm, x, branch);
 
-            let needed = needs([&layer.gate, &layer.up]);
+            let needed = rows.needs([&layer.gate, &layer.up]);
             let prepared = input.prepare_with(compute, normalized, config.hidden, needed, |row, out| {
                 norm_input(&layer.feed_forward_norm, x, row, out);
             });
             observe(compute, store, [&layer.gate, &layer.up], prepared, position);
             let (gate, up) = (store.view(&layer.gate), store.view(&layer.up));
-            let prepared = gated(compute, prepared, gate, up, feed_forward, needs([&layer.down]));
+            let prepared = gated(compute, prepared, gate, up, feed_forward, rows.needs([&layer.down]));
             observe(compute, store, [&layer.down], prepared, position);
             linear(compute, prepared, [product(store, &layer.down, branch)]);
             add_branch(&layer.post_feed_forward_norm, x, branch);
         }
-        cache.tokens += tokens;
         Ok(())
     }
 
@@ -278,13 +367,21 @@ impl Decoder<'_> {
         });
     }
 
-    /// The logits, `[vocabulary]`, of one position of the last layer's output.
-    pub(crate) fn logits(&self, compute: &Compute, x: &[f32], state: &mut DecoderState, out: &mut [f32]) {
-        let DecoderState { cache, scratch: DecoderScratch { normalized, input, .. } } = state;
-        normalized.resize(self.config.hidden, 0.0);
+    /// The logits, `[sequences][vocabulary]`, of the last layer's output for one token of each sequence, `[sequences][hidden]`. An observer
+    /// is told that the first stands at `position`.
+    pub(crate) fn logits(
+        &self,
+        compute: &Compute,
+        x: &[f32],
+        position: usize,
+        DecoderScratch { normalized, input, .. }: &mut DecoderScratch,
+        out: &mut [f32],
+    ) {
+        normalized.resize(x.len(), 0.0);
         self.normalize_output(compute, x, normalized);
-        let prepared = input.prepare(compute, normalized, self.config.hidden, needs([&self.weights.embedding]));
-        observe(compute, self.store, [&self.weights.embedding], prepared, cache.tokens.checked_sub(1));
+        let needed = needs([&self.weights.embedding]).of_generated();
+        let prepared = input.prepare(compute, normalized, self.config.hidden, needed);
+        observe(compute, self.store, [&self.weights.embedding], prepared, Some(position));
         let epilogue = Epilogue { softcap: self.config.final_softcap, ..Epilogue::default() };
         linear(compute, prepared, [Product { weight: self.store.view(&self.weights.embedding), epilogue, out }]);
     }

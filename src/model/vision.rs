@@ -114,66 +114,75 @@ pub(crate) struct VisionTower<'m> {
 }
 
 impl VisionTower<'_> {
-    /// One picture, `[3][size][size]`, to `out`, `[tokens][text_hidden]`.
-    ///
-    /// # Errors
-    /// When it is cancelled.
-    pub(crate) fn forward(
-        &self,
-        compute: &Compute,
-        pixels: &[f32],
-        scratch: &mut VisionScratch,
-        out: &mut [f32],
-    ) -> Result<()> {
+    /// The embeddings of the patches of a picture, `[3][size][size]`. Then comes each [`layer`](Self::layer), and at last
+    /// [`project`](Self::project); `scratch` carries everything between them.
+    pub(crate) fn embed(&self, compute: &Compute, pixels: &[f32], scratch: &mut VisionScratch) {
         let Self { config, weights, store } = *self;
-        let (tokens, hidden) = (config.tokens(), config.hidden);
-        let VisionScratch { patches, x, normalized, q, k, v, attended, feed_forward, input, attention } = scratch;
-        for buffer in [&mut *x, normalized, q, k, v, attended] {
-            buffer.resize(tokens * hidden, 0.0);
-        }
-        patches.resize(tokens * config.patch_len(), 0.0);
-        let needs = |dense: &[&Dense]| Needs::of(dense.iter().map(|dense| dense.weight.format()));
-        let norm_input = |norm: &LayerNorm, x: &[f32], row: usize, out: &mut [f32]| {
-            let affine = gemmule_quant::Affine { weight: store.values(&norm.weight), bias: store.values(&norm.bias) };
-            compute.kernels.layer_norm(&x[row * hidden..][..hidden], affine, config.epsilon, out);
-        };
-
+        let VisionScratch { patches, x, input, .. } = scratch;
+        x.resize(config.tokens() * config.hidden, 0.0);
+        patches.resize(config.tokens() * config.patch_len(), 0.0);
         cut_patches(config, pixels, patches);
         let prepared = input.prepare(compute, patches, config.patch_len(), needs(&[&weights.patch]));
         observe(compute, store, [&weights.patch.weight], prepared, None);
         linear(compute, prepared, [product(store, &weights.patch, x, false)]);
         compute.kernels.add(x, store.values(&weights.position));
-        for layer in &weights.layers {
-            compute.cancel.check()?;
-            let all = needs(&[&layer.query, &layer.key, &layer.value]);
-            let prepared = input.prepare_with(compute, &mut *normalized, hidden, all, |row, out| {
-                norm_input(&layer.norm1, x, row, out);
-            });
-            let shared = [&layer.query, &layer.key, &layer.value].map(|dense| &dense.weight);
-            observe(compute, store, shared, prepared, None);
-            let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
-            linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, false)));
-            attend_all(compute, &self.attention(all), Qkv { q, k, v }, attention, attended);
-            let prepared = input.prepare(compute, attended, hidden, needs(&[&layer.output]));
-            observe(compute, store, [&layer.output.weight], prepared, None);
-            linear(compute, prepared, [product(store, &layer.output, x, true)]);
+    }
 
-            let prepared = input.prepare_with(compute, &mut *normalized, hidden, needs(&[&layer.up]), |row, out| {
-                norm_input(&layer.norm2, x, row, out);
-            });
-            observe(compute, store, [&layer.up.weight], prepared, None);
-            let (up, bias) = (store.view(&layer.up.weight), store.values(&layer.up.bias));
-            let prepared = activated(compute, prepared, up, bias, &mut *feed_forward, needs(&[&layer.down]));
-            observe(compute, store, [&layer.down.weight], prepared, None);
-            linear(compute, prepared, [product(store, &layer.down, x, true)]);
+    /// One layer.
+    ///
+    /// # Errors
+    /// When it is cancelled.
+    pub(crate) fn layer(&self, compute: &Compute, index: usize, scratch: &mut VisionScratch) -> Result<()> {
+        compute.cancel.check()?;
+        let Self { config, weights, store } = *self;
+        let hidden = config.hidden;
+        let VisionScratch { x, normalized, q, k, v, attended, feed_forward, input, attention, .. } = scratch;
+        for buffer in [&mut *normalized, q, k, v, attended] {
+            buffer.resize(x.len(), 0.0);
         }
+        let layer = &weights.layers[index];
+        let all = needs(&[&layer.query, &layer.key, &layer.value]);
+        let prepared = input.prepare_with(compute, &mut *normalized, hidden, all, |row, out| {
+            self.norm_input(compute, &layer.norm1, x, row, out);
+        });
+        let shared = [&layer.query, &layer.key, &layer.value].map(|dense| &dense.weight);
+        observe(compute, store, shared, prepared, None);
+        let products = [(&layer.query, &mut *q), (&layer.key, &mut *k), (&layer.value, &mut *v)];
+        linear(compute, prepared, products.map(|(dense, out)| product(store, dense, out, false)));
+        attend_all(compute, &self.attention(all), Qkv { q, k, v }, attention, attended);
+        let prepared = input.prepare(compute, attended, hidden, needs(&[&layer.output]));
+        observe(compute, store, [&layer.output.weight], prepared, None);
+        linear(compute, prepared, [product(store, &layer.output, x, true)]);
+
+        let prepared = input.prepare_with(compute, &mut *normalized, hidden, needs(&[&layer.up]), |row, out| {
+            self.norm_input(compute, &layer.norm2, x, row, out);
+        });
+        observe(compute, store, [&layer.up.weight], prepared, None);
+        let (up, bias) = (store.view(&layer.up.weight), store.values(&layer.up.bias));
+        let prepared = activated(compute, prepared, up, bias, &mut *feed_forward, needs(&[&layer.down]));
+        observe(compute, store, [&layer.down.weight], prepared, None);
+        linear(compute, prepared, [product(store, &layer.down, x, true)]);
+        Ok(())
+    }
+
+    /// The last norm and the projector, into `out`, `[tokens][text_hidden]`.
+    pub(crate) fn project(&self, compute: &Compute, scratch: &mut VisionScratch, out: &mut [f32]) {
+        let Self { config, weights, store } = *self;
+        let VisionScratch { x, normalized, input, .. } = scratch;
+        normalized.resize(x.len(), 0.0);
         let needed = needs(&[&weights.projector]);
-        let prepared = input.prepare_with(compute, &mut *normalized, hidden, needed, |row, out| {
-            norm_input(&weights.post_norm, x, row, out);
+        let prepared = input.prepare_with(compute, &mut *normalized, config.hidden, needed, |row, out| {
+            self.norm_input(compute, &weights.post_norm, x, row, out);
         });
         observe(compute, store, [&weights.projector.weight], prepared, None);
         linear(compute, prepared, [product(store, &weights.projector, out, false)]);
-        Ok(())
+    }
+
+    fn norm_input(&self, compute: &Compute, norm: &LayerNorm, x: &[f32], row: usize, out: &mut [f32]) {
+        let hidden = self.config.hidden;
+        let (weight, bias) = (self.store.values(&norm.weight), self.store.values(&norm.bias));
+        let affine = gemmule_quant::Affine { weight, bias };
+        compute.kernels.layer_norm(&x[row * hidden..][..hidden], affine, self.config.epsilon, out);
     }
 
     /// The attention of a layer whose products need `needed` of their input.
@@ -189,6 +198,11 @@ impl VisionTower<'_> {
             pieces: needed.attention_pieces(),
         }
     }
+}
+
+/// What products with these ask of their input.
+fn needs(dense: &[&Dense]) -> Needs {
+    Needs::of(dense.iter().map(|dense| dense.weight.format()))
 }
 
 /// A product with its bias, and perhaps the sum with what is there.

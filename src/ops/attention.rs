@@ -1,4 +1,4 @@
-//! Attention: the product form for whole prefixes and pictures, the row form for one generated token. Neither holds the
+//! Attention: the product form for whole prefixes and pictures, the row form for generated tokens. Neither holds the
 //! scores of more than a tile of keys: a running softmax carries greatest score and sum from tile to tile.
 
 use std::ops::Range;
@@ -59,8 +59,10 @@ pub(crate) struct AttentionBuffer {
     /// The same for a matrix unit, heads one behind the other: keys as rows, values as a matrix.
     key_tiles: Operand,
     value_tiles: Operand,
-    /// `[tiles of cached tokens][heads][head_dim + 2]`: unscaled results, greatest score, sum.
+    /// `[tiles of cached tokens][heads][head_dim + 2]`, each sequence's behind the other: unscaled results, greatest score, sum.
     partial: Vec<f32>,
+    /// Which sequence each of these tiles belongs to, and which of its tiles it is.
+    tiles: Vec<(usize, usize)>,
 }
 
 /// Attention without a mask: every query sees all tokens. `out` is as the queries.
@@ -367,25 +369,38 @@ pub(crate) struct Seen<'a> {
     pub first: usize,
 }
 
-/// Attention of one token over the cached keys and values that it sees. `q` and `out` are `[heads · head_dim]`.
+impl Seen<'_> {
+    /// How many tiles of tokens they are.
+    fn tiles(&self, head_dim: usize) -> usize {
+        (self.heads[0].keys.len() / head_dim - self.first).div_ceil(CACHE_TILE)
+    }
+}
+
+/// Attention of one token of each sequence over the cached keys and values that it sees. `q` and `out` are
+/// `[sequences][heads · head_dim]`. A sequence's results depend on no other.
 pub(crate) fn attend_cached(
     compute: &Compute,
     shape: &AttentionShape,
     q: &[f32],
-    Seen { heads: cached, first }: Seen<'_>,
+    seen: &[Seen<'_>],
     buffer: &mut AttentionBuffer,
     out: &mut [f32],
 ) {
     let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
-    let group = heads / kv_heads;
-    let tiles = (cached[0].keys.len() / head_dim - first).div_ceil(CACHE_TILE);
-    let part_len = head_dim + 2;
-    buffer.partial.resize(tiles * heads * part_len, 0.0);
+    let (group, row_len, part_len) = (heads / kv_heads, heads * head_dim, head_dim + 2);
+    let AttentionBuffer { partial, tiles, .. } = buffer;
+    tiles.clear();
+    for (sequence, seen) in seen.iter().enumerate() {
+        tiles.extend((0..seen.tiles(head_dim)).map(|tile| (sequence, tile)));
+    }
+    partial.resize(tiles.len() * heads * part_len, 0.0);
     // A task: one tile of tokens and one key head, for all the query heads that share it.
-    let partial = Output::new(&mut buffer.partial, heads * part_len).divided(kv_heads, group * part_len);
-    compute.pool.blocks([partial], 1, |worker, _, mut block| {
+    let parts = Output::new(partial, heads * part_len).divided(kv_heads, group * part_len);
+    compute.pool.blocks([parts], 1, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
-        let (tile, kv_head) = (block.rows().start, block.columns().start / (group * part_len));
+        let (row, kv_head) = (block.rows().start, block.columns().start / (group * part_len));
+        let (sequence, tile) = tiles[row];
+        let Seen { heads: cached, first } = seen[sequence];
         let CachedHead { keys, values } = &cached[kv_head];
         let [keys, values] = [keys, values].map(|cached| {
             let tile = cached[first * head_dim..].chunks(CACHE_TILE * head_dim).nth(tile).expect("a tile of tokens");
@@ -394,12 +409,12 @@ pub(crate) fn attend_cached(
                 .expect("whole tokens")
         });
         let count = keys.rows();
-        let queries = q[kv_head * group * head_dim..].chunks_exact(head_dim);
+        let queries = q[sequence * row_len + kv_head * group * head_dim..].chunks_exact(head_dim);
         scratch.scores.resize(group * count);
         for (query, scores) in queries.zip(scratch.scores.chunks_exact_mut(count)) {
             compute.kernels.dot_float(keys, query, scores);
         }
-        let parts = block.row_mut(tile).chunks_exact_mut(part_len);
+        let parts = block.row_mut(row).chunks_exact_mut(part_len);
         for (scores, part) in scratch.scores.chunks_exact_mut(count).zip(parts) {
             compute.kernels.scale(scores, shape.scale);
             part.fill(0.0);
@@ -409,20 +424,29 @@ pub(crate) fn attend_cached(
             (part[head_dim], part[head_dim + 1]) = running;
         }
     });
-    for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-        let parts = || (0..tiles).map(|tile| &buffer.partial[(tile * heads + head) * part_len..][..part_len]);
-        let largest = parts().fold(f32::NEG_INFINITY, |largest, part| largest.max(part[head_dim]));
-        out.fill(0.0);
-        let mut sum = 0.0;
-        for part in parts() {
-            let weight = gemmule_quant::vector::exp(part[head_dim] - largest);
-            sum += weight * part[head_dim + 1];
-            for (out, value) in out.iter_mut().zip(part) {
-                *out += weight * value;
-            }
+    compute.pool.rows(out, row_len, |sequence, out| {
+        let first = tiles.partition_point(|(other, _)| *other < sequence);
+        let parts = &partial[first * heads * part_len..][..seen[sequence].tiles(head_dim) * heads * part_len];
+        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            join_tiles(compute.kernels, parts.chunks_exact(part_len).skip(head).step_by(heads), out);
         }
-        compute.kernels.scale(out, 1.0 / sum);
+    });
+}
+
+/// One head's result of those of its tiles.
+fn join_tiles<'a>(kernels: Kernels, parts: impl Iterator<Item = &'a [f32]> + Clone, out: &mut [f32]) {
+    let head_dim = out.len();
+    let largest = parts.clone().fold(f32::NEG_INFINITY, |largest, part| largest.max(part[head_dim]));
+    out.fill(0.0);
+    let mut sum = 0.0;
+    for part in parts {
+        let weight = gemmule_quant::vector::exp(part[head_dim] - largest);
+        sum += weight * part[head_dim + 1];
+        for (out, value) in out.iter_mut().zip(part) {
+            *out += weight * value;
+        }
     }
+    kernels.scale(out, 1.0 / sum);
 }
 
 #[cfg(test)]
@@ -467,7 +491,7 @@ mod tests {
                 let last = &q[(tokens - 1) * q_len..];
                 attend_all(&compute, &shape, Qkv { q: last, ..inputs }, &mut buffer, &mut one);
                 assert_eq!(one, all[all.len() - q_len..], "{isa} from {first} on, {head_dim}: the last query alone");
-                attend_cached(&compute, &shape, last, Seen { heads: &cached, first }, &mut buffer, &mut one);
+                attend_cached(&compute, &shape, last, &[Seen { heads: &cached, first }], &mut buffer, &mut one);
                 (all[all.len() - q_len..].to_vec(), one)
             };
             for first in [0, 1, 300, tokens - 1] {

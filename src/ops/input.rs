@@ -7,8 +7,11 @@ use gemmule_quant::{Format, MatrixUnit, QuantizedRows};
 
 use super::Compute;
 
-/// From so many rows on, weights are unpacked into panels; below, they are multiplied as they lie.
+/// From so many rows of a prompt or picture on, weights are unpacked into panels; below, they are multiplied as they lie.
 pub(super) const PANEL_FROM: usize = 8;
+
+/// Most rows of generated tokens in a product.
+pub(crate) const MOST_GENERATED: usize = 16;
 
 /// What the weights of products ask of their input; one preparation serves all that share it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +20,8 @@ pub(crate) struct Needs {
     integer: bool,
     /// Some weights are floating-point numbers.
     float: bool,
+    /// Each row belongs to a generated token.
+    generated: bool,
 }
 
 impl Needs {
@@ -24,8 +29,18 @@ impl Needs {
     pub(crate) fn of(formats: impl IntoIterator<Item = Format>) -> Self {
         formats.into_iter().fold(Self::default(), |needs, format| {
             let integer = format.info().integer;
-            Self { integer: needs.integer || integer, float: needs.float || !integer }
+            Self { integer: needs.integer || integer, float: needs.float || !integer, ..needs }
         })
+    }
+
+    /// For rows of generated tokens, whose products are row dots however many they are: a token's bits depend on no other's.
+    pub(crate) fn of_generated(self) -> Self {
+        Self { generated: true, ..self }
+    }
+
+    /// Whether products with `rows` rows take weights as they lie.
+    fn takes_row_dots(self, rows: usize) -> bool {
+        self.generated || rows < PANEL_FROM
     }
 
     /// Pieces that attention over the products needs: quantized weights leave less than two hold.
@@ -53,6 +68,8 @@ pub(crate) struct Input<'a> {
     pub(super) prepared: Prepared<'a>,
     pub(super) rows: usize,
     pub(super) k: usize,
+    /// Weights are multiplied as they lie, not in panels.
+    pub(super) row_dots: bool,
 }
 
 impl<'a> Input<'a> {
@@ -95,7 +112,8 @@ impl InputBuffer {
         } else {
             Prepared::Values
         };
-        Input { values, prepared, rows: values.len() / k, k }
+        let rows = values.len() / k;
+        Input { values, prepared, rows, k, row_dots: needs.takes_row_dots(rows) }
     }
 
     /// As [`prepare`](Self::prepare), where `fill(row, values)` first computes each row of `values`.
@@ -127,12 +145,13 @@ impl InputBuffer {
             compute.pool.rows(values, k, fill);
             Prepared::Values
         };
-        Input { values, prepared, rows: values.len() / k, k }
+        let rows = values.len() / k;
+        Input { values, prepared, rows, k, row_dots: needs.takes_row_dots(rows) }
     }
 
     /// Makes room for tiles, where a matrix unit will take them; returns it and the number of pieces.
     fn make_tiles(&mut self, compute: &Compute, rows: usize, k: usize, needs: Needs) -> Option<(MatrixUnit, Pieces)> {
-        let unit = compute.kernels.matrix_unit().filter(|_| rows >= PANEL_FROM)?;
+        let unit = compute.kernels.matrix_unit().filter(|_| !needs.takes_row_dots(rows))?;
         let pieces = if needs.float { Pieces::Three } else { Pieces::One };
         self.tiles.resize(rows, k, pieces);
         Some((unit, pieces))
@@ -174,7 +193,7 @@ impl Hidden {
 
     /// The input that [`tiles`](Self::tiles) have become.
     pub(super) fn input_of_tiles(&self, rows: usize, k: usize) -> Input<'_> {
-        Input { values: &[], prepared: Prepared::Tiles(&self.prepared.tiles), rows, k }
+        Input { values: &[], prepared: Prepared::Tiles(&self.prepared.tiles), rows, k, row_dots: false }
     }
 
     /// Room for so many values.

@@ -4,7 +4,7 @@ use gemmule_quant::matrix_unit::{Operand, Pieces, TILE_DEPTH, TILE_ROWS};
 use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, prefetch_for_writing};
 
 use super::Compute;
-use super::input::{Hidden, Input, Needs, PANEL_FROM};
+use super::input::{Hidden, Input, Needs};
 use super::multiply::{Area, UNIT_ROWS, multiply, panels_at_once};
 use crate::ops::WorkerScratch;
 use crate::sched::{Block, Output};
@@ -61,7 +61,7 @@ pub(crate) fn linear<const N: usize>(compute: &Compute, input: Input<'_>, produc
         assert!(weight.columns() == input.k && out.len() == rows * weight.rows(), "shapes of a product");
         assert!(epilogue.bias.is_none_or(|bias| bias.len() == weight.rows()), "length of a bias");
     }
-    let division = Division::new(compute, rows, &parts.map(|(weight, _)| weight.rows()));
+    let division = Division::new(compute, input, &parts.map(|(weight, _)| weight.rows()));
     let outputs = products.map(|product| division.output(product.out, product.weight.rows(), 1));
     compute.pool.blocks(outputs, division.height, |worker, index, mut block| {
         let (weight, epilogue) = parts[index];
@@ -99,7 +99,7 @@ pub(crate) fn gated<'a>(
         });
         return hidden.input_of_tiles(rows, inner);
     }
-    let division = Division::new(compute, rows, &[inner]);
+    let division = Division::new(compute, input, &[inner]);
     let outputs = [division.output(hidden.values(rows * inner), inner, 1)];
     compute.pool.blocks(outputs, division.height, |worker, _, mut block| {
         let scratch = &mut *compute.scratch.of(worker);
@@ -161,7 +161,7 @@ fn fill_tiles(
 ) {
     let (rows, columns) = (whole.rows.len(), whole.columns.len());
     const { assert!(UNIT_ROWS.is_multiple_of(TILE_DEPTH), "tasks are whole tiles wide") };
-    let division = Division::new(compute, rows, &[columns]);
+    let division = Division::of_panels(compute, rows, &[columns]);
     let (tiles, strip_len) = tiles.tiles_mut();
     assert_eq!(strip_len, columns.div_ceil(TILE_DEPTH), "tiles of one piece");
     let outputs = [division.output(tiles, columns, TILE_DEPTH)];
@@ -194,14 +194,19 @@ struct Division {
 
 impl Division {
     /// That of products with so many columns each.
-    fn new(compute: &Compute, rows: usize, columns: &[usize]) -> Self {
+    fn new(compute: &Compute, input: Input<'_>, columns: &[usize]) -> Self {
+        if !input.row_dots {
+            return Self::of_panels(compute, input.rows, columns);
+        }
+        // A few tasks per thread even out threads of different speed.
+        let width = columns.iter().sum::<usize>().div_ceil(compute.pool.threads() * 8).next_multiple_of(PANEL_ROWS);
+        Self { height: input.rows, width, step: PANEL_ROWS }
+    }
+
+    /// That of panel products, or of a matrix unit's.
+    fn of_panels(compute: &Compute, rows: usize, columns: &[usize]) -> Self {
         let threads = compute.pool.threads();
         let total: usize = columns.iter().sum();
-        if rows < PANEL_FROM {
-            // A few tasks per thread even out threads of different speed.
-            let width = total.div_ceil(threads * 8).next_multiple_of(PANEL_ROWS);
-            return Self { height: rows, width, step: PANEL_ROWS };
-        }
         let down = rows.div_ceil(TASK_ROWS);
         let height = rows.div_ceil(down).next_multiple_of(TILE_ROWS);
         let (step, most) = match compute.kernels.matrix_unit() {
@@ -262,7 +267,7 @@ fn finish(kernels: Kernels, block: &mut Block<'_, f32>, scratch: &mut WorkerScra
 mod tests {
     use gemmule_quant::{Format, isa};
 
-    use super::super::input::{InputBuffer, Needs};
+    use super::super::input::{InputBuffer, MOST_GENERATED, Needs, PANEL_FROM};
     use super::*;
 
     const K: usize = 768;
@@ -330,6 +335,40 @@ mod tests {
                             let error = (got - expected).abs();
                             assert!(error <= tolerance * size, "{what}, row {row}: {got} instead of {expected}");
                         }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows of generated tokens, however many, have each the bits that it has alone, in rows of weights that fill more than a
+    /// part of the cache and in few.
+    #[test]
+    fn generated_rows_do_not_depend_on_each_other() {
+        const COLUMNS: usize = 203;
+        for isa in isa::available() {
+            let [one, three] = [1, 3].map(|threads| Compute::new(Some(isa.name()), threads).unwrap());
+            for format in [Format::F32, Format::BF16, Format::Q4_0, Format::Q8_0, Format::Q4K, Format::Q5K, Format::Q6K]
+            {
+                let row_bytes = format.row_bytes(K).unwrap();
+                let mut bytes = vec![0; COLUMNS * row_bytes];
+                for (values, row) in wave(COLUMNS * K, 0.37).chunks(K).zip(bytes.chunks_exact_mut(row_bytes)) {
+                    one.kernels.encode_row(format, values, row).unwrap();
+                }
+                let weight = MatrixView::new(format, COLUMNS, K, &bytes).unwrap();
+                let values = wave(MOST_GENERATED * K, 1.13);
+                let multiply = |compute: &Compute, values: &[f32]| {
+                    let mut buffer = InputBuffer::default();
+                    let input = buffer.prepare(compute, values, K, Needs::of([format]).of_generated());
+                    let mut out = vec![f32::NAN; values.len() / K * COLUMNS];
+                    linear(compute, input, [Product { weight, epilogue: Epilogue::default(), out: &mut out }]);
+                    out
+                };
+                let alone: Vec<f32> = values.chunks_exact(K).flat_map(|row| multiply(&one, row)).collect();
+                for rows in 1..=MOST_GENERATED {
+                    for compute in [&one, &three] {
+                        let together = multiply(compute, &values[..rows * K]);
+                        assert_eq!(together, alone[..rows * COLUMNS], "{isa}: {format}, {rows} rows");
                     }
                 }
             }

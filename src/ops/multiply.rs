@@ -6,7 +6,7 @@ use gemmule_quant::kernels::{FloatRows, IntegerRows, TileOut};
 use gemmule_quant::matrix_unit::{Operand, Pieces, TILE_ROWS};
 use gemmule_quant::{Kernels, MatrixUnit, MatrixView, PANEL_ROWS, QuantizedRow, prefetch};
 
-use super::input::{Input, PANEL_FROM, Prepared};
+use super::input::{Input, MOST_GENERATED, Prepared};
 use super::scratch::{MOST_PANELS, WorkerScratch};
 use crate::sched::Block;
 
@@ -87,7 +87,7 @@ pub(super) fn multiply(
 ) {
     if let (Prepared::Tiles(tiles), Some(unit)) = (input.prepared, kernels.matrix_unit()) {
         unit_product(unit, weight, tiles, area, scratch);
-    } else if input.rows < PANEL_FROM {
+    } else if input.row_dots {
         row_product(kernels, weight, input, area.columns.clone(), scratch);
     } else {
         panel_product(kernels, weight, input, area, scratch);
@@ -99,7 +99,7 @@ pub(super) fn panels_at_once(kernels: Kernels) -> usize {
     kernels.integer_panels().min(MOST_PANELS)
 }
 
-/// A few rows: every row of the weight is multiplied as it lies, a quantized one with four while it is read once.
+/// A few rows: every row of the weight is multiplied as it lies, a quantized one with all while it is read once.
 fn row_product(
     kernels: Kernels,
     weight: MatrixView<'_>,
@@ -112,7 +112,7 @@ fn row_product(
     let results = &mut scratch.results.values;
     if weight.format().info().integer {
         let quantized = input.quantized();
-        let mut x = [quantized.row(0); PANEL_FROM];
+        let mut x = [quantized.row(0); MOST_GENERATED];
         for (row, x) in x[..rows].iter_mut().enumerate() {
             *x = quantized.row(row);
         }

@@ -1,10 +1,8 @@
 //! The rotary embedding: heads rotated by their token's position (<https://arxiv.org/abs/2104.09864>).
 
-use std::ops::Range;
-
 use super::Compute;
 
-/// Cosine and sine of every pair of a head's values, for tokens at consecutive positions.
+/// Cosine and sine of every pair of a head's values, for tokens at given positions.
 #[derive(Debug, Default)]
 pub(crate) struct Rotations {
     /// `[tokens][head_dim / 2]`.
@@ -14,7 +12,7 @@ pub(crate) struct Rotations {
 
 impl Rotations {
     /// Those of `positions`: pair `i` turns by `position / base^(2 i / head_dim)`.
-    pub(crate) fn set(&mut self, base: f32, head_dim: usize, positions: Range<usize>) {
+    pub(crate) fn set(&mut self, base: f32, head_dim: usize, positions: impl Iterator<Item = usize>) {
         self.head_dim = head_dim;
         self.pairs.clear();
         for position in positions {

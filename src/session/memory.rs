@@ -18,11 +18,12 @@ fn padded(bytes: usize) -> usize {
 /// What does not grow with the tokens: the workers' tiles and weights decoded for them.
 const OF_A_WORKER: usize = 2 << 20;
 
-/// Checks that there is memory for buffers that grow from `room` bytes to `needed`. They never shrink.
-pub(super) fn grow(room: &mut usize, needed: usize, what: impl FnOnce() -> String) -> Result<()> {
-    if needed > *room {
-        check_room(needed - *room, what())?;
-        *room = needed;
+/// Checks that there is memory for buffers that grow from `room` bytes to `needed`, which never shrink, and for `more` bytes beside them.
+pub(super) fn grow(room: &mut usize, needed: usize, more: usize, what: impl FnOnce() -> String) -> Result<()> {
+    let missing = needed.saturating_sub(*room).saturating_add(more);
+    if missing > 0 {
+        check_room(missing, what())?;
+        *room = needed.max(*room);
     }
     Ok(())
 }
@@ -39,18 +40,20 @@ pub(super) fn of_pictures(config: &Config, pictures: usize, threads: usize) -> u
     pictures.saturating_mul(pixels + features) + tokens * padded(floats + prepared + attention) + threads * OF_A_WORKER
 }
 
-/// The cache of `total` tokens and the decoder's buffers for a prefix of `tokens`.
-pub(super) fn of_prefix(config: &Config, tokens: usize, total: usize, threads: usize) -> usize {
-    let &TextConfig { hidden, layers, feed_forward, heads, kv_heads, head_dim, vocabulary, .. } = &config.text;
+/// The cache of so many tokens.
+pub(super) fn of_cache(config: &Config, tokens: usize) -> usize {
+    let &TextConfig { layers, kv_heads, head_dim, .. } = &config.text;
+    tokens.saturating_mul(layers * 2 * kv_heads * head_dim * size_of::<u16>())
+}
+
+/// The decoder's buffers for a prefix of `tokens`.
+pub(super) fn of_prefix(config: &Config, tokens: usize, threads: usize) -> usize {
+    let &TextConfig { hidden, feed_forward, heads, kv_heads, head_dim, vocabulary, .. } = &config.text;
     let (query, key) = (heads * head_dim, kv_heads * head_dim);
-    let cached = layers * 2 * key * size_of::<u16>();
     let floats = F32 * (3 * hidden + 2 * query + 2 * key + head_dim + feed_forward);
     let prepared = PREPARED * (feed_forward + hidden.max(query).max(feed_forward));
     let attention = PREPARED * 2 * key;
     // Logits, and what rules, choices and probabilities make of them.
     let logits = 3 * vocabulary * F32;
-    total.saturating_mul(cached)
-        + tokens.saturating_mul(padded(floats + prepared + attention))
-        + logits
-        + threads * OF_A_WORKER
+    tokens.saturating_mul(padded(floats + prepared + attention)) + logits + threads * OF_A_WORKER
 }

@@ -1,14 +1,17 @@
 //! The loop: pictures and a prompt in, tokens out.
 
+pub mod batch;
 mod choices;
 mod constraint;
+mod generation;
 mod memory;
+mod portion;
 mod request;
 mod rules;
 mod sampling;
 mod stream;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use choices::Choice;
 pub use constraint::Constraint;
@@ -21,12 +24,13 @@ pub use crate::ops::{Inputs, Observer};
 
 use crate::config::Config;
 use crate::image::Picture;
-use crate::model::decoder::{DecoderState, Positions};
+use crate::model::decoder::{DecoderScratch, DecoderState, KvCache, Positions};
 use crate::model::vision::VisionScratch;
 use crate::model::{Model, mask_decoder};
 use crate::ops::Compute;
 use crate::sched::default_threads;
 use crate::{Error, Result};
+use portion::Portion;
 
 /// The memory and threads of one generation at a time, on a shared model.
 #[derive(Debug)]
@@ -39,7 +43,10 @@ pub struct Session {
     decoder: DecoderState,
     pixels: Vec<f32>,
     features: Vec<f32>,
-    /// What showing the pictures took.
+    /// Steps of the tower over the pixels, and layers of the decoder over a prefix, that are done.
+    tower_done: usize,
+    prefix_done: usize,
+    /// What showing the pictures took, and what the prefix took so far.
     shown: Timings,
     /// Bytes that pictures and prompts were found to have room for.
     room_for_pictures: usize,
@@ -52,13 +59,6 @@ const _: fn() = || {
     fn moves_between_threads<T: Send + 'static>() {}
     moves_between_threads::<Session>();
 };
-
-/// What the decoder runs for.
-#[derive(Clone, Copy)]
-enum Stage {
-    Prefill,
-    Generation,
-}
 
 impl Session {
     /// A session on a model.
@@ -80,6 +80,8 @@ impl Session {
             decoder: DecoderState::default(),
             pixels: Vec::new(),
             features: Vec::new(),
+            tower_done: 0,
+            prefix_done: 0,
             shown: Timings::default(),
             room_for_pictures: 0,
             room_for_prefix: 0,
@@ -139,6 +141,12 @@ impl Session {
     /// # Errors
     /// When they are more than the model's context or memory holds, or it is cancelled. Then no pictures are shown.
     pub fn show(&mut self, pictures: &[Picture]) -> Result<()> {
+        self.begin_show(pictures)?;
+        self.encode(&mut Portion::whole()).map(drop)
+    }
+
+    /// Makes pixel values of pictures, which [`encode`](Self::encode) has to make features of.
+    fn begin_show(&mut self, pictures: &[Picture]) -> Result<()> {
         self.features.clear();
         self.pixels.clear();
         self.check_length(pictures.len() * self.config().vision.tokens(), 0)?;
@@ -149,7 +157,8 @@ impl Session {
             self.pixels.extend(picture.to_pixel_values(&config.vision, &config.preprocess)?);
         }
         self.shown = Timings { image: start.elapsed(), ..Timings::default() };
-        self.encode_pictures()
+        self.begin_encoding();
+        Ok(())
     }
 
     /// Takes features, `[images][tokens of an image][hidden]`, in the place of pictures: those of
@@ -237,7 +246,8 @@ impl Session {
         self.check_room_of_pictures(pixel_values.len() / picture)?;
         self.pixels.clear();
         self.pixels.extend_from_slice(pixel_values);
-        self.encode_pictures()?;
+        self.begin_encoding();
+        self.encode(&mut Portion::whole())?;
         self.trace_shown(prompt)
     }
 
@@ -254,7 +264,14 @@ impl Session {
     /// Runs the prefix of a prompt about the pictures shown, with room for more tokens; the next token's logits are then in
     /// `self.logits`, and the positions asked for in `self.x`. Returns the prefix and the times so far.
     fn prefill(&mut self, prompt: &str, room: usize, positions: Positions) -> Result<(Vec<u32>, Timings)> {
-        let (model, mut timings) = (self.model.clone(), self.shown);
+        let prefix = self.begin_prefix(prompt, room)?;
+        self.run_prefix(positions, &mut Portion::whole())?;
+        Ok((prefix, self.shown))
+    }
+
+    /// Makes a prefix of a prompt about the pictures shown, with room for more tokens, which [`run_prefix`](Self::run_prefix) has to run.
+    fn begin_prefix(&mut self, prompt: &str, room: usize) -> Result<Vec<u32>> {
+        let model = self.model.clone();
         let config = model.config();
         let hidden = config.text.hidden;
         let image_tokens = self.features.len() / hidden;
@@ -274,24 +291,53 @@ impl Session {
         }
         let prefix = tokenizer.prefix(pictures, tokens_of_picture, prompt)?;
         let total = self.check_length(prefix.len(), room)?;
-        let needed = memory::of_prefix(config, prefix.len(), total, self.compute.pool.threads());
-        memory::grow(&mut self.room_for_prefix, needed, || format!("the buffers for {} tokens", prefix.len()))?;
-        let start = Instant::now();
+        let cache = memory::of_cache(config, total).saturating_sub(self.decoder.cache.bytes());
+        let buffers = memory::of_prefix(config, prefix.len(), self.compute.pool.threads());
+        let what = || format!("the buffers for {} tokens", prefix.len());
+        memory::grow(&mut self.room_for_prefix, buffers, cache, what)?;
         self.x.clear();
         // Image features enter as they are; only text embeddings are scaled.
         self.x.extend_from_slice(&self.features);
         self.x.resize(prefix.len() * hidden, 0.0);
         model.decoder().embed(&prefix[image_tokens..], &mut self.x[image_tokens * hidden..]);
         self.decoder.cache.reset(&config.text, total);
-        self.advance(Stage::Prefill, positions)?;
-        timings.prefill = start.elapsed();
-        log::debug!("prefill of {} tokens, {pictures} pictures among them: {:.1?}", prefix.len(), timings.prefill);
-        Ok((prefix, timings))
+        self.prefix_done = 0;
+        self.shown.prefill = Duration::ZERO;
+        Ok(prefix)
+    }
+
+    /// Goes on with the prefix in `self.x` until the portion is over. Whether it is done: the next token's logits are then in
+    /// `self.logits`, and the positions asked for in `self.x`.
+    fn run_prefix(&mut self, positions: Positions, portion: &mut Portion) -> Result<bool> {
+        let start = Instant::now();
+        let Self { model, compute, decoder: state, x, logits, prefix_done: done, .. } = self;
+        let decoder = model.decoder();
+        let (hidden, layers) = (decoder.config.hidden, decoder.config.layers);
+        let tokens = x.len() / hidden;
+        let is_done = compute.pool.enter(|| -> Result<bool> {
+            while *done < layers {
+                decoder.prefix(compute, x, positions, *done..*done + 1, state)?;
+                *done += 1;
+                if *done == layers {
+                    logits.resize(decoder.config.vocabulary, 0.0);
+                    let last = &x[x.len() - hidden..];
+                    decoder.logits(compute, last, tokens - 1, &mut state.scratch, logits);
+                } else if portion.is_over() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })?;
+        self.shown.prefill += start.elapsed();
+        if is_done {
+            log::debug!("prefill of {tokens} tokens: {:.1?}", self.shown.prefill);
+        }
+        Ok(is_done)
     }
 
     fn check_room_of_pictures(&mut self, pictures: usize) -> Result<()> {
         let needed = memory::of_pictures(self.config(), pictures, self.compute.pool.threads());
-        memory::grow(&mut self.room_for_pictures, needed, || "the buffers for pictures".to_owned())
+        memory::grow(&mut self.room_for_pictures, needed, 0, || "the buffers for pictures".to_owned())
     }
 
     /// The length that a prefix and `room` more tokens have together, if the model's context holds it.
@@ -306,49 +352,90 @@ impl Session {
         Ok(total)
     }
 
-    /// The features of the pictures in `self.pixels` into `self.features`.
-    fn encode_pictures(&mut self) -> Result<()> {
-        let (model, start) = (self.model.clone(), Instant::now());
-        let config = model.config();
+    /// Makes room for the features of the pictures in `self.pixels`.
+    fn begin_encoding(&mut self) {
+        let config = self.config();
+        let pictures = self.pixels.len() / (3 * config.vision.image_size.pow(2));
+        let features = pictures * config.vision.tokens() * config.text.hidden;
+        self.features.resize(features, 0.0);
+        self.tower_done = 0;
+    }
+
+    /// Goes on with the features of the pictures in `self.pixels` until the portion is over. Whether they are done.
+    fn encode(&mut self, portion: &mut Portion) -> Result<bool> {
+        let start = Instant::now();
+        let Self { model, compute, vision: scratch, pixels, features, tower_done: done, .. } = self;
+        let (tower, config) = (model.tower(), model.config());
         let picture = 3 * config.vision.image_size.pow(2);
         let features_len = config.vision.tokens() * config.text.hidden;
-        self.features.resize(self.pixels.len() / picture * features_len, 0.0);
-        let pictures = self.pixels.chunks_exact(picture).zip(self.features.chunks_exact_mut(features_len));
-        let (compute, scratch, tower) = (&self.compute, &mut self.vision, model.tower());
-        let result = compute.pool.enter(|| {
-            pictures.into_iter().try_for_each(|(pixels, features)| tower.forward(compute, pixels, scratch, features))
+        // The embedding, then the layers; the projector goes with the last.
+        let steps = 1 + config.vision.layers;
+        let all = pixels.len() / picture * steps;
+        let result = compute.pool.enter(|| -> Result<bool> {
+            while *done < all {
+                let (index, step) = (*done / steps, *done % steps);
+                match step.checked_sub(1) {
+                    None => tower.embed(compute, &pixels[index * picture..][..picture], scratch),
+                    Some(layer) => tower.layer(compute, layer, scratch)?,
+                }
+                if step + 1 == steps {
+                    tower.project(compute, scratch, &mut features[index * features_len..][..features_len]);
+                }
+                *done += 1;
+                if *done < all && portion.is_over() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         });
         if result.is_err() {
             self.features.clear();
         }
-        self.shown.vision = start.elapsed();
-        log::debug!("{} image features: {:.1?}", self.features.len() / config.text.hidden, self.shown.vision);
+        self.shown.vision += start.elapsed();
+        if matches!(result, Ok(true)) {
+            log::debug!(
+                "{} image features: {:.1?}",
+                self.features.len() / self.config().text.hidden,
+                self.shown.vision
+            );
+        }
         result
     }
 
     /// Appends one token; its logits are then in `self.logits`.
     fn step(&mut self, token: u32) -> Result<()> {
-        let decoder = self.model.decoder();
-        self.x.resize(decoder.config.hidden, 0.0);
-        decoder.embed(&[token], &mut self.x);
-        self.advance(Stage::Generation, Positions::Last)
+        let Self { model, compute, generation_compute, decoder: DecoderState { cache, scratch }, x, logits, .. } = self;
+        let compute = generation_compute.as_ref().unwrap_or(compute);
+        step(model, compute, &[token], &mut [cache], &mut Buffers { scratch, x, logits })
     }
+}
 
-    /// Runs the decoder over `self.x` and leaves the last position's logits.
-    fn advance(&mut self, stage: Stage, positions: Positions) -> Result<()> {
-        let Self { model, compute, generation_compute, decoder: state, x, logits, .. } = self;
-        let compute = match stage {
-            Stage::Prefill => compute,
-            Stage::Generation => generation_compute.as_ref().unwrap_or(compute),
-        };
-        let decoder = model.decoder();
-        logits.resize(decoder.config.vocabulary, 0.0);
-        compute.pool.enter(|| {
-            decoder.forward(compute, x, positions, state)?;
-            decoder.logits(compute, &x[x.len() - decoder.config.hidden..], state, logits);
-            Ok(())
-        })
-    }
+/// What a step of several sequences computes in.
+struct Buffers<'a> {
+    scratch: &'a mut DecoderScratch,
+    x: &'a mut Vec<f32>,
+    /// `[sequences][vocabulary]` when it is done.
+    logits: &'a mut Vec<f32>,
+}
+
+/// Appends a token to each sequence.
+fn step(
+    model: &Model,
+    compute: &Compute,
+    tokens: &[u32],
+    caches: &mut [&mut KvCache],
+    Buffers { scratch, x, logits }: &mut Buffers<'_>,
+) -> Result<()> {
+    let decoder = model.decoder();
+    x.resize(tokens.len() * decoder.config.hidden, 0.0);
+    decoder.embed(tokens, x);
+    logits.resize(tokens.len() * decoder.config.vocabulary, 0.0);
+    let position = caches[0].tokens();
+    compute.pool.enter(|| {
+        decoder.step(compute, x, caches, scratch)?;
+        decoder.logits(compute, x, position, scratch, logits);
+        Ok(())
+    })
 }
 
 #[cfg(all(test, feature = "bundled-model"))]

@@ -23,7 +23,7 @@ const LIBRARY: Rooms = &[
     ("ops", &["error", "sched"]),
     ("platform", &[]),
     ("sched", &["error", "platform"]),
-    ("session", &["config", "error", "image", "memory", "model", "ops", "sched", "text"]),
+    ("session", &["config", "error", "image", "memory", "model", "ops", "platform", "sched", "text"]),
     ("text", &["config", "error", "memory"]),
     ("weights", &["error", "gguf"]),
 ];

@@ -5,6 +5,14 @@ use std::arch::x86_64::*;
 /// How far ahead of their use weights and activations are prefetched.
 pub(super) const AHEAD: usize = 2048;
 
+/// Bytes of weights that are multiplied with one group of activations after the other.
+const CACHED: usize = 16 << 10;
+
+/// How many of `rows` rows of weights are multiplied together with `x` rows of activations: all with one group of these.
+pub(super) fn rows_together(weights: &crate::MatrixView<'_>, x: usize, rows: usize) -> usize {
+    if x <= 4 { rows } else { (CACHED / (weights.bytes().len() / weights.rows().max(1)).max(1)).clamp(1, rows.max(1)) }
+}
+
 /// Prefetches the bytes that follow `ahead` bytes later: the hardware's own prefetching stops at every page.
 #[inline(always)]
 pub(super) fn prefetch(block: *const u8, bytes: usize, ahead: usize) {

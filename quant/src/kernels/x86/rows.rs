@@ -9,18 +9,20 @@
 macro_rules! define_streams {
     ($features:literal, $blocks:ident) => {
         /// Rows of weights times `TOKENS` rows of activations, `STREAMS` rows at once: one from each of as many parts that the
-        /// rows are divided into. Memory gives more to several streams that lie far apart than to one.
+        /// rows are divided into. Memory gives more to several streams that lie far apart than to one. `out` has the results of a
+        /// row of activations `stride` after those of the one before.
         #[target_feature(enable = $features)]
         fn dot_streams<B: $blocks, const STREAMS: usize, const TOKENS: usize>(
             weights: crate::MatrixView<'_>,
             rows: std::ops::Range<usize>,
             x: [QuantizedRow<'_>; TOKENS],
             out: &mut [f32],
+            stride: usize,
         ) {
             let (count, part) = (rows.len(), rows.len() / STREAMS);
             let mut put = |row: usize, results: [f32; TOKENS]| {
                 for (t, result) in results.into_iter().enumerate() {
-                    out[t * count + row] = result;
+                    out[t * stride + row] = result;
                 }
             };
             for row in 0..part {
@@ -35,7 +37,8 @@ macro_rules! define_streams {
             }
         }
 
-        /// As [`Kernels::dot_integer`](crate::Kernels::dot_integer), of one format.
+        /// As [`Kernels::dot_integer`](crate::Kernels::dot_integer), of one format. Where activations have more than one group of
+        /// rows, all groups are multiplied with so many rows of weights as stay in the first-level cache.
         #[target_feature(enable = $features)]
         fn dot_integer_of<B: $blocks>(
             weights: crate::MatrixView<'_>,
@@ -43,14 +46,19 @@ macro_rules! define_streams {
             x: &[QuantizedRow<'_>],
             out: &mut [f32],
         ) {
-            let most = rows.len() * 4;
-            for (x, out) in x.chunks(4).zip(out.chunks_mut(most.max(1))) {
-                match *x {
-                    [a] => dot_streams::<B, 4, 1>(weights, rows.clone(), [a], out),
-                    [a, b] => dot_streams::<B, 2, 2>(weights, rows.clone(), [a, b], out),
-                    [a, b, c] => dot_streams::<B, 1, 3>(weights, rows.clone(), [a, b, c], out),
-                    [a, b, c, d] => dot_streams::<B, 1, 4>(weights, rows.clone(), [a, b, c, d], out),
-                    _ => unreachable!("chunks of one to four"),
+            let stride = rows.len();
+            let together = $crate::kernels::x86::registers::rows_together(&weights, x.len(), stride);
+            for first in rows.clone().step_by(together.max(1)) {
+                let part = first..rows.end.min(first + together);
+                for (group, x) in x.chunks(4).enumerate() {
+                    let out = &mut out[group * 4 * stride + first - rows.start..];
+                    match *x {
+                        [a] => dot_streams::<B, 4, 1>(weights, part.clone(), [a], out, stride),
+                        [a, b] => dot_streams::<B, 2, 2>(weights, part.clone(), [a, b], out, stride),
+                        [a, b, c] => dot_streams::<B, 1, 3>(weights, part.clone(), [a, b, c], out, stride),
+                        [a, b, c, d] => dot_streams::<B, 1, 4>(weights, part.clone(), [a, b, c, d], out, stride),
+                        _ => unreachable!("chunks of one to four"),
+                    }
                 }
             }
         }
