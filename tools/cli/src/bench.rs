@@ -1,8 +1,10 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use gemmule::{GenerateOptions, Picture, Session};
+use gemmule::batch::{Batch, MOST_SLOTS, Progress, Request};
+use gemmule::{GenerateOptions, Model, Picture, Session};
 use gemmule_common::platform::peak_memory;
 use serde_json::{Value, json};
 
@@ -24,11 +26,30 @@ pub(super) struct Bench {
     /// Measured runs, after one to warm up.
     #[arg(short, long, value_name = "N", default_value_t = 5)]
     repeat: usize,
+    /// Also measure N answers in step, which read the weights once for a token of each [default: as many as this machine is good
+    /// for].
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "0", value_parser = parse_slots)]
+    slots: Option<usize>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     compute: ComputeArguments,
+}
+
+fn parse_slots(text: &str) -> Result<usize, String> {
+    // 0 stands for the option without a number.
+    text.parse()
+        .ok()
+        .filter(|slots| *slots <= MOST_SLOTS)
+        .ok_or_else(|| format!("choose a number from 1 to {MOST_SLOTS}"))
+}
+
+/// Answers in step.
+struct InStep {
+    slots: usize,
+    /// Tokens a second of all together.
+    rate: f64,
 }
 
 /// Samples of one stage, in milliseconds.
@@ -76,9 +97,11 @@ impl Bench {
             milliseconds(start.elapsed())
         };
         let read = Samples((0..=self.repeat).map(&mut timed_read).skip(1).collect());
+        let (isa, threads, generation_threads) = (session.isa(), session.threads(), session.generation_threads());
+        drop(session);
+        let in_step = self.slots.map(|slots| self.measure_in_step(&model, &picture, slots)).transpose()?;
         let [image, vision, prefill, generate] = &stages;
         let rate = |tokens: usize, samples: &Samples| tokens as f64 * 1e3 / samples.median().max(1e-9);
-        let (isa, threads, generation_threads) = (session.isa(), session.threads(), session.generation_threads());
         let prefill_rate = rate(prompt_tokens, prefill);
         let generate_rate = rate(generated - 1, generate);
         let read_rate = rate(1, &read);
@@ -91,6 +114,8 @@ impl Bench {
                 "prefill": prefill.to_json(), "generate": generate.to_json(), "read": read.to_json(),
                 "prefill_tokens_per_second": prefill_rate, "generate_tokens_per_second": generate_rate,
                 "decoder_bytes": weights, "read_bytes_per_second": weights as f64 * read_rate,
+                "slots": in_step.as_ref().map(|in_step| in_step.slots),
+                "in_step_tokens_per_second": in_step.as_ref().map(|in_step| in_step.rate),
                 "peak_memory_bytes": peak_memory(), "anonymous_memory_bytes": anonymous_memory(),
             }));
         }
@@ -121,12 +146,42 @@ impl Bench {
             let (least, most) = (samples.quantile(0.0), samples.quantile(1.0));
             print_line(&format!("{name:>9} {:10.2} ms ({least:.2} … {most:.2})  {note}", samples.median()))?;
         }
+        if let Some(InStep { slots, rate }) = in_step {
+            let times = rate / generate_rate;
+            print_line(&format!(
+                "{:>9} {rate:10.2} tokens per second, {slots} answers together: {times:.2} × one",
+                "in step"
+            ))?;
+        }
         for (name, bytes) in [("memory", peak_memory()), ("not files", anonymous_memory())] {
             if let Some(bytes) = bytes {
                 print_line(&format!("{name:>9} {:10.1} MB", bytes as f64 / 1e6))?;
             }
         }
         Ok(())
+    }
+
+    /// The rate of `slots` answers that generate together, or of as many as this machine is good for; pictures and prompts come before it.
+    fn measure_in_step(&self, model: &Model, picture: &Picture, slots: usize) -> Result<InStep> {
+        let batch = Batch::new(model, &self.compute.options(), Some(slots).filter(|slots| *slots > 0))?;
+        let slots = batch.slots();
+        // Those that come first have some tokens before all are there.
+        let options = GenerateOptions::new().max_tokens(self.max_tokens + 32 * slots).ignore_end(true);
+        let pictures: Arc<[Picture]> = [picture.clone()].into();
+        let request = || Request::new(Arc::clone(&pictures), self.prompt.as_str()).options(options.clone());
+        let mut tickets = (0..slots).map(|_| batch.submit(request())).collect::<gemmule::Result<Vec<_>>>()?;
+        if let Some(index) = tickets.iter_mut().position(|ticket| ticket.next().is_none()) {
+            let answer = tickets.swap_remove(index).wait()?;
+            bail!("an answer ended after {} tokens, before all were there: choose fewer --slots", answer.tokens.len());
+        }
+        while tickets.iter_mut().any(|ticket| matches!(ticket.poll(), Progress::Token(_))) {}
+        let (start, mut counted) = (Instant::now(), 0);
+        for _ in 0..self.max_tokens {
+            for ticket in &mut tickets {
+                counted += usize::from(ticket.next().is_some());
+            }
+        }
+        Ok(InStep { slots, rate: counted as f64 / start.elapsed().as_secs_f64() })
     }
 
     /// One run: the stages' times, the prompt's tokens and the generated ones.
