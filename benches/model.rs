@@ -19,7 +19,8 @@ use gemmule::{Error, GenerateOptions, Model, Picture, Result, Session, SessionOp
 use gemmule_quant::Pieces;
 
 use self::ops::Compute;
-use self::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, Qkv, Seen, attend_all, attend_cached};
+use self::ops::attention::{AttentionBuffer, AttentionShape, Qkv, attend_all};
+use self::ops::cached_attention::{CachedAttentionBuffer, CachedHead, Seen, attend_cached};
 use self::sched::default_threads;
 
 fn threads() -> impl Iterator<Item = usize> {
@@ -67,12 +68,12 @@ fn cached_attention(c: &mut Criterion) {
     for threads in threads() {
         let compute = Compute::new(None, threads).expect("threads");
         let q = vec![0.01f32; shape.heads * shape.head_dim];
-        let (mut out, mut buffer) = (q.clone(), AttentionBuffer::default());
+        let (mut out, mut buffer) = (q.clone(), CachedAttentionBuffer::default());
         group.bench_function(BenchmarkId::from_parameter(threads), |b| {
             compute.pool.enter(|| {
                 b.iter(|| {
                     for heads in &layers {
-                        attend_cached(&compute, &shape, &q, Seen { heads, first: 0 }, &mut buffer, &mut out);
+                        attend_cached(&compute, &shape, &q, &[Seen { heads, first: 0 }], &mut buffer, &mut out);
                     }
                 });
             });

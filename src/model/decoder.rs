@@ -8,7 +8,8 @@ use crate::Result;
 use crate::config::TextConfig;
 use crate::gguf::keys::tensor;
 use crate::ops::Compute;
-use crate::ops::attention::{AttentionBuffer, AttentionShape, CachedHead, Qkv, Seen, attend_all, attend_cached};
+use crate::ops::attention::{AttentionBuffer, AttentionShape, Qkv, attend_all};
+use crate::ops::cached_attention::{CachedAttentionBuffer, CachedHead, Seen, attend_cached};
 use crate::ops::embedding::embed;
 use crate::ops::input::{Hidden, InputBuffer, Needs};
 use crate::ops::linear::{Epilogue, Product, gated, linear};
@@ -174,6 +175,7 @@ pub(crate) struct DecoderScratch {
     rotations: Rotations,
     input: InputBuffer,
     attention: AttentionBuffer,
+    cached_attention: CachedAttentionBuffer,
 }
 
 /// The positions whose output is wanted.
@@ -283,8 +285,8 @@ impl Decoder<'_> {
         let Self { config, weights, store } = *self;
         let tokens = x.len() / config.hidden;
         let (q_len, kv_len) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let DecoderScratch { normalized, q, k, v, attended, feed_forward, branch, rotations, input, attention } =
-            scratch;
+        let DecoderScratch { normalized, q, k, v, attended, feed_forward, branch, rotations, input, .. } = scratch;
+        let (attention, cached_attention) = (&mut scratch.attention, &mut scratch.cached_attention);
         for (buffer, width) in
             [(&mut *normalized, config.hidden), (q, q_len), (k, kv_len), (v, kv_len), (attended, q_len)]
         {
@@ -332,7 +334,7 @@ impl Decoder<'_> {
                     }
                     let window = config.sliding_window.filter(|_| config.sliding_layers[index]).unwrap_or(usize::MAX);
                     let seen: Vec<_> = caches.iter().map(|cache| cache.seen(index, window)).collect();
-                    attend_cached(compute, &shape, q, &seen, attention, attended);
+                    attend_cached(compute, &shape, q, &seen, cached_attention, attended);
                     0
                 }
             };

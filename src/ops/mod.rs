@@ -1,6 +1,7 @@
 //! Stateless functions over views: products, normalization, attention, embedding.
 
 pub(crate) mod attention;
+pub(crate) mod cached_attention;
 mod compute;
 pub(crate) mod embedding;
 pub(crate) mod input;

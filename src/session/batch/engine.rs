@@ -2,34 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::super::generation::Generation;
 use super::super::portion::Portion;
 use super::super::{Buffers, Positions, Session, Timings, step};
-use super::{Event, Request};
+use super::request::{Event, Job, Request};
 use crate::model::decoder::KvCache;
-use crate::sched::CancelHandle;
 use crate::{Error, FinishReason, Model, Picture, Result};
 
 /// The longest that a running answer waits for another one's picture and prompt, as a time and in steps: whichever is more.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 const STEPS_OF_WAITING: u32 = 10;
-
-/// A request, and who waits for its answer.
-pub(super) struct Job {
-    pub(super) request: Request,
-    pub(super) cancel: CancelHandle,
-    pub(super) events: Sender<Event>,
-}
-
-impl Job {
-    fn end(self, result: Result<Generation>) {
-        // Who has left misses nothing.
-        let _ = self.events.send(Event::End(result.map(Generation::finish)));
-    }
-}
 
 /// A sequence that generates.
 struct Slot {
@@ -119,7 +103,7 @@ impl Engine {
             coming.job.end(Err(Error::Cancelled));
         }
         for Slot { job, generation, cache } in self.running.extract_if(.., |slot| is_cancelled(&slot.job)) {
-            job.end(Ok(generation));
+            job.end(Ok(generation.finish()));
             self.free.push(cache);
         }
     }
@@ -209,7 +193,7 @@ impl Engine {
             return job.end(Err(error));
         }
         if generation.has_ended() {
-            return job.end(Ok(generation));
+            return job.end(Ok(generation.finish()));
         }
         let mut cache = self.free.pop().unwrap_or_default();
         std::mem::swap(&mut cache, &mut self.session.decoder.cache);
@@ -229,7 +213,7 @@ impl Engine {
         let buffers = &mut Buffers { scratch: &mut session.decoder.scratch, x, logits };
         if step(&session.model, compute, &tokens, &mut caches, buffers).is_err() {
             // All work is cancelled, and the caches are of no use now.
-            return self.running.drain(..).for_each(|slot| slot.job.end(Ok(slot.generation)));
+            return self.running.drain(..).for_each(|slot| slot.job.end(Ok(slot.generation.finish())));
         }
         let vocabulary = session.config().text.vocabulary;
         let mut ended = Vec::new();
@@ -241,7 +225,7 @@ impl Engine {
         }
         for (index, pushed) in ended.into_iter().rev() {
             let Slot { job, generation, cache } = self.running.remove(index);
-            job.end(pushed.map(|()| generation));
+            job.end(pushed.map(|()| generation.finish()));
             self.free.push(cache);
         }
         self.last_step = start.elapsed();

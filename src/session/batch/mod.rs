@@ -16,46 +16,22 @@
 //! ```
 
 mod engine;
+mod request;
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use self::engine::{Engine, Job};
-use super::{Answer, GenerateOptions, GeneratedToken, Session, SessionOptions, memory};
+use self::engine::Engine;
+pub use self::request::Request;
+use self::request::{Event, Job};
+use super::{Answer, GeneratedToken, Session, SessionOptions, memory};
 use crate::ops::input::MOST_GENERATED;
 use crate::sched::CancelHandle;
-use crate::{Error, Model, Picture, Result, platform};
+use crate::{Error, Model, Result, platform};
 
 /// Most sequences that a [`Batch`] runs at once.
 pub const MOST_SLOTS: usize = MOST_GENERATED;
-
-/// A prompt about pictures.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Request {
-    /// Shown in this order. Requests that follow each other and share them, as clones of one `Arc`, look at them once.
-    pub pictures: Arc<[Picture]>,
-    /// The prompt.
-    pub prompt: String,
-    /// What to generate.
-    pub options: GenerateOptions,
-}
-
-impl Request {
-    /// A prompt about pictures, to be answered as [`GenerateOptions::new`] says.
-    pub fn new(pictures: impl Into<Arc<[Picture]>>, prompt: impl Into<String>) -> Self {
-        Self { pictures: pictures.into(), prompt: prompt.into(), options: GenerateOptions::new() }
-    }
-
-    /// What to generate.
-    #[must_use]
-    pub fn options(mut self, options: GenerateOptions) -> Self {
-        self.options = options;
-        self
-    }
-}
 
 /// Answers many requests on a thread of its own, several at once. Each answer is, byte for byte, what a [`Session`] with the same threads and
 /// instruction set gives to the request alone.
@@ -94,7 +70,7 @@ impl Batch {
         }
         let end = CancelHandle::default();
         let session = Session::new(model, options)?;
-        let slots = slots.into().unwrap_or_else(|| default_slots(model, session.threads()));
+        let slots = slots.into().unwrap_or_else(|| default_slots(model));
         if !(1..=MOST_SLOTS).contains(&slots) {
             return Err(Error::Request(format!("{slots} slots asked for; choose 1 to {MOST_SLOTS}")));
         }
@@ -159,20 +135,13 @@ fn has_ended() -> Error {
     Error::Request("the batch has ended".to_owned())
 }
 
-/// How many sequences a [`Batch`] runs at once unless told: eight, or sixteen where four threads or more multiply them, as far as their
-/// caches, each of a picture's tokens and 256 more, fill no more than a quarter of the memory that is available.
-pub fn default_slots(model: &Model, threads: usize) -> usize {
+/// How many sequences a [`Batch`] runs at once unless told: four, whose rows one pass over a weight row multiplies, or fewer where their
+/// caches, each of a picture's tokens and 256 more, would fill more than a quarter of the memory that is available.
+pub fn default_slots(model: &Model) -> usize {
     let config = model.config();
     let cache = memory::of_cache(config, config.vision.tokens() + 256) as u64;
     let room = platform::available_memory().map_or(usize::MAX, |bytes| (bytes / 4 / cache.max(1)) as usize);
-    let most = if threads >= 4 { MOST_SLOTS } else { MOST_SLOTS / 2 };
-    room.clamp(1, most)
-}
-
-/// What becomes of a request.
-enum Event {
-    Token(GeneratedToken),
-    End(Result<Answer>),
+    room.clamp(1, 4)
 }
 
 /// What a ticket tells when it is asked.

@@ -1,9 +1,12 @@
 //! Many answers in step are those of each request alone.
 
+use std::sync::Arc;
+
 use gemmule_quant::isa;
 
 use super::*;
 use crate::session::Constraint;
+use crate::{GenerateOptions, Picture};
 
 fn picture(seed: u32) -> Picture {
     let value = |at: u32| (at.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 20) as u8;
@@ -14,8 +17,10 @@ fn picture(seed: u32) -> Picture {
 fn requests() -> Vec<Request> {
     let shared: Arc<[Picture]> = [picture(0)].into();
     let options = |index: usize| {
-        let options =
-            GenerateOptions::new().max_tokens(1 + index * 5 % 23).ignore_end(index % 3 == 0).probabilities(true);
+        let options = GenerateOptions::new()
+            .max_tokens(1 + index * 5 % 23)
+            .ignore_end(index.is_multiple_of(3))
+            .probabilities(true);
         match index % 4 {
             0 => options,
             1 => options.temperature(1.5).seed(index as u64).alternatives(3),
@@ -136,7 +141,7 @@ fn slots_and_options_are_checked() {
     for slots in [0, MOST_SLOTS + 1] {
         assert!(Batch::new(&model, &SessionOptions::new(), slots).is_err());
     }
-    assert!((1..=MOST_SLOTS).contains(&default_slots(&model, 2)));
+    assert!((1..=MOST_SLOTS).contains(&default_slots(&model)));
     let batch = Batch::new(&model, &SessionOptions::new(), None).unwrap();
     assert_eq!(batch.submit(Request::new([], "")).unwrap().wait().map(|answer| answer.prompt_tokens).ok(), Some(2));
 }
