@@ -56,10 +56,14 @@ impl Generation {
         })
     }
 
-    /// The prefix has been run: the first token comes next, unless the limit is reached without one.
+    /// The prefix has been run.
     pub(super) fn begin(&mut self, timings: Timings) {
         self.answer.timings = timings;
         self.begun = Instant::now();
+    }
+
+    /// Ends an answer whose limit is reached before its first token.
+    pub(super) fn end_at_limit(&mut self) {
         if let Some(finish) = self.limit() {
             self.end(finish);
         }

@@ -359,6 +359,7 @@ impl Session {
         let features = pictures * config.vision.tokens() * config.text.hidden;
         self.features.resize(features, 0.0);
         self.tower_done = 0;
+        self.shown.vision = Duration::ZERO;
     }
 
     /// Goes on with the features of the pictures in `self.pixels` until the portion is over. Whether they are done.

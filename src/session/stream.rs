@@ -80,8 +80,12 @@ impl AnswerStream<'_> {
                 self.generation.end(FinishReason::Stopped);
                 return Ok(None);
             }
-            stepped => stepped.transpose()?,
-        };
+            Some(stepped) => stepped?,
+            None => self.generation.end_at_limit(),
+        }
+        if self.generation.has_ended() {
+            return Ok(None);
+        }
         let Self { session, generation } = self;
         generation.push(&session.model, &session.logits).map(Some)
     }

@@ -91,6 +91,13 @@ impl Engine {
         self.step();
     }
 
+    /// Ends everything: what runs has what there is.
+    pub(super) fn end(&mut self) {
+        self.running.drain(..).for_each(|slot| slot.job.end(Ok(slot.generation.finish())));
+        let coming = self.coming.take().map(|coming| coming.job);
+        coming.into_iter().chain(self.waiting.drain(..)).for_each(|job| job.end(Err(Error::Cancelled)));
+    }
+
     /// Ends what nobody waits for any more, or everything where the whole work is cancelled.
     fn end_cancelled(&mut self) {
         let all = self.session.compute.cancel.is_cancelled();
@@ -120,15 +127,19 @@ impl Engine {
                 None => self.waiting.pop_front().and_then(|job| self.begin(job)),
             };
             let Some(mut coming) = begun else { continue };
-            if let Err(error) = self.advance(&mut coming, &mut portion) {
-                coming.job.end(Err(error));
-                continue;
-            }
+            let is_done = match self.advance(&mut coming, &mut portion) {
+                Ok(is_done) => is_done,
+                Err(error) => {
+                    coming.job.end(Err(error));
+                    continue;
+                }
+            };
             match coming.stage {
                 Stage::Done(generation) => self.start(coming.job, generation),
                 _ => self.coming = Some(coming),
             }
-            if portion.is_over() {
+            // How long a layer of the next stage takes is not known: it begins a portion.
+            if is_done || portion.is_over() {
                 return;
             }
         }
@@ -165,14 +176,14 @@ impl Engine {
         Ok(Stage::Prefix(Generation::new(self.session.model.tokenizer()?, options, ids)?))
     }
 
-    /// A portion of the work before the first token.
-    fn advance(&mut self, coming: &mut Coming, portion: &mut Portion) -> Result<()> {
+    /// A portion of the work before the first token. Whether it is the last of its stage.
+    fn advance(&mut self, coming: &mut Coming, portion: &mut Portion) -> Result<bool> {
         let is_done = match coming.stage {
             Stage::Pictures => self.session.encode(portion)?,
             _ => self.session.run_prefix(Positions::Last, portion)?,
         };
         if !is_done {
-            return Ok(());
+            return Ok(false);
         }
         coming.stage = match std::mem::replace(&mut coming.stage, Stage::Pictures) {
             Stage::Pictures => {
@@ -181,12 +192,13 @@ impl Engine {
             }
             Stage::Prefix(generation) | Stage::Done(generation) => Stage::Done(generation),
         };
-        Ok(())
+        Ok(true)
     }
 
     /// The first token of an answer, which runs from now on unless it has come to its end.
     fn start(&mut self, job: Job, mut generation: Generation) {
         generation.begin(self.session.shown);
+        generation.end_at_limit();
         if !generation.has_ended()
             && let Err(error) = push(&job, &mut generation, &self.session.model, &self.session.logits)
         {

@@ -1,4 +1,4 @@
-//! Many answers in step: each step of the decoder reads the weights once for all sequences that generate.
+//! Many answers in step: each step of the decoder reads quantized weights once for all sequences that generate.
 //!
 //! ```no_run
 //! use gemmule::batch::{Batch, Request};
@@ -38,8 +38,8 @@ pub const MOST_SLOTS: usize = MOST_GENERATED;
 ///
 /// Requests begin in the order in which they are submitted; as many as there are slots generate at once, and when one has ended the next
 /// takes its place. Pictures and prompts are computed in portions, so that a running answer waits for them no longer than half a
-/// second or ten of its steps, whichever is more; a layer that takes longer than that by itself is waited for. A request that
-/// fails, or is cancelled, ends alone.
+/// second or ten of its steps, whichever is more; a layer that takes longer than that by itself, and the resizing of a request's
+/// pictures, are waited for. A request that fails, or is cancelled, ends alone.
 ///
 /// Dropping a batch ends all its answers.
 #[derive(Debug)]
@@ -129,6 +129,7 @@ fn run(engine: &mut Engine, arriving: &Receiver<Job>, end: &CancelHandle) {
         arriving.try_iter().for_each(|job| engine.push(job));
         engine.turn();
     }
+    engine.end();
 }
 
 fn has_ended() -> Error {

@@ -112,7 +112,9 @@ fn a_batch_that_is_dropped_or_cancelled_ends_its_answers() {
     let tickets: Vec<_> = (0..5).map(|_| batch.submit(endless()).unwrap()).collect();
     drop(batch);
     for ticket in tickets {
-        assert!(matches!(ticket.wait(), Err(Error::Cancelled)));
+        let ended = ticket.wait();
+        let is_cut = ended.as_ref().is_ok_and(|answer| answer.finish == crate::FinishReason::Stopped);
+        assert!(is_cut || matches!(ended, Err(Error::Cancelled)));
     }
 
     let cancel = CancelHandle::default();

@@ -28,8 +28,8 @@ pub(super) struct Bench {
     repeat: usize,
     /// Also measure N answers in step, which read the weights once for a token of each [default: as many as this machine is good
     /// for].
-    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "0", value_parser = parse_slots)]
-    slots: Option<usize>,
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, value_parser = parse_slots)]
+    slots: Option<Option<usize>>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -162,8 +162,8 @@ impl Bench {
     }
 
     /// The rate of `slots` answers that generate together, or of as many as this machine is good for; pictures and prompts come before it.
-    fn measure_in_step(&self, model: &Model, picture: &Picture, slots: usize) -> Result<InStep> {
-        let batch = Batch::new(model, &self.compute.options(), Some(slots).filter(|slots| *slots > 0))?;
+    fn measure_in_step(&self, model: &Model, picture: &Picture, slots: Option<usize>) -> Result<InStep> {
+        let batch = Batch::new(model, &self.compute.options(), slots)?;
         let slots = batch.slots();
         // Those that come first have some tokens before all are there.
         let options = GenerateOptions::new().max_tokens(self.max_tokens + 32 * slots).ignore_end(true);
