@@ -38,10 +38,9 @@ pub(super) struct Bench {
 }
 
 fn parse_slots(text: &str) -> Result<usize, String> {
-    // 0 stands for the option without a number.
     text.parse()
         .ok()
-        .filter(|slots| *slots <= MOST_SLOTS)
+        .filter(|slots| (1..=MOST_SLOTS).contains(slots))
         .ok_or_else(|| format!("choose a number from 1 to {MOST_SLOTS}"))
 }
 
